@@ -111,7 +111,7 @@ def test_polynomial_root_ends_in_xla(cycle):
     schedule = schedules.PolynomialDecay(1.0, 11, 0.5, power=0.5, cycle=cycle)
     compiled = tf.function(schedule.__call__, jit_compile=True)
     last = compiled(tf.constant(11, tf.int64))
-    # One rounding of the fraction, 6e-8, has a root of 2.4e-4; half of it counts.
+    # A rounding of the fraction, 6e-8, has a root of 2.4e-4; half of it counts.
     np.testing.assert_allclose(last, 0.5, rtol=0, atol=1.3e-4)
 
 
