@@ -1,0 +1,33 @@
+"""TensorFlow's legacy Keras optimizers (OptimizerV2), for every Keras."""
+
+from keras_legacy_opt import hosts, schedules
+from keras_legacy_opt.adadelta import Adadelta
+from keras_legacy_opt.adagrad import Adagrad
+from keras_legacy_opt.adam import Adam
+from keras_legacy_opt.adamax import Adamax
+from keras_legacy_opt.ftrl import Ftrl
+from keras_legacy_opt.nadam import Nadam
+from keras_legacy_opt.optimizer import Optimizer
+from keras_legacy_opt.rmsprop import RMSprop
+from keras_legacy_opt.serialization import deserialize, get, serialize
+from keras_legacy_opt.sgd import SGD
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "Adamax",
+    "Ftrl",
+    "Nadam",
+    "Optimizer",
+    "RMSprop",
+    "deserialize",
+    "get",
+    "schedules",
+    "serialize",
+]
+
+hosts.watch_imports()

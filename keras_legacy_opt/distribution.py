@@ -1,0 +1,74 @@
+"""The replica context of `tf.distribute`, as an optimizer's step sees it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+_CENTRAL_STORAGE = (
+    tf.distribute.experimental.CentralStorageStrategy,
+    tf.compat.v1.distribute.experimental.CentralStorageStrategy,
+)
+_PARAMETER_SERVER = (
+    tf.distribute.experimental.ParameterServerStrategy,
+    tf.compat.v1.distribute.experimental.ParameterServerStrategy,
+)
+
+
+def current_strategy() -> tf.distribute.Strategy | None:
+    """The strategy whose scope this is called in, unless the default one."""
+    if tf.distribute.has_strategy():
+        return tf.distribute.get_strategy()
+    return None
+
+
+@contextlib.contextmanager
+def scope_of(strategy: tf.distribute.Strategy | None) -> Iterator[None]:
+    """Enters the scope of `strategy`, unless a strategy's scope is entered."""
+    if strategy is None or tf.distribute.has_strategy():
+        yield
+    else:
+        with strategy.scope():
+            yield
+
+
+def check_context(aggregate_gradients: bool) -> None:
+    """Checks that gradients can be applied here.
+
+    Raises:
+      RuntimeError: in cross-replica context.
+      NotImplementedError: if the strategy must aggregate, and shall not.
+    """
+    if tf.distribute.in_cross_replica_context():
+        raise RuntimeError(
+            "`apply_gradients()` cannot be called in cross-replica context:"
+            " call it in a function that is passed to `strategy.run`."
+        )
+    strategy = tf.distribute.get_strategy()
+    if not aggregate_gradients and isinstance(
+        strategy, _PARAMETER_SERVER + _CENTRAL_STORAGE
+    ):
+        raise NotImplementedError(
+            "`experimental_aggregate_gradients=False` is not supported under"
+            " ParameterServerStrategy and CentralStorageStrategy. Received:"
+            f" strategy={strategy}."
+        )
+
+
+def check_clipping(option: str) -> None:
+    """Raises ValueError where the strategy cannot clip by `option`."""
+    strategy = tf.distribute.get_strategy()
+    if isinstance(strategy, _CENTRAL_STORAGE):
+        raise ValueError(
+            f"`{option}` is not supported with CentralStorageStrategy: clip in"
+            f" `gradient_aggregator`. Received: strategy={strategy}."
+        )
+
+
+def name_scope_in_graph(name: str) -> contextlib.AbstractContextManager:
+    """A name scope where ops have names; eager execution has none."""
+    if tf.executing_eagerly():
+        return contextlib.nullcontext()
+    return tf.name_scope(name)

@@ -1,0 +1,237 @@
+"""What happens to gradients before an update: check, clip, sum, deduplicate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import tensorflow as tf
+from absl import logging
+
+from keras_legacy_opt import errors, hosts, private_api
+
+Gradient = tf.Tensor | tf.IndexedSlices | None
+GradsAndVars = Sequence[tuple[Any, Any]]
+
+
+def pairs(grads_and_vars: Iterable[Any]) -> list[tuple[Gradient, Any]]:
+    """`grads_and_vars` as a list of checked (gradient, variable) pairs.
+
+    Variables come back as they were given (perhaps a `keras.Variable`).
+
+    Raises:
+      TypeError: if it is not an iterable of pairs, or a pair holds anything but
+        a gradient and a variable.
+      NotImplementedError: if the second of a pair is a tensor.
+    """
+    if isinstance(grads_and_vars, (tf.Tensor, tf.Variable, dict, str)):
+        raise TypeError(_malformed(grads_and_vars))
+    try:
+        items = list(grads_and_vars)
+    except TypeError:
+        raise TypeError(_malformed(grads_and_vars)) from None
+    for item in items:
+        if not isinstance(item, (tuple, list)) or len(item) != 2:
+            raise TypeError(_malformed(item))
+        _check_variable(item[1])
+    return [(gradient, variable) for gradient, variable in items]
+
+
+def _malformed(received: Any) -> str:
+    return (
+        "`grads_and_vars` must be an iterable of (gradient, variable) pairs,"
+        " such as zip(gradients, variables). Received:"
+        f" {_shortened(received)} of type {type(received).__name__}."
+    )
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value).replace("\n", " ")
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _check_variable(variable: Any) -> None:
+    if isinstance(variable, tf.Variable) or hosts.is_keras_variable(variable):
+        return
+    if isinstance(variable, tf.Tensor):
+        raise NotImplementedError(
+            "Only variables can be updated, a `Tensor` cannot: pass the"
+            " tf.Variable itself, not its value, and keep the order (gradient,"
+            f" variable). Received: {_shortened(variable)}."
+        )
+    # Strategies have variables that are no subclasses of tf.Variable.
+    if not (hasattr(variable, "assign") and hasattr(variable, "dtype")):
+        raise TypeError(
+            "The second of each (gradient, variable) pair must be a variable."
+            f" Received: {_shortened(variable)} of type"
+            f" {type(variable).__name__}."
+        )
+
+
+def fitted(gradient: Any, variable: tf.Variable, name: str) -> Any:
+    """`gradient` as a tensor that fits `variable`.
+
+    Raises:
+      GradientDtypeError: (an InvalidArgumentError and TypeError) if the dtypes
+        differ.
+      GradientShapeError: (an InvalidArgumentError and ValueError) if the shapes
+        are known not to fit.
+    """
+    # tf_keras' AutoCastVariable reports the dtype it casts to.
+    dtype = getattr(variable, "true_dtype", variable.dtype).base_dtype
+    if isinstance(gradient, tf.IndexedSlices):
+        values, shape = gradient.values, variable.shape[1:]
+        given = values.shape[1:]
+        if variable.shape.rank == 0 or values.shape.rank == 0:
+            raise errors.GradientShapeError(
+                f"The gradient of variable {name!r} is sparse (IndexedSlices),"
+                f" but the variable has shape {variable.shape}: sparse"
+                " gradients update rows, and need at least one dimension."
+            )
+    else:
+        if not isinstance(gradient, tf.Tensor):
+            gradient = tf.convert_to_tensor(gradient, dtype)
+        values, shape, given = gradient, variable.shape, gradient.shape
+    if values.dtype.base_dtype != dtype:
+        raise errors.GradientDtypeError(
+            f"The gradient of variable {name!r} has dtype"
+            f" {values.dtype.name}, but the variable has dtype {dtype.name}:"
+            " cast the gradient."
+        )
+    if not shape.is_compatible_with(given):
+        raise errors.GradientShapeError(
+            f"The gradient of variable {name!r} has shape {values.shape}"
+            f"{' (rows)' if values is not gradient else ''}, which does not fit"
+            f" the variable's shape {variable.shape}."
+        )
+    return gradient
+
+
+def filter_empty(
+    grads_and_vars: GradsAndVars, name_of: Callable[[Any], str]
+) -> tuple[tuple[Any, Any], ...]:
+    """The pairs that have a gradient; warns of the others, by name.
+
+    Raises:
+      ValueError: if there are pairs, and none has a gradient.
+    """
+    kept = tuple(pair for pair in grads_and_vars if pair[0] is not None)
+    if len(kept) == len(grads_and_vars):
+        return kept
+    missing = [name_of(v) for g, v in grads_and_vars if g is None]
+    if not kept:
+        raise ValueError(
+            f"No gradients provided for any variable: {missing}. Does the loss"
+            " depend on them, and was it computed inside the"
+            " tf.GradientTape?"
+        )
+    logging.warning(
+        "Gradients do not exist for variables %s when minimizing the loss. If"
+        " you're using `model.compile()`, did you forget to provide a `loss`"
+        " argument?",
+        missing,
+    )
+    return kept
+
+
+def all_reduce_sum(grads_and_vars: GradsAndVars) -> list[tuple[Any, Any]]:
+    """Sums each gradient over the replicas; `None` stays `None`.
+
+    This is the default `gradient_aggregator` of an optimizer.
+    """
+    grads_and_vars = list(grads_and_vars)
+    present = [(g, v) for g, v in grads_and_vars if g is not None]
+    if not present:
+        return grads_and_vars
+    context = tf.distribute.get_replica_context()
+    if private_api.strategy_supports_no_merge_call():
+        reduced = context.all_reduce(
+            tf.distribute.ReduceOp.SUM, [g for g, _ in present]
+        )
+    else:
+        reduced = context.merge_call(_batch_reduce_sum, args=(present,))
+    sums = iter(reduced)
+    return [(None if g is None else next(sums), v) for g, v in grads_and_vars]
+
+
+def _batch_reduce_sum(
+    strategy: tf.distribute.Strategy, grads_and_vars: GradsAndVars
+) -> Any:
+    return strategy.extended.batch_reduce_to(
+        tf.distribute.ReduceOp.SUM, grads_and_vars
+    )
+
+
+def divide(gradient: Any, divisor: Any) -> Any:
+    """`gradient / divisor`, for a tensor or `IndexedSlices`."""
+    divisor = tf.cast(divisor, gradient.dtype)
+    if isinstance(gradient, tf.IndexedSlices):
+        return tf.IndexedSlices(
+            gradient.values / divisor, gradient.indices, gradient.dense_shape
+        )
+    return gradient / divisor
+
+
+def clip_by_value(
+    grads_and_vars: GradsAndVars, limit: Callable[[tf.DType], Any]
+) -> list[tuple[Any, Any]]:
+    """Clips each element to [-limit, limit]."""
+    return [
+        (tf.clip_by_value(g, -limit(g.dtype), limit(g.dtype)), v)
+        for g, v in grads_and_vars
+    ]
+
+
+def clip_by_norm(
+    grads_and_vars: GradsAndVars, limit: Callable[[tf.DType], Any]
+) -> list[tuple[Any, Any]]:
+    """Clips each gradient's own L2 norm.
+
+    The norm of `IndexedSlices` is that of its values as they are, repeated
+    rows not yet summed.
+    """
+    return [(tf.clip_by_norm(g, limit(g.dtype)), v) for g, v in grads_and_vars]
+
+
+def clip_by_global_norm(
+    grads_and_vars: GradsAndVars, limit: Callable[[tf.DType], Any]
+) -> list[tuple[Any, Any]]:
+    """Clips the L2 norm of all gradients together."""
+    gradients = [g for g, _ in grads_and_vars]
+    clipped, _ = tf.clip_by_global_norm(gradients, limit(gradients[0].dtype))
+    return [(g, v) for g, (_, v) in zip(clipped, grads_and_vars, strict=True)]
+
+
+def deduplicate(
+    values: tf.Tensor, indices: tf.Tensor, rows: Any
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Sums the `values` of equal `indices`, in their order.
+
+    Args:
+      values: tensor of shape [n, ...].
+      indices: integer tensor of shape [n].
+      rows: the number of rows of the variable that the indices point into.
+
+    Returns:
+      (summed values, unique indices).  In a function compiled by XLA, where
+      shapes are static, both keep length n; the surplus indices are `rows`,
+      out of range, where XLA's scatter drops them.
+    """
+    if not private_api.compiled_by_xla():
+        unique, positions = tf.unique(indices)
+        count = tf.shape(unique)[0]
+        return tf.math.unsorted_segment_sum(values, positions, count), unique
+    count = tf.shape(indices)[0]
+    order = tf.argsort(indices, stable=True)
+    indices = tf.gather(indices, order)
+    starts = tf.concat([[True], indices[1:] != indices[:-1]], 0)[:count]
+    positions = tf.cumsum(tf.cast(starts, tf.int32)) - 1
+    summed = tf.math.unsorted_segment_sum(
+        tf.gather(values, order), positions, count
+    )
+    unique = tf.tensor_scatter_nd_update(
+        tf.fill([count], tf.cast(rows, indices.dtype)),
+        positions[:, tf.newaxis],
+        indices,
+    )
+    return summed, unique

@@ -1,0 +1,157 @@
+"""How one class is an optimizer of every Keras in the process.
+
+`model.compile` accepts only instances of its own Keras' optimizer base: Keras 3
+wants `keras.optimizers.Optimizer`, tf_keras wants its OptimizerV2.  Our classes
+end their method resolution order in an empty host class.  When a Keras is, or
+becomes, imported, its base is appended to the bases of that host class, after
+everything of ours: instances are then accepted, and no code of the host runs,
+because each name it defines is defined before it (`tests/test_hosts.py` holds
+that for every name).
+
+The hooks are `wrapt.when_imported`; an exception in one becomes a warning and
+never breaks the user's import.
+"""
+
+from __future__ import annotations
+
+import types
+import warnings
+from typing import Any, TypeVar
+
+import tensorflow as tf
+import wrapt
+
+from keras_legacy_opt import private_api
+
+PACKAGE = "keras_legacy_opt"
+
+_Class = TypeVar("_Class", bound=type)
+
+
+class OptimizerHost(private_api.Trackable):
+    """Empty; its bases become the optimizer bases of the imported Kerases."""
+
+
+class _ScheduleRoot:
+    """`object`'s own subclasses cannot have their bases replaced."""
+
+
+class ScheduleHost(_ScheduleRoot):
+    """Empty; its bases become the schedule bases of the imported Kerases."""
+
+
+_public_classes: list[type] = []
+_registrars: list[Any] = []
+_finders: list[Any] = []
+_adopted: set[str] = set()
+_variable_classes: tuple[type, ...] = ()
+_schedule_classes: tuple[type, ...] = ()
+
+
+def public(cls: _Class) -> _Class:
+    """Makes `cls` known by name to every Keras, for (de)serialization."""
+    _public_classes.append(cls)
+    for register in _registrars:
+        register(cls)
+    return cls
+
+
+def adopt(keras: types.ModuleType) -> None:
+    """Makes our classes optimizers and schedules of the module `keras`."""
+    global _variable_classes, _schedule_classes
+    if keras.__name__ in _adopted:
+        return
+    optimizers = keras.optimizers
+    is_keras_3 = int(keras.__version__.split(".")[0]) >= 3
+    base = optimizers.Optimizer if is_keras_3 else optimizers.legacy.Optimizer
+    _append_base(OptimizerHost, base)
+    schedule_base = optimizers.schedules.LearningRateSchedule
+    _append_base(ScheduleHost, schedule_base)
+    _schedule_classes += (schedule_base,)
+    if is_keras_3:
+        _variable_classes += (keras.Variable,)
+    _finders.append(keras.saving.get_registered_object)
+    register = keras.saving.register_keras_serializable(package=PACKAGE)
+    _registrars.append(register)
+    for cls in _public_classes:
+        register(cls)
+    _adopted.add(keras.__name__)
+
+
+def schedule_classes() -> tuple[type, ...]:
+    """The schedule bases of the adopted Kerases."""
+    return _schedule_classes
+
+
+def public_class(name: str, base: type) -> type | None:
+    """Our public subclass of `base` called `name`, in any letter case."""
+    for cls in _public_classes:
+        if cls.__name__.lower() == name.lower() and issubclass(cls, base):
+            return cls
+    return None
+
+
+def public_names(base: type) -> list[str]:
+    """The names of our public subclasses of `base`."""
+    return sorted(c.__name__ for c in _public_classes if issubclass(c, base))
+
+
+def registered_object(name: str) -> Any | None:
+    """What an adopted Keras has registered for serialization as `name`."""
+    for find in _finders:
+        found = find(name)
+        if found is not None:
+            return found
+    return None
+
+
+def adopted() -> frozenset[str]:
+    """The names of the Kerases whose `compile` accepts our optimizers."""
+    return frozenset(_adopted)
+
+
+def unwrap(variable: Any) -> Any:
+    """The `tf.Variable` inside a `keras.Variable`; anything else as it is.
+
+    Raises:
+      TypeError: if the variable is not backed by TensorFlow.
+    """
+    if not isinstance(variable, _variable_classes):
+        return variable
+    value = variable._value  # `.value` may be an autocast copy.
+    if not isinstance(value, tf.Variable):
+        raise TypeError(
+            f"keras.Variable {variable.path!r} holds a {type(value).__name__},"
+            " not a tf.Variable: build the model first, and run Keras on"
+            " TensorFlow (set the environment variable"
+            " KERAS_BACKEND=tensorflow before importing it)."
+        )
+    return value
+
+
+def is_keras_variable(variable: Any) -> bool:
+    """Whether `variable` is a Keras 3 variable."""
+    return isinstance(variable, _variable_classes)
+
+
+def _append_base(host: type, base: type) -> None:
+    *others, root = host.__bases__
+    host.__bases__ = (*others, base, root)
+
+
+def _adopt_or_warn(keras: types.ModuleType) -> None:
+    try:
+        adopt(keras)
+    except Exception as error:
+        warnings.warn(
+            f"{PACKAGE} could not join {keras.__name__}"
+            f" {getattr(keras, '__version__', '?')}, whose model.compile will"
+            f" not accept its optimizers: {error!r}",
+            stacklevel=2,
+        )
+
+
+def watch_imports() -> None:
+    """Adopts each Keras: now if it is imported, else when it will be."""
+    for name in ("keras", "tf_keras"):
+        wrapt.when_imported(name)(_adopt_or_warn)

@@ -1,0 +1,250 @@
+"""Hyperparameters: set by any value, read as tensors, overwritten at any time.
+
+A number becomes a scalar variable when the optimizer is first used, so that
+overwriting it needs no new trace.  Tensors, variables, callables and schedules
+stay what they are.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_legacy_opt import hosts, private_api, saving, serialization
+from keras_legacy_opt.schedules import LearningRateSchedule
+
+# Attributes that Keras 3 reads from every optimizer, with the values that say
+# "not used here".  No class attributes: a subclass may have a hyperparameter
+# of the same name (`weight_decay`, say), which must win.
+_KERAS_3_DEFAULTS = {
+    "ema_momentum": 0.99,
+    "ema_overwrite_frequency": None,
+    "gradient_accumulation_steps": None,
+    "loss_scale_factor": None,
+    "use_ema": False,
+    "weight_decay": None,
+}
+
+
+def is_schedule(value: Any) -> bool:
+    """Whether `value` is a learning rate schedule, of whichever Keras."""
+    return isinstance(value, (LearningRateSchedule, *hosts.schedule_classes()))
+
+
+class _HyperparameterAttribute:
+    """Reads a hyperparameter whose name a host's base class has, too.
+
+    It has no `__set__`, hence subclasses and instances may shadow it.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is None:
+            return self
+        return instance.__getattr__(self._name)
+
+
+class HyperparameterMixin:
+    """The part of an optimizer that keeps its hyperparameters."""
+
+    _hyper: dict[str, Any]
+    _hypers_created: bool
+    _initial_decay: float
+
+    # Without these, attribute access would run a host's code: tf_keras' base
+    # has a `__getattribute__`, Keras 3's a property `learning_rate`.
+    __getattribute__ = object.__getattribute__
+    __delattr__ = object.__delattr__
+    learning_rate: Any = _HyperparameterAttribute()
+
+    def __getattr__(self, name: str) -> Any:
+        """Reads a hyperparameter; `lr` is the learning rate."""
+        hyper = self.__dict__.get("_hyper", {})
+        if name == "lr" and "learning_rate" in hyper:
+            return self._get_hyper("learning_rate")
+        if name in hyper:
+            value = self._get_hyper(name)
+            return _with_value(value, self) if is_schedule(value) else value
+        if name in _KERAS_3_DEFAULTS:
+            return _KERAS_3_DEFAULTS[name]
+        raise AttributeError(
+            f"{type(self).__name__!r} object has no attribute {name!r}"
+        )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Overwrites a hyperparameter, or sets any other attribute."""
+        if name == "lr":
+            name = "learning_rate"
+        if name in self.__dict__.get("_hyper", {}):
+            self._set_hyper(name, value)
+        else:
+            object.__setattr__(self, name, value)
+
+    def __dir__(self) -> list[str]:
+        names = {*object.__dir__(self), *self.__dict__.get("_hyper", {})}
+        if "learning_rate" in self.__dict__.get("_hyper", {}):
+            names.add("lr")
+        return sorted(names)
+
+    def _set_hyper(self, name: str, value: Any) -> None:
+        """Sets the hyperparameter `name`.
+
+        Args:
+          name: String.  New names become readable as attributes.
+          value: a number, tensor, variable, callable without arguments, or
+            learning rate schedule.  Once the hyperparameter is a variable, a
+            number, tensor or variable is assigned to it; anything else
+            replaces it.
+        """
+        value = hosts.unwrap(value)
+        previous = self._hyper.get(name)
+        if isinstance(previous, tf.Variable) and not callable(value):
+            _assign(previous, value, name)
+        else:
+            self._hyper[name] = value
+            if isinstance(value, private_api.Trackable):
+                self._track_trackable(value, name, overwrite=True)
+        if name == "decay" and isinstance(value, (int, float)):
+            self._initial_decay = value
+
+    def _get_hyper(self, name: str, dtype: tf.DType | None = None) -> Any:
+        """The hyperparameter `name`, as `dtype` if given.
+
+        Returns:
+          A schedule as it is; otherwise a variable, tensor or number.
+        """
+        if not self._hypers_created:
+            self._create_hypers()
+        value = self._hyper[name]
+        if is_schedule(value):
+            return value
+        if callable(value):
+            value = value()
+        return tf.cast(value, dtype) if dtype else value
+
+    def _create_hypers(self) -> None:
+        """Makes variables of the hyperparameters that are numbers.
+
+        A variable takes its dtype from the Python value: float32, int32, bool.
+        """
+        if self._hypers_created:
+            return
+        with self._distribution_strategy_scope():
+            for name, value in sorted(self._hyper.items()):
+                if not callable(value) and not tf.is_tensor(value):
+                    self._hyper[name] = self.add_weight(
+                        name,
+                        shape=[],
+                        trainable=False,
+                        initializer=value,
+                        aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+                    )
+        self._hypers_created = True
+
+    def _decayed_lr(self, var_dtype: tf.DType) -> tf.Tensor:
+        """The learning rate of this step: scheduled, then decayed.
+
+        With `decay` it is `learning_rate / (1 + decay * iterations)`.
+        """
+        learning_rate = self._get_hyper("learning_rate", var_dtype)
+        if is_schedule(learning_rate):
+            step = tf.cast(self.iterations, var_dtype)
+            learning_rate = tf.cast(learning_rate(step), var_dtype)
+        return self._inverse_time_decayed(learning_rate, var_dtype)
+
+    def _inverse_time_decayed(
+        self, learning_rate: tf.Tensor, var_dtype: tf.DType
+    ) -> tf.Tensor:
+        if self._initial_decay <= 0 and not self._decay_may_change_in_trace():
+            return learning_rate
+        decay = self._decay(var_dtype)
+        step = tf.cast(self.iterations, var_dtype)
+        decayed = learning_rate / (1.0 + decay * step)
+        if self._initial_decay > 0 and not self._decay_may_change_in_trace():
+            return decayed
+        is_positive = tf.math.real(decay) > 0
+        return tf.where(is_positive, decayed, learning_rate)
+
+    def _decay(self, var_dtype: tf.DType) -> tf.Tensor:
+        """The `decay` of this step.
+
+        It is the number that the optimizer was made with, which has more digits
+        than its float32 variable; in a trace, the variable if that was changed.
+        """
+        initial = tf.cast(self._initial_decay, var_dtype)
+        if not self._decay_may_change_in_trace():
+            return initial
+        current = self._get_hyper("decay")
+        is_initial = current == tf.cast(self._initial_decay, current.dtype)
+        return tf.where(is_initial, initial, tf.cast(current, var_dtype))
+
+    def _decay_may_change_in_trace(self) -> bool:
+        return not tf.executing_eagerly() and isinstance(
+            self._hyper.get("decay"), tf.Variable
+        )
+
+    def _serialize_hyperparameter(self, hyperparameter_name: str) -> Any:
+        """The hyperparameter as `get_config` shows it: of plain Python types."""
+        value = self._hyper[hyperparameter_name]
+        if is_schedule(value):
+            return serialization.serialize_schedule(value)
+        if callable(value):
+            value = value()
+        if tf.is_tensor(value):
+            value = saving.fetch_all([value])[0]
+        if isinstance(value, (np.ndarray, np.generic)):
+            return value.item() if value.ndim == 0 else value.tolist()
+        return value
+
+    def _call_if_callable(self, param: Any) -> Any:
+        return param() if callable(param) else param
+
+
+def _assign(variable: tf.Variable, value: Any, name: str) -> None:
+    if isinstance(value, (bool, int, float, np.generic, np.ndarray)):
+        converted = np.asarray(value, variable.dtype.as_numpy_dtype)
+        if variable.dtype.is_integer and converted != value:
+            warnings.warn(
+                f"Hyperparameter {name!r} is an {variable.dtype.name} variable,"
+                f" because it was first set to an integer: {value} becomes"
+                f" {converted}. Set it to a float when the optimizer is made.",
+                stacklevel=4,
+            )
+        value = converted
+    else:
+        value = tf.cast(value, variable.dtype)
+    if tf.compat.v1.executing_eagerly_outside_functions():
+        variable.assign(value)
+    else:
+        saving.assign_all([variable], [value])
+
+
+def _with_value(schedule: Any, optimizer: HyperparameterMixin) -> Any:
+    """`schedule`, which is at the same time the optimizer's learning rate.
+
+    Keras 3's callbacks take `float(optimizer.learning_rate)`, legacy code takes
+    `optimizer.learning_rate(step)`: the result does both.  It is an instance of
+    the schedule's class, shares its attributes, and equals it.
+    """
+    cls = type(schedule)
+    namespace = {
+        "__array__": lambda self, dtype=None, copy=None: np.asarray(
+            schedule(optimizer.iterations), dtype
+        ),
+        "__float__": lambda self: float(schedule(optimizer.iterations)),
+        "__eq__": lambda self, other: other is schedule or other is self,
+        "__hash__": lambda self: hash(schedule),
+        "__reduce__": lambda self: (copy.copy, (schedule,)),
+        "__module__": cls.__module__,
+        "__qualname__": cls.__qualname__,
+        "__doc__": cls.__doc__,
+    }
+    bound = object.__new__(type(cls.__name__, (cls,), namespace))
+    object.__setattr__(bound, "__dict__", schedule.__dict__)
+    return bound

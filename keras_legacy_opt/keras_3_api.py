@@ -1,0 +1,136 @@
+"""What Keras 3 calls on an optimizer and legacy optimizers did not have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
+
+import tensorflow as tf
+
+from keras_legacy_opt import hosts
+
+
+def _unsupported(name: str, instead: str) -> Callable[..., NoReturn]:
+    def method(self: Any, *args: Any, **kwargs: Any) -> NoReturn:
+        raise NotImplementedError(
+            f"`{name}` belongs to Keras 3's own optimizers; {instead}. Called on"
+            f" optimizer {self._name!r} of class {type(self).__name__}."
+        )
+
+    method.__name__ = name
+    method.__doc__ = f"Not supported: {instead}."
+    return method
+
+
+class Keras3Mixin:
+    """The part of an optimizer that only Keras 3 knows of."""
+
+    _name: str
+    built: bool
+
+    @property
+    def name(self) -> str:
+        """The name given to the constructor."""
+        return self._name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self._name = name
+
+    def build(self, var_list: Sequence[Any]) -> None:
+        """Creates the iterations, hyperparameters, and slots of `var_list`.
+
+        Calling it is optional, and variables that come later are welcome.
+        """
+        with tf.name_scope(self._name), tf.init_scope():
+            self._create_all_weights(
+                [v for v in var_list if not overwritten_with_gradient(v)]
+            )
+        self.built = True
+
+    def apply(
+        self,
+        grads: Sequence[Any],
+        trainable_variables: Iterable[Any] | None = None,
+    ) -> None:
+        """Applies `grads` to `trainable_variables`.
+
+        Args:
+          grads: list of gradients.
+          trainable_variables: list of as many variables; those of `build` if
+            `None`.
+
+        Raises:
+          ValueError: if the numbers differ, or no variables are known.
+        """
+        if trainable_variables is None:
+            trainable_variables = self._built_variables()
+        variables = list(trainable_variables)
+        if len(grads) != len(variables):
+            raise ValueError(
+                f"apply() of optimizer {self._name!r} got {len(grads)} gradients"
+                f" for {len(variables)} variables. Pass `trainable_variables`,"
+                " or call `build` with them first."
+            )
+        self.apply_gradients(zip(grads, variables, strict=True))
+
+    def _built_variables(self) -> list[Any]:
+        known = [self._known_variables[key]() for key in self._variable_order]
+        return [variable for variable in known if variable is not None]
+
+    def scale_loss(self, loss: tf.Tensor) -> tf.Tensor:
+        """The loss times `loss_scale_factor`, which `apply_gradients` undoes."""
+        factor = self.loss_scale_factor
+        return loss if factor is None else loss * factor
+
+    def finalize_variable_values(self, var_list: Sequence[Any]) -> None:
+        """Does nothing: there is no moving average to write back."""
+
+    def assign(self, variable: Any, value: Any) -> None:
+        """Assigns `value` to `variable`."""
+        variable.assign(value)
+
+    def assign_add(self, variable: Any, value: Any) -> None:
+        """Adds `value` to `variable`."""
+        variable.assign_add(value)
+
+    def assign_sub(self, variable: Any, value: Any) -> None:
+        """Subtracts `value` from `variable`."""
+        variable.assign_sub(value)
+
+    def _obj_type(self) -> str:
+        return "Optimizer"
+
+    update_step = _unsupported(
+        "update_step",
+        "a legacy optimizer overrides `_resource_apply_dense` and"
+        " `_resource_apply_sparse`",
+    )
+    stateless_apply = _unsupported(
+        "stateless_apply",
+        "a legacy optimizer runs on TensorFlow only: use `apply_gradients`",
+    )
+    add_variable = _unsupported(
+        "add_variable", "a legacy optimizer uses `add_weight`"
+    )
+    add_variable_from_reference = _unsupported(
+        "add_variable_from_reference", "a legacy optimizer uses `add_slot`"
+    )
+    add_optimizer_variables = _unsupported(
+        "add_optimizer_variables", "a legacy optimizer uses `add_slot`"
+    )
+    exclude_from_weight_decay = _unsupported(
+        "exclude_from_weight_decay",
+        "legacy optimizers have no weight decay: use a kernel_regularizer, or a"
+        " subclass such as an AdamW",
+    )
+
+
+def overwritten_with_gradient(variable: Any) -> bool:
+    """Whether a `keras.Variable` takes its gradient as its new value.
+
+    Keras 3 marks the scales of float8 layers so.
+    """
+    return hosts.is_keras_variable(variable) and bool(
+        getattr(variable, "overwrite_with_gradient", False)
+    )

@@ -1,0 +1,970 @@
+"""The base class of all optimizers, and the order of one step."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_legacy_opt import (
+    distribution,
+    gradients,
+    hosts,
+    private_api,
+    serialization,
+    slots,
+)
+from keras_legacy_opt.distribution import name_scope_in_graph
+from keras_legacy_opt.hyperparameters import HyperparameterMixin
+from keras_legacy_opt.keras_3_api import Keras3Mixin, overwritten_with_gradient
+from keras_legacy_opt.saving import SavingMixin
+from keras_legacy_opt.slots import SlotMixin
+
+DEFAULT_EPSILON = 1e-7  # Keras' `backend.epsilon()`.
+
+_ALLOWED_KWARGS = ("clipnorm", "clipvalue", "decay", "global_clipnorm", "lr")
+_KWARGS_OF_KERAS_3 = {
+    "ema_momentum": "it has no moving average of the weights",
+    "ema_overwrite_frequency": "it has no moving average of the weights",
+    "gradient_accumulation_steps": "sum the gradients before applying them",
+    "jit_compile": "pass it to model.compile or tf.function",
+    "loss_scale_factor": "set it as an attribute",
+    "use_ema": "it has no moving average of the weights",
+    "weight_decay": "use a kernel_regularizer or a subclass with weight decay",
+}
+_VALID_DTYPES = frozenset(
+    [
+        tf.bfloat16,
+        tf.complex64,
+        tf.complex128,
+        tf.float16,
+        tf.float32,
+        tf.float64,
+    ]
+)
+
+GradsAndVars = Sequence[tuple[Any, Any]]
+
+
+class Optimizer(
+    HyperparameterMixin,
+    SlotMixin,
+    SavingMixin,
+    Keras3Mixin,
+    hosts.OptimizerHost,
+):
+    """Base class of the legacy Keras optimizers (OptimizerV2).
+
+    Use one of its subclasses, such as `keras_legacy_opt.SGD`, or write one.
+    All of them are accepted by `model.compile` of Keras 3 and of tf_keras.
+
+    ### Usage
+
+    The loss is a callable without arguments.  In eager execution `minimize`
+    updates the variables; in a TF1 graph it returns the op that does.
+
+    >>> var1, var2 = tf.Variable(2.0), tf.Variable(5.0)
+    >>> opt = keras_legacy_opt.SGD(learning_rate=0.1)
+    >>> _ = opt.minimize(lambda: 3 * var1**2 + 2 * var2**2, [var1, var2])
+    >>> print(round(float(var1), 4), round(float(var2), 4))
+    0.8 3.0
+
+    Where variables come into being when the loss is first computed, as those
+    of a model without an input shape do, pass a callable `var_list`.
+
+    >>> model = tf.keras.Sequential([tf.keras.layers.Dense(1)])
+    >>> loss = lambda: tf.reduce_sum(model(tf.ones((1, 2))) ** 2)
+    >>> _ = opt.minimize(loss, lambda: model.trainable_variables)
+
+    ### Processing gradients before they are applied
+
+    Compute them with a `tf.GradientTape`, process them, and hand them to
+    `apply_gradients`:
+
+    >>> with tf.GradientTape() as tape:
+    ...     loss = 3 * var1**2
+    >>> grads = [tf.minimum(g, 1.0) for g in tape.gradient(loss, [var1])]
+    >>> _ = opt.apply_gradients(zip(grads, [var1]))
+    >>> round(float(var1), 4)
+    0.7
+
+    ### tf.distribute
+
+    In the replica context of a `tf.distribute.Strategy`, gradients are summed
+    over the replicas: divide the loss by the global batch size to average
+    them.  With `apply_gradients(..., experimental_aggregate_gradients=False)`
+    the summing is yours.
+
+    ### Hyperparameters
+
+    Each may be a number, a tensor, a variable, or a callable without arguments
+    that is called at every step; the learning rate may also be a schedule of
+    `keras_legacy_opt.schedules`, of Keras 3 or of tf_keras.  They are read and
+    overwritten as attributes, without a new trace of a `tf.function`:
+
+    >>> opt.learning_rate = 0.05
+    >>> _ = opt.minimize(lambda: 3 * var1 + 2 * var2, [var1, var2])
+    >>> round(float(var1), 4)
+    0.55
+
+    ### Slots
+
+    `Adam` and others keep variables beside each variable they train.
+
+    >>> opt = keras_legacy_opt.Adam()
+    >>> _ = opt.minimize(lambda: var1**2, [var1])
+    >>> opt.get_slot_names(), opt.get_slot(var1, "m").shape
+    (['m', 'v'], TensorShape([]))
+
+    ### Constraints
+
+    A variable's constraint is applied to it after its update, whether its
+    gradient is dense or sparse.
+
+    ### Threads
+
+    Optimizers are thread-compatible, not thread-safe: callers synchronize.
+
+    ### Writing an optimizer
+
+    Override `_resource_apply_dense` and `_resource_apply_sparse` (the update of
+    a variable), `_create_slots` if it needs slots, and `get_config`, with all
+    hyperparameters.  `examples/custom_optimizer.py` is one.
+    """
+
+    def __init__(
+        self,
+        name: str | None,
+        gradient_aggregator: Callable[..., GradsAndVars] | None = None,
+        gradient_transformers: Sequence[Callable[..., GradsAndVars]]
+        | None = None,
+        **kwargs: Any,
+    ):
+        """Creates an optimizer; called by the constructors of subclasses.
+
+        Args:
+          name: String, the prefix of the names of the optimizer's variables.
+          gradient_aggregator: function from a list of (gradient, variable)
+            tuples to another, which aggregates the gradients over the replicas
+            of a strategy.  If `None`, they are summed.
+          gradient_transformers: list of such functions, applied in order after
+            the aggregation.
+          **kwargs: `clipvalue` clips every element of every gradient to plus or
+            minus it; `clipnorm` clips the L2 norm of each gradient;
+            `global_clipnorm` that of all gradients together.  `decay` divides
+            the learning rate by `1 + decay * iterations`.  `lr` is an old name
+            of `learning_rate`.
+
+        Raises:
+          TypeError: for an unknown keyword.
+          ValueError: for a negative value, or options that exclude each other.
+        """
+        _check_kwargs(kwargs, type(self).__name__)
+        if "lr" in kwargs:
+            warnings.warn(
+                "The argument `lr` is an old name: use `learning_rate`.",
+                stacklevel=3,
+            )
+        self._init_process_state()
+        self._use_locking = True
+        self._init_set_name(name)
+        self._hyper = {}
+        self._slot_names = []
+        self._pending_weights = None
+        self._initial_decay = kwargs.get("decay", 0.0)
+        self._distribution_strategy = distribution.current_strategy()
+        self.gradient_aggregator = (
+            gradient_aggregator or gradients.all_reduce_sum
+        )
+        self.gradient_transformers = gradient_transformers or []
+        self.clipnorm = kwargs.get("clipnorm")
+        self.global_clipnorm = kwargs.get("global_clipnorm")
+        if self.clipnorm is not None and self.global_clipnorm is not None:
+            raise ValueError(
+                "`clipnorm` and `global_clipnorm` exclude each other. Received:"
+                f" clipnorm={self.clipnorm},"
+                f" global_clipnorm={self.global_clipnorm}."
+            )
+        self.clipvalue = kwargs.get("clipvalue")
+
+    def _init_process_state(self) -> None:
+        """Sets up what is never pickled: variables, and what refers to them."""
+        self._iterations = None
+        self._hypers_created = False
+        self._slots_created = False
+        self._slots = {}
+        self._weights = []
+        self._deferred_slot_restorations = {}
+        self._distribution_strategy = None
+        # {variable key: weak reference to the variable as the caller has it}
+        self._known_variables = {}
+        # Keys of the variables that have slots, in the order of first use.
+        self._variable_order = []
+        self._clip_limits = {}
+        self.built = False
+
+    def _init_set_name(self, name: str | None, zero_based: bool = True) -> None:
+        self._name = name or _unique_name(type(self).__name__, zero_based)
+
+    # Clipping.
+
+    @property
+    def clipnorm(self) -> float | None:
+        """`float` or `None`: the limit of each gradient's L2 norm."""
+        return self._clipnorm
+
+    @clipnorm.setter
+    def clipnorm(self, val: float | None) -> None:
+        self._set_clipping("clipnorm", val)
+
+    @property
+    def global_clipnorm(self) -> float | None:
+        """`float` or `None`: the limit of all gradients' L2 norm."""
+        return self._global_clipnorm
+
+    @global_clipnorm.setter
+    def global_clipnorm(self, val: float | None) -> None:
+        self._set_clipping("global_clipnorm", val)
+
+    @property
+    def clipvalue(self) -> float | None:
+        """`float` or `None`: the limit of each gradient's elements."""
+        return self._clipvalue
+
+    @clipvalue.setter
+    def clipvalue(self, val: float | None) -> None:
+        self._set_clipping("clipvalue", val)
+
+    def _set_clipping(self, option: str, val: float | None) -> None:
+        if val is not None and self.gradient_transformers:
+            raise ValueError(
+                f"`{option}` cannot be set together with"
+                " `gradient_transformers`: clip in one of these. Received:"
+                f" {option}={val},"
+                f" gradient_transformers={self.gradient_transformers}."
+            )
+        object.__setattr__(self, f"_{option}", val)
+        if option in self._clip_limits and val is not None:
+            self._clip_limits[option].assign(val)
+
+    def _create_clip_limits(self) -> None:
+        """Makes variables of the clip values, for traces to read them anew."""
+        for option in ("clipvalue", "clipnorm", "global_clipnorm"):
+            value = getattr(self, option)
+            if value is not None and option not in self._clip_limits:
+                with self._distribution_strategy_scope():
+                    self._clip_limits[option] = tf.Variable(
+                        value,
+                        dtype=tf.float64,  # as exact as the Python float
+                        trainable=False,
+                        aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+                        name=option,
+                    )
+
+    def _clip_limit(self, option: str) -> Callable[[tf.DType], Any]:
+        """The function from a dtype to the limit, as a number or tensor."""
+        distribution.check_clipping(option)
+        if tf.executing_eagerly() or option not in self._clip_limits:
+            return lambda dtype: getattr(self, option)
+        return lambda dtype: tf.cast(self._clip_limits[option], dtype)
+
+    # Gradients.
+
+    def minimize(
+        self,
+        loss: Any,
+        var_list: Any,
+        grad_loss: Any = None,
+        name: str | None = None,
+        tape: tf.GradientTape | None = None,
+    ) -> Any:
+        """Computes the gradients of `loss` and applies them to `var_list`.
+
+        Args:
+          loss: a callable without arguments that returns the value to minimize,
+            or a `Tensor`, for which `tape` is needed.
+          var_list: list or tuple of variables, or a callable that returns it,
+            called after `loss`.
+          grad_loss: (Optional) tensor, the gradient of `loss`.
+          name: (Optional) name of the returned operation.
+          tape: (Optional) `tf.GradientTape` that recorded `loss`.
+
+        Returns:
+          An `Operation` that updates the variables and counts one iteration (in
+          eager execution: the `iterations`).
+
+        Raises:
+          ValueError: if `tape` is missing, or no variable has a gradient.
+        """
+        grads_and_vars = self._compute_gradients(
+            loss, var_list=var_list, grad_loss=grad_loss, tape=tape
+        )
+        return self.apply_gradients(grads_and_vars, name=name)
+
+    def _compute_gradients(
+        self,
+        loss: Any,
+        var_list: Any,
+        grad_loss: Any = None,
+        tape: tf.GradientTape | None = None,
+    ) -> list[tuple[Any, Any]]:
+        """The first half of `minimize`: (gradient, variable) pairs."""
+        if not callable(loss) and tape is None:
+            raise ValueError(
+                "A `Tensor` as the loss needs the `tape` that recorded it."
+                f" Received: loss={loss}, tape=None."
+            )
+        tape = tf.GradientTape() if tape is None else tape
+        if callable(loss):
+            with tape:
+                if not callable(var_list):
+                    tape.watch(tf.nest.map_structure(hosts.unwrap, var_list))
+                loss = loss()
+                if callable(var_list):
+                    var_list = var_list()
+        with tape:
+            loss = self._transform_loss(loss)
+        var_list = [self._tf_variable(v) for v in tf.nest.flatten(var_list)]
+        with tf.name_scope(self._name + "/gradients"):
+            grads_and_vars = self._get_gradients(
+                tape, loss, var_list, grad_loss
+            )
+        self._assert_valid_dtypes(
+            [v for g, v in grads_and_vars if g is not None]
+        )
+        return grads_and_vars
+
+    def _transform_loss(self, loss: Any) -> Any:
+        """Transforms the loss before gradients are computed; to override."""
+        return loss
+
+    def _get_gradients(
+        self,
+        tape: tf.GradientTape,
+        loss: Any,
+        var_list: Sequence[Any],
+        grad_loss: Any = None,
+    ) -> list[tuple[Any, Any]]:
+        """Computes the gradients in `minimize`; to override."""
+        grads = tape.gradient(loss, var_list, grad_loss)
+        return list(zip(grads, var_list, strict=True))
+
+    def _transform_unaggregated_gradients(
+        self, grads_and_vars: GradsAndVars
+    ) -> GradsAndVars:
+        """Transforms each replica's gradients; to override."""
+        return grads_and_vars
+
+    def _aggregate_gradients(
+        self, grads_and_vars: GradsAndVars
+    ) -> GradsAndVars:
+        """Aggregates the gradients over the replicas; to override."""
+        return self.gradient_aggregator(grads_and_vars)
+
+    def _transform_gradients(
+        self, grads_and_vars: GradsAndVars
+    ) -> GradsAndVars:
+        """Clips the aggregated gradients, then applies the transformers."""
+        for option, clip in (
+            ("clipvalue", gradients.clip_by_value),
+            ("clipnorm", gradients.clip_by_norm),
+            ("global_clipnorm", gradients.clip_by_global_norm),
+        ):
+            if getattr(self, option) is not None:
+                grads_and_vars = clip(grads_and_vars, self._clip_limit(option))
+        for transform in self.gradient_transformers:
+            grads_and_vars = transform(grads_and_vars)
+        return grads_and_vars
+
+    def get_gradients(self, loss: tf.Tensor, params: Any) -> list[Any]:
+        """The gradients of `loss` with respect to `params`, in a TF1 graph.
+
+        Args:
+          loss: the loss, a tensor.
+          params: list of variables.
+
+        Returns:
+          List of gradient tensors.
+
+        Raises:
+          ValueError: if a gradient cannot be computed.
+        """
+        params = [self._tf_variable(p) for p in tf.nest.flatten(params)]
+        with tf.name_scope(self._name + "/gradients"):
+            grads = tf.compat.v1.gradients(loss, params)
+        for grad, param in zip(grads, params, strict=True):
+            if grad is None:
+                raise ValueError(
+                    f"Variable {param.name!r} has no gradient: the loss does not"
+                    " depend on it, or depends through an operation that has"
+                    " none, such as argmax or round."
+                )
+        return grads
+
+    def get_updates(self, loss: tf.Tensor, params: Any) -> list[Any]:
+        """The update ops of one step, in a TF1 graph."""
+        params = [self._tf_variable(p) for p in tf.nest.flatten(params)]
+        grads = self.get_gradients(loss, params)
+        self._assert_valid_dtypes(params)
+        return [self.apply_gradients(list(zip(grads, params, strict=True)))]
+
+    # One step.
+
+    def apply_gradients(
+        self,
+        grads_and_vars: Iterable[tuple[Any, Any]],
+        name: str | None = None,
+        experimental_aggregate_gradients: bool = True,
+    ) -> Any:
+        """Applies gradients to variables: the second half of `minimize`.
+
+        Args:
+          grads_and_vars: (gradient, variable) pairs.  A gradient is a tensor of
+            the variable's shape and dtype, `IndexedSlices`, or `None`.
+          name: (Optional) name of the returned operation.
+          experimental_aggregate_gradients: whether to sum the gradients over the
+            replicas of a strategy.  If `False`, that is up to the caller:
+
+            >>> v = tf.Variable(1.0)
+            >>> grads = [tf.constant(2.0)]
+            >>> replica = tf.distribute.get_replica_context()
+            >>> grads = replica.all_reduce("sum", grads)
+            >>> _ = keras_legacy_opt.SGD(0.1).apply_gradients(
+            ...     zip(grads, [v]), experimental_aggregate_gradients=False)
+            >>> round(float(v), 4)
+            0.8
+
+        Returns:
+          An `Operation` that updates the variables and counts one iteration (in
+          eager execution: the `iterations`).
+
+        Raises:
+          TypeError: if `grads_and_vars` is malformed.
+          ValueError: if no variable has a gradient, or a gradient does not fit
+            its variable.
+          RuntimeError: in cross-replica context.
+          NotImplementedError: if a variable is a tensor, or the strategy must
+            aggregate and shall not.
+        """
+        distribution.check_context(experimental_aggregate_gradients)
+        grads_and_vars = self._usable(grads_and_vars)
+        var_list = [v for _, v in grads_and_vars]
+        with tf.name_scope(self._name):
+            in_function = not tf.executing_eagerly()
+            with tf.init_scope():
+                self._create_all_weights(var_list)
+                if in_function and tf.executing_eagerly():
+                    self._create_clip_limits()
+            if not grads_and_vars:
+                return tf.no_op()
+            apply_state = self._prepare(var_list)
+            if experimental_aggregate_gradients:
+                grads_and_vars = self._transform_unaggregated_gradients(
+                    grads_and_vars
+                )
+                grads_and_vars = self._aggregate_gradients(grads_and_vars)
+            grads_and_vars = self._transform_gradients(grads_and_vars)
+            return private_api.maybe_merge_call(
+                functools.partial(
+                    self._distributed_apply, apply_state=apply_state
+                ),
+                tf.distribute.get_strategy(),
+                grads_and_vars,
+                name=name,
+            )
+
+    def _usable(self, grads_and_vars: Iterable[Any]) -> list[tuple[Any, Any]]:
+        """Checked pairs of gradients and `tf.Variable`s, without the `None`s."""
+        pairs = gradients.filter_empty(
+            gradients.pairs(grads_and_vars),
+            lambda v: self._variable_name(self._tf_variable(v)),
+        )
+        usable, overwriting = [], []
+        for gradient, given in pairs:
+            variable = self._tf_variable(given)
+            name = self._variable_name(variable)
+            gradient = gradients.fitted(gradient, variable, name)
+            if overwritten_with_gradient(given):
+                overwriting.append((gradient, variable))
+            else:
+                usable.append((gradient, variable))
+        self._assert_valid_dtypes([v for _, v in usable])
+        for gradient, variable in overwriting:
+            variable.assign(gradient)
+        factor = self.loss_scale_factor
+        if factor is not None:
+            usable = [(gradients.divide(g, factor), v) for g, v in usable]
+        return usable
+
+    def _create_all_weights(self, var_list: Sequence[Any]) -> None:
+        """Creates the iterations, hyperparameters, and slots of `var_list`.
+
+        What exists already is left as it is: variables may come at any time.
+        """
+        var_list = [self._tf_variable(v) for v in var_list]
+        _ = self.iterations
+        self._create_hypers()
+        if not var_list:
+            return
+        for var in var_list:
+            key = slots.var_key(var)
+            if key not in self._variable_order:
+                self._variable_order.append(key)
+        self._create_slots(var_list)
+        self._create_slots_for_sharded_variables(var_list)
+        self._slots_created = True
+        if self._pending_weights is not None:
+            self._apply_pending_weights()
+
+    def _prepare(
+        self, var_list: Sequence[Any]
+    ) -> dict[tuple[str, tf.DType], dict[str, Any]]:
+        """The step's coefficients, per device and dtype of the variables."""
+        keys = {
+            (device, var.dtype.base_dtype): None
+            for var in var_list
+            for device in private_api.devices_of(var)
+        }
+        apply_state = {}
+        for device, dtype in keys:
+            apply_state[device, dtype] = {}
+            with tf.device(device):
+                self._prepare_local(device, dtype, apply_state)
+        return apply_state
+
+    def _prepare_local(
+        self, var_device: str, var_dtype: tf.DType, apply_state: dict
+    ) -> None:
+        """Adds coefficients to `apply_state[var_device, var_dtype]`."""
+        if "learning_rate" in self._hyper:
+            lr_t = tf.identity(self._decayed_lr(var_dtype))
+            apply_state[var_device, var_dtype]["lr_t"] = lr_t
+
+    def _fallback_apply_state(
+        self, var_device: str, var_dtype: tf.DType
+    ) -> dict[str, Any]:
+        """The coefficients, for subclasses that do not pass `apply_state`."""
+        apply_state = {(var_device, var_dtype): {}}
+        self._prepare_local(var_device, var_dtype, apply_state)
+        return apply_state[var_device, var_dtype]
+
+    def _coefficients(
+        self, var: Any, apply_state: Mapping | None
+    ) -> dict[str, Any]:
+        """The step's coefficients for `var`."""
+        key = (var.device, var.dtype.base_dtype)
+        return (apply_state or {}).get(key) or self._fallback_apply_state(*key)
+
+    def _distributed_apply(
+        self,
+        distribution: tf.distribute.Strategy,
+        grads_and_vars: GradsAndVars,
+        apply_state: dict,
+        name: str | None,
+    ) -> Any:
+        """Updates each variable on its devices, then counts the iteration."""
+        in_graph_v1 = not tf.compat.v1.executing_eagerly_outside_functions()
+        update_ops: list[Any] = []
+        with name_scope_in_graph(name or self._name):
+            for grad, var in grads_and_vars:
+                update = functools.partial(
+                    self._update_variable,
+                    apply_state=apply_state,
+                    constraint=self._constraint(var),
+                )
+                scope = f"update_{var.op.name}" if in_graph_v1 else "update"
+                with (
+                    distribution.extended.colocate_vars_with(var),
+                    name_scope_in_graph(scope),
+                ):
+                    op = distribution.extended.update(
+                        var, update, args=(grad,), group=False
+                    )
+                # In cross-replica context: a list, of one op per replica.
+                if tf.distribute.in_cross_replica_context():
+                    update_ops.extend(op)
+                else:
+                    update_ops.append(op)
+            if tf.executing_eagerly():
+                return self.iterations.assign_add(1)
+            update_ops = [op for op in update_ops if op is not None]
+            with tf.control_dependencies([tf.group(update_ops)]):
+                return self.iterations.assign_add(1, read_value=False)
+
+    def _update_variable(
+        self,
+        var: Any,
+        grad: Any,
+        apply_state: dict,
+        constraint: Callable[[Any], Any] | None,
+    ) -> Any:
+        """Updates `var` on one device, then applies its constraint."""
+        state = {"apply_state": apply_state}
+        if isinstance(grad, tf.IndexedSlices):
+            takes_state = "apply_state" in self._sparse_apply_args
+            update_op = self._resource_apply_sparse_duplicate_indices(
+                grad.values, var, grad.indices, **(state if takes_state else {})
+            )
+        else:
+            takes_state = "apply_state" in self._dense_apply_args
+            update_op = self._resource_apply_dense(
+                grad, var, **(state if takes_state else {})
+            )
+        if constraint is None:
+            return update_op
+        with tf.control_dependencies([] if update_op is None else [update_op]):
+            return var.assign(constraint(var))
+
+    # The update of one variable; for subclasses to override.
+
+    def _resource_apply_dense(
+        self, grad: tf.Tensor, handle: Any, apply_state: dict
+    ) -> Any:
+        """Updates variable `handle` by a dense gradient.
+
+        Args:
+          grad: tensor of the shape and dtype of the variable.
+          handle: the variable.
+          apply_state: the result of `_prepare`.  A subclass may leave this
+            argument out of its signature.
+
+        Returns:
+          An `Operation` that updates the variable.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement `_resource_apply_dense`."
+        )
+
+    def _resource_apply_sparse_duplicate_indices(
+        self, grad: tf.Tensor, handle: Any, indices: tf.Tensor, **kwargs: Any
+    ) -> Any:
+        """Updates rows of variable `handle`; `indices` may repeat.
+
+        Sums the gradients of equal indices and calls `_resource_apply_sparse`.
+        Override it if the update can do without that.
+
+        Args:
+          grad: tensor, the gradients of the rows.
+          handle: the variable.
+          indices: integer tensor, the rows.
+          **kwargs: `apply_state`, if `_resource_apply_sparse` takes it.
+
+        Returns:
+          An `Operation` that updates the variable.
+        """
+        rows = handle.shape[0] or tf.shape(handle)[0]
+        grad, indices = gradients.deduplicate(grad, indices, rows)
+        return self._resource_apply_sparse(grad, handle, indices, **kwargs)
+
+    def _resource_apply_sparse(
+        self,
+        grad: tf.Tensor,
+        handle: Any,
+        indices: tf.Tensor,
+        apply_state: dict,
+    ) -> Any:
+        """Updates rows of variable `handle`; `indices` are unique.
+
+        Args:
+          grad: tensor, the gradients of the rows.
+          handle: the variable.
+          indices: integer tensor, the rows.
+          apply_state: the result of `_prepare`.  A subclass may leave this
+            argument out of its signature.
+
+        Returns:
+          An `Operation` that updates the variable.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement `_resource_apply_sparse`."
+        )
+
+    @property
+    def _dense_apply_args(self) -> list[str]:
+        return _argument_names(_function(self._resource_apply_dense))
+
+    @property
+    def _sparse_apply_args(self) -> list[str]:
+        return _argument_names(_function(self._resource_apply_sparse))
+
+    # Variables.
+
+    @property
+    def iterations(self) -> Any:
+        """int64 scalar variable: the number of steps so far.
+
+        May be set to another variable before it is first used.
+        """
+        if self._iterations is None:
+            self._iterations = self.add_weight(
+                "iter",
+                shape=[],
+                dtype=tf.int64,
+                trainable=False,
+                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+            )
+            self._weights.append(self._iterations)
+        return self._iterations
+
+    @iterations.setter
+    def iterations(self, variable: Any) -> None:
+        if self._iterations is not None:
+            raise RuntimeError(
+                "`iterations` cannot be set to another variable after the"
+                " optimizer's variables were created: assign to it instead."
+                f" Received: {variable}."
+            )
+        self._iterations = hosts.unwrap(variable)
+        self._weights.append(self._iterations)
+
+    def add_weight(
+        self,
+        name: str,
+        shape: Any,
+        dtype: Any = None,
+        initializer: Any = "zeros",
+        trainable: bool | None = None,
+        synchronization: tf.VariableSynchronization = (
+            tf.VariableSynchronization.AUTO
+        ),
+        aggregation: tf.VariableAggregation = tf.VariableAggregation.NONE,
+    ) -> Any:
+        """Adds a variable to the optimizer and to its checkpoints.
+
+        Args:
+          name: String, its name in checkpoints.
+          shape: its shape.
+          dtype: its dtype; float32 if `None` and `initializer` is no value.
+          initializer: a name, an initializer, a function of (shape, dtype), or
+            the initial value itself.
+          trainable: whether it is trainable; `True` if `None`.
+          synchronization: when it is synchronized under a strategy.
+          aggregation: how it is aggregated under a strategy.
+
+        Returns:
+          The variable.
+
+        Raises:
+          ValueError: if it is trainable and to be synchronized on read.
+        """
+        if synchronization == tf.VariableSynchronization.ON_READ:
+            if trainable:
+                raise ValueError(
+                    f"Variable {name!r} cannot be trainable with"
+                    " synchronization=ON_READ: pass trainable=False."
+                )
+            trainable = False
+        if isinstance(initializer, str) or callable(initializer):
+            initializer = slots.resolve_initializer(initializer)
+            dtype = tf.float32 if dtype is None else dtype
+        elif dtype is None:
+            dtype = _dtype_of_value(initializer)
+        with self._distribution_strategy_scope():
+            variable = self._add_variable_with_custom_getter(
+                name=name,
+                shape=shape,
+                getter=_make_variable,
+                overwrite=True,
+                initializer=initializer,
+                dtype=dtype,
+                trainable=True if trainable is None else trainable,
+                synchronization=synchronization,
+                aggregation=aggregation,
+            )
+        variable.path = private_api.shared_name(variable)
+        return variable
+
+    def _tf_variable(self, variable: Any) -> Any:
+        """The `tf.Variable` of a variable; remembers the one that was given.
+
+        The given one knows its constraint and its path, if it is Keras'.
+        """
+        unwrapped = hosts.unwrap(variable)
+        if isinstance(unwrapped, private_api.Trackable) and hasattr(
+            unwrapped, "_unique_id"
+        ):
+            key = slots.var_key(unwrapped)
+            known = self._known_variables.get(key)
+            if known is None or known() is None or variable is not unwrapped:
+                self._known_variables[key] = weakref.ref(variable)
+        return unwrapped
+
+    def _given_variable(self, variable: Any) -> Any:
+        known = self._known_variables.get(slots.var_key(variable))
+        given = known() if known is not None else None
+        return variable if given is None else given
+
+    def _constraint(self, variable: Any) -> Callable[[Any], Any] | None:
+        given = self._given_variable(variable)
+        constraint = getattr(given, "constraint", None)
+        return constraint or getattr(variable, "constraint", None)
+
+    def _variable_name(self, variable: Any) -> str:
+        """The name of a variable: its path, if it is a Keras variable's."""
+        given = self._given_variable(variable)
+        if hosts.is_keras_variable(given):
+            return given.path
+        return private_api.shared_name(variable)
+
+    def _distribution_strategy_scope(self) -> Any:
+        return distribution.scope_of(self._distribution_strategy)
+
+    def _assert_valid_dtypes(self, tensors: Iterable[Any]) -> None:
+        """Raises ValueError if a tensor is of none of the `_valid_dtypes`."""
+        valid_dtypes = self._valid_dtypes()
+        for tensor in tensors:
+            dtype = tensor.dtype.base_dtype
+            if dtype not in valid_dtypes and dtype != tf.resource:
+                raise ValueError(
+                    f"Invalid dtype {dtype.name} of {tensor.name!r}, expected"
+                    f" one of {sorted(d.name for d in valid_dtypes)}."
+                )
+
+    def _valid_dtypes(self) -> Iterable[tf.DType]:
+        """The dtypes that variables may have; to override."""
+        return _VALID_DTYPES
+
+    # Trackable: a host's base class redefines these, hence the repetition.
+
+    _add_trackable_child = private_api.Trackable._add_trackable_child
+    _no_dependency = private_api.Trackable._no_dependency
+
+    def _trackable_children(
+        self, save_type: str = "checkpoint", **kwargs: Any
+    ) -> dict[str, Any]:
+        """What a checkpoint holds: iterations, hyperparameters, weights.
+
+        A SavedModel's functions may read the clip values, too.
+        """
+        children = dict(
+            private_api.Trackable._trackable_children(self, save_type, **kwargs)
+        )
+        if save_type == "savedmodel":
+            children.update(
+                {f"_{name}": v for name, v in self._clip_limits.items()}
+            )
+        return children
+
+    # Configuration.
+
+    def get_config(self) -> dict[str, Any]:
+        """The configuration: what `from_config` makes an equal optimizer of.
+
+        Returns:
+          A JSON-compatible dictionary.  Subclasses add their hyperparameters.
+        """
+        config: dict[str, Any] = {"name": self._name}
+        for option in ("clipnorm", "clipvalue", "global_clipnorm"):
+            if getattr(self, option) is not None:
+                config[option] = getattr(self, option)
+        return config
+
+    @classmethod
+    def from_config(
+        cls,
+        config: Mapping[str, Any],
+        custom_objects: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """The optimizer of a configuration.
+
+        Args:
+          config: dictionary, as returned by `get_config` of any release; the old
+            spelling `lr` of the learning rate is understood.
+          custom_objects: maps names to classes that a schedule may name.
+
+        Returns:
+          An optimizer without state.
+        """
+        config = dict(config)
+        if "lr" in config:
+            config["learning_rate"] = config.pop("lr")
+        if isinstance(config.get("learning_rate"), Mapping):
+            config["learning_rate"] = serialization.deserialize_schedule(
+                config["learning_rate"], custom_objects
+            )
+        return cls(**config)
+
+
+_name_counts: dict[str, int] = {}
+
+
+def _unique_name(class_name: str, zero_based: bool) -> str:
+    """`sgd`, `sgd_1`, ...: names of optimizers that were given none."""
+    snake = "".join(
+        f"_{c.lower()}"
+        if c.isupper() and i and not class_name[i - 1].isupper()
+        else c.lower()
+        for i, c in enumerate(class_name)
+    )
+    count = _name_counts.get(snake, 0 if zero_based else 1)
+    _name_counts[snake] = count + 1
+    return f"{snake}_{count}" if count else snake
+
+
+def uses_momentum(momentum: Any) -> bool:
+    """Whether an optimizer with this `momentum` needs slots for it.
+
+    Raises:
+      ValueError: if it is a number outside [0, 1].
+    """
+    if isinstance(momentum, (int, float)) and not 0 <= momentum <= 1:
+        raise ValueError(
+            f"`momentum` must be in [0, 1]. Received: momentum={momentum} (of"
+            f" type {type(momentum).__name__})."
+        )
+    return tf.is_tensor(momentum) or callable(momentum) or momentum > 0
+
+
+def _check_kwargs(kwargs: Mapping[str, Any], class_name: str) -> None:
+    for name, value in kwargs.items():
+        if name not in _ALLOWED_KWARGS:
+            hint = _KWARGS_OF_KERAS_3.get(name)
+            raise TypeError(
+                f"{class_name} got an unexpected keyword argument {name!r}."
+                f" Allowed are {', '.join(_ALLOWED_KWARGS)}."
+                + (f" {name!r} is Keras 3's: {hint}." if hint else "")
+            )
+        if value is not None and not callable(value) and value < 0:
+            raise ValueError(f"Expected {name} >= 0, received: {value}.")
+
+
+def _function(method: Any) -> Any:
+    return getattr(method, "__func__", method)
+
+
+@functools.cache
+def _argument_names(function: Callable[..., Any]) -> list[str]:
+    return list(inspect.signature(function).parameters)
+
+
+def _dtype_of_value(value: Any) -> tf.DType:
+    for python_type, dtype in (
+        (bool, tf.bool),
+        (int, tf.int32),
+        (float, tf.float32),
+    ):
+        if type(value) is python_type:
+            return dtype
+    return tf.as_dtype(np.asarray(value).dtype)
+
+
+def _make_variable(
+    name: str, shape: Any, dtype: Any, initializer: Any, **kwargs: Any
+) -> Any:
+    if callable(initializer):
+        initializer = functools.partial(initializer, shape=shape, dtype=dtype)
+    # v1's constructor, whose variables keep their names in TF1 checkpoints.
+    return tf.compat.v1.Variable(
+        initial_value=initializer,
+        name=name,
+        dtype=dtype,
+        shape=tf.TensorShape(shape),
+        use_resource=True,
+        **kwargs,
+    )

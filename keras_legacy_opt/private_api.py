@@ -1,0 +1,78 @@
+"""Every private TensorFlow API that this package uses, in one place.
+
+Each was checked on TensorFlow 2.16 and 2.21.  The public API offers nothing
+for these jobs:
+
+* `Trackable`: the base of everything a checkpoint can hold; OptimizerV2 was one.
+* `CheckpointInitialValueCallable`: the initializer that restores a slot.
+* `ShardedVariable`: variables that are sharded over parameter servers.
+* `maybe_merge_call`, `strategy_supports_no_merge_call`: how an update leaves
+  the replica context of a `tf.distribute.Strategy`.
+* `unique_id`, `shared_name`: the identity that legacy's slot keys and slot
+  names are made of.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+Trackable = tf.__internal__.tracking.Trackable
+CheckpointInitialValueCallable = (
+    tf.__internal__.tracking.CheckpointInitialValueCallable
+)
+ShardedVariable = tf.__internal__.distribute.ShardedVariable
+maybe_merge_call = tf.__internal__.distribute.interim.maybe_merge_call
+strategy_supports_no_merge_call = (
+    tf.__internal__.distribute.strategy_supports_no_merge_call
+)
+
+
+def compiled_by_xla() -> bool:
+    """Whether the function being traced is compiled with `jit_compile=True`.
+
+    A plain `tf.function` that was traced outside and is called inside such a
+    function is not traced again, and keeps the answer of its own trace.
+    """
+    return tf.__internal__.get_enclosing_xla_context() is not None
+
+
+def in_variable_creator_scope() -> bool:
+    """Whether something intercepts the creation of variables."""
+    return bool(tf.compat.v1.get_default_graph()._variable_creator_stack)
+
+
+def primary_variable(variable: Any) -> Any:
+    """The distributed variable that `variable` is a component of, or itself."""
+    if hasattr(variable, "_distributed_container"):
+        return variable._distributed_container()
+    handle = getattr(variable, "handle", None)
+    if hasattr(handle, "_distributed_container"):
+        return handle._distributed_container()
+    return variable
+
+
+def sharded_container(variable: Any) -> Any | None:
+    """The `ShardedVariable` that `variable` is a shard of, if it is one."""
+    container = getattr(variable, "_sharded_container", None)
+    return container() if container else None
+
+
+def variable_id(variable: Any) -> str:
+    """What tells `variable` from all others; its name in a TF1 graph."""
+    if getattr(variable, "_in_graph_mode", False):
+        return variable._shared_name
+    return variable._unique_id
+
+
+def shared_name(variable: Any) -> str:
+    """The name of `variable`, scopes included and without `:0`."""
+    return variable._shared_name
+
+
+def devices_of(variable: Any) -> tuple[str, ...]:
+    """The devices that hold a replica of `variable`."""
+    if isinstance(variable, tf.distribute.DistributedValues):
+        return tuple(variable._devices)
+    return (variable.device,)

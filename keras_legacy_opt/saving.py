@@ -1,0 +1,266 @@
+"""State that leaves the optimizer: weights, Keras files, pickles, copies."""
+
+from __future__ import annotations
+
+import copy
+import copyreg
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_legacy_opt import private_api
+
+# What belongs to this process and is made anew in a pickle's reader.
+_PROCESS_STATE = frozenset(
+    [
+        "_clip_limits",
+        "_deferred_slot_restorations",
+        "_distribution_strategy",
+        "_hypers_created",
+        "_iterations",
+        "_known_variables",
+        "_slots",
+        "_slots_created",
+        "_variable_order",
+        "_weights",
+        "built",
+    ]
+)
+
+
+def fetch_all(variables: Sequence[Any]) -> list[np.ndarray]:
+    """The values of variables or tensors, read in a TF1 session if need be."""
+    if tf.executing_eagerly():
+        return [v.numpy() for v in variables]
+    return _session("read").run([tf.convert_to_tensor(v) for v in variables])
+
+
+def assign_all(variables: Sequence[Any], values: Iterable[Any]) -> None:
+    """Assigns arrays to variables, in a TF1 session if need be."""
+    if tf.compat.v1.executing_eagerly_outside_functions():
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(np.asarray(value, variable.dtype.as_numpy_dtype))
+        return
+    session = _session("set")
+    for variable, value in zip(variables, values, strict=True):
+        variable.load(value, session)
+
+
+def _session(verb: str) -> tf.compat.v1.Session:
+    session = tf.compat.v1.get_default_session()
+    if session is None:
+        raise RuntimeError(
+            f"To {verb} an optimizer's variables in a TF1 graph, call this"
+            " inside `with tf.compat.v1.Session() as session:`, after the"
+            " variables were initialized."
+        )
+    return session
+
+
+class CallableList(list[Any]):
+    """A list that also answers to a call: legacy's `variables()`."""
+
+    def __call__(self) -> list[Any]:
+        return list(self)
+
+
+class SavingMixin:
+    """The part of an optimizer that hands its state out and takes it in."""
+
+    _weights: list[Any]
+    _slots_created: bool
+    _known_variables: dict[str, weakref.ref[Any]]
+    _variable_order: list[str]
+    # Values that came before the variables: a list from `set_weights`, a
+    # dictionary from `load_own_variables` or a pickle.
+    _pending_weights: list[Any] | dict[str, Any] | None
+    # Whether `set_weights` may lack the iterations, as Keras 1 saved them.
+    _takes_weights_without_iterations = False
+
+    @property
+    def weights(self) -> list[Any]:
+        """The optimizer's variables: iterations, then slots as created."""
+        return self._weights
+
+    @property
+    def variables(self) -> CallableList:
+        """`weights`, as an attribute (Keras 3) and as a method (legacy)."""
+        return CallableList(self.weights)
+
+    @property
+    def _variables(self) -> list[Any]:
+        return self.weights
+
+    def get_weights(self) -> list[np.ndarray]:
+        """The values of `weights`, in their order.
+
+        The first is the number of iterations.
+
+        Returns:
+          List of NumPy arrays, for `set_weights` of an equal optimizer.
+        """
+        if isinstance(self._pending_weights, list):
+            return [np.asarray(w) for w in self._pending_weights]
+        return fetch_all(self.weights)
+
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        """Sets the values of `weights`.
+
+        Before the optimizer has any slot variables, the values are kept, and
+        set (and checked) when these are created.
+
+        Args:
+          weights: list of arrays, as returned by `get_weights`.
+
+        Raises:
+          ValueError: if the number of arrays or a shape does not fit; nothing
+            was changed then.
+        """
+        variables, weights = self.weights, list(weights)
+        if not self._slots_created and len(weights) != len(variables):
+            self._pending_weights = weights
+            return
+        if (
+            self._takes_weights_without_iterations
+            and len(variables) == len(weights) + 1
+        ):
+            weights = [np.array(0), *weights]
+        if len(variables) != len(weights):
+            raise ValueError(
+                f"set_weights() of optimizer {self._name!r} got {len(weights)}"
+                f" weights, but it has {len(variables)}:"
+                f" {[v.name for v in variables]}."
+            )
+        for i, (variable, weight) in enumerate(
+            zip(variables, weights, strict=True)
+        ):
+            if tuple(variable.shape) != np.shape(weight):
+                raise ValueError(
+                    f"set_weights() of optimizer {self._name!r} got shape"
+                    f" {np.shape(weight)} for weight {i} ({variable.name}),"
+                    f" but it has shape {tuple(variable.shape)}."
+                )
+        self._pending_weights = None
+        assign_all(variables, weights)
+
+    def _apply_pending_weights(self) -> None:
+        """Sets what `set_weights` and its siblings kept for the variables."""
+        pending, self._pending_weights = self._pending_weights, None
+        if isinstance(pending, list):
+            self.set_weights(pending)
+        elif pending is not None:
+            self.load_own_variables(pending)
+
+    # Keras 3's files (.keras, .weights.h5) save and load through these two.
+
+    def _own_variables(self) -> dict[str, Any]:
+        """All variables by a name that does not depend on this process."""
+        named = {
+            name: child
+            for name, child in self._trackable_children().items()
+            if isinstance(child, tf.Variable)
+        }
+        named.setdefault("iter", self.iterations)
+        for i, key in enumerate(self._variable_order):
+            for slot_name, slot in self._slots.get(key, {}).items():
+                named[f"{slot_name}.{i}"] = slot
+        return named
+
+    def save_own_variables(self, store: Any) -> None:
+        """Writes all variables into `store`, a mapping of a Keras 3 file."""
+        named = self._own_variables()
+        values = fetch_all(list(named.values()))
+        for name, value in zip(named, values, strict=True):
+            store[name] = value
+
+    def load_own_variables(self, store: Mapping[str, Any]) -> None:
+        """Reads all variables from `store`, a mapping of a Keras 3 file.
+
+        Before the optimizer is built, the values are kept until it is.
+
+        Raises:
+          ValueError: if `store` has other variables, or a shape differs; nothing
+            was changed then.
+        """
+        values = {name: np.asarray(store[name]) for name in store.keys()}
+        if not self._slots_created:
+            self._pending_weights = values
+            return
+        named = self._own_variables()
+        unexpected = sorted(values.keys() - named.keys())
+        missing = sorted(named.keys() - values.keys())
+        if not any("." in name for name in values):
+            # Saved before the first step: there were no slots yet.
+            missing = [name for name in missing if "." not in name]
+        if unexpected or missing:
+            raise ValueError(
+                f"The saved state is not that of optimizer {self._name!r}: it"
+                f" lacks {missing} and has, in addition, {unexpected}. Names are"
+                " '<slot>.<number of the trainable variable>'. To load only the"
+                " model's weights, compile afterwards, or pass"
+                " `skip_mismatch=True`."
+            )
+        for name, value in values.items():
+            if tuple(named[name].shape) != value.shape:
+                raise ValueError(
+                    f"Saved variable {name!r} of optimizer {self._name!r} has"
+                    f" shape {value.shape}, but {named[name].name} has shape"
+                    f" {tuple(named[name].shape)}."
+                )
+        assign_all([named[name] for name in values], values.values())
+
+    # Copies and pickles.
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any], Any]:
+        return copyreg.__newobj__, (type(self),), self.__getstate__()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.__reduce__()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but variables, and the values of these.
+
+        The reader creates its own variables, and sets them to the values, when
+        it first sees the variables to train.
+        """
+        state = {
+            name: None if isinstance(value, tf.Variable) else value
+            for name, value in self.__dict__.items()
+            if name not in _PROCESS_STATE and not name.startswith("_self_")
+        }
+        state["_hyper"] = {
+            name: fetch_all([value])[0].item()
+            if isinstance(value, tf.Variable)
+            else value
+            for name, value in self._hyper.items()
+        }
+        if self._pending_weights is None and self._iterations is not None:
+            pending: dict[str, Any] = {}
+            self.save_own_variables(pending)
+            state["_pending_weights"] = pending
+        return state
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self._init_process_state()
+        self.__dict__.update(state)
+        for name, value in self._hyper.items():
+            if isinstance(value, private_api.Trackable):
+                self._track_trackable(value, name, overwrite=True)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """A copy with variables of its own, for the same variables to train."""
+        result = type(self).__new__(type(self))
+        memo[id(self)] = result
+        for name, value in self.__dict__.items():
+            # A strategy is one of its kind.
+            shared = name == "_distribution_strategy"
+            value = value if shared else copy.deepcopy(value, memo)
+            object.__setattr__(result, name, value)
+        for original, copied in zip(
+            self._weights, result._weights, strict=True
+        ):
+            copied.path = getattr(original, "path", copied.name)
+        return result

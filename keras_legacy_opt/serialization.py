@@ -1,0 +1,193 @@
+"""Optimizers and schedules by name and by config: `get` and its siblings."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from keras_legacy_opt import hosts
+
+# What Keras' new optimizers write into their configs, which legacy's never had.
+_KEYS_OF_OTHERS = ("is_legacy_optimizer", "jit_compile")
+
+# Modules under whose name files of all ages speak of the built-in classes.
+_BUILT_IN_MODULES = frozenset(
+    [
+        None,
+        "builtins",
+        "keras.optimizers",
+        "keras.optimizers.legacy",
+        "keras.optimizers.schedules",
+        "tf_keras.optimizers",
+        "tf_keras.optimizers.legacy",
+        "tf_keras.optimizers.schedules",
+    ]
+)
+
+
+def serialize(optimizer: Any) -> dict[str, Any]:
+    """The config of an optimizer together with its class.
+
+    Args:
+      optimizer: a `keras_legacy_opt.Optimizer`.
+
+    Returns:
+      A JSON-compatible dictionary that `deserialize` and `get`, and the
+      deserializers of Keras 3 and tf_keras, turn back into an optimizer.
+
+    >>> import keras_legacy_opt
+    >>> config = keras_legacy_opt.serialize(keras_legacy_opt.SGD(0.1))
+    >>> config["class_name"], config["config"]["learning_rate"]
+    ('SGD', 0.1)
+    """
+    return _serialize_object(optimizer)
+
+
+def deserialize(
+    config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
+) -> Any:
+    """The optimizer that a dictionary describes.
+
+    Args:
+      config: `{"class_name": ..., "config": {...}}`, as written by `serialize`
+        or by any release of Keras 2.  The class name of a built-in optimizer
+        may be in any letter case.
+      custom_objects: maps names to classes or functions that the config names.
+
+    Raises:
+      ValueError: if no such optimizer is known, or the dictionary is malformed.
+
+    >>> import keras_legacy_opt
+    >>> old = {"class_name": "Adam", "config": {"lr": 0.01, "decay": 1e-4}}
+    >>> keras_legacy_opt.deserialize(old).get_config()["learning_rate"]
+    0.01
+    """
+    from keras_legacy_opt.optimizer import Optimizer
+
+    return _deserialize_object(config, Optimizer, "optimizer", custom_objects)
+
+
+def get(identifier: Any) -> Any:
+    """The optimizer that a name, a dictionary or an optimizer means.
+
+    Args:
+      identifier: the name of a built-in optimizer in any letter case, a
+        dictionary as taken by `deserialize`, or an optimizer, which is returned
+        unchanged.
+
+    Raises:
+      ValueError: if it is none of these.
+
+    >>> import keras_legacy_opt
+    >>> keras_legacy_opt.get("adam").get_config()["beta_2"]
+    0.999
+    """
+    from keras_legacy_opt.optimizer import Optimizer
+
+    if isinstance(identifier, Optimizer):
+        return identifier
+    if isinstance(identifier, Mapping):
+        return deserialize(identifier)
+    if isinstance(identifier, str):
+        return deserialize({"class_name": identifier, "config": {}})
+    raise ValueError(
+        f"Could not interpret the optimizer {identifier!r} of type"
+        f" {type(identifier).__name__}: pass one of"
+        f" {hosts.public_names(Optimizer)}, a config dictionary, or a"
+        " keras_legacy_opt optimizer."
+    )
+
+
+def serialize_schedule(schedule: Any) -> dict[str, Any]:
+    """The config of a learning rate schedule together with its class.
+
+    Args:
+      schedule: a schedule of this package, of Keras 3 or of tf_keras.
+
+    Returns:
+      A JSON-compatible dictionary, for `deserialize_schedule`.
+    """
+    return _serialize_object(schedule)
+
+
+def deserialize_schedule(
+    config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
+) -> Any:
+    """The learning rate schedule that a dictionary describes.
+
+    Args:
+      config: `{"class_name": ..., "config": {...}}`, as written by
+        `serialize_schedule` or by any release of Keras.
+      custom_objects: maps names to classes that the config names.
+
+    Raises:
+      ValueError: if no such schedule is known, or the dictionary is malformed.
+    """
+    from keras_legacy_opt.schedules import LearningRateSchedule
+
+    return _deserialize_object(
+        config, LearningRateSchedule, "schedule", custom_objects
+    )
+
+
+def _serialize_object(instance: Any) -> dict[str, Any]:
+    cls = type(instance)
+    name = cls.__name__
+    ours = hosts.public_class(name, cls) is cls
+    return {
+        "module": hosts.PACKAGE if ours else cls.__module__,
+        "class_name": name,
+        "config": instance.get_config(),
+        "registered_name": f"{hosts.PACKAGE}>{name}" if ours else name,
+    }
+
+
+def _deserialize_object(
+    config: Mapping[str, Any],
+    base: type,
+    kind: str,
+    custom_objects: Mapping[str, Any] | None,
+) -> Any:
+    if not isinstance(config, Mapping) or "class_name" not in config:
+        raise ValueError(
+            f"The {kind} must be a dictionary with the keys 'class_name' and"
+            f" 'config'. Received: {config!r}."
+        )
+    cls = _find_class(config, base, kind, custom_objects or {})
+    kwargs = copy.deepcopy(dict(config.get("config") or {}))
+    for key in _KEYS_OF_OTHERS:
+        kwargs.pop(key, None)
+    if kind == "optimizer":
+        return cls.from_config(kwargs, custom_objects=custom_objects)
+    return cls.from_config(kwargs)
+
+
+def _find_class(
+    config: Mapping[str, Any],
+    base: type,
+    kind: str,
+    custom_objects: Mapping[str, Any],
+) -> type:
+    name = config["class_name"]
+    module = config.get("module")
+    registered = config.get("registered_name") or name
+    for key in (registered, name):
+        if key in custom_objects:
+            return custom_objects[key]
+    in_package = str(module).partition(".")[0] == hosts.PACKAGE
+    if module in _BUILT_IN_MODULES or in_package:
+        cls = hosts.public_class(name.rpartition(">")[2], base)
+        if cls is not None:
+            return cls
+    cls = hosts.registered_object(registered) or hosts.registered_object(name)
+    cls = cls or getattr(sys.modules.get(module or ""), name, None)
+    if cls is None:
+        raise ValueError(
+            f"Unknown {kind} {name!r}"
+            f"{f' of module {module!r}' if module else ''}. Known are"
+            f" {hosts.public_names(base)}; pass others in `custom_objects`, or"
+            " import the module that defines and registers them."
+        )
+    return cls

@@ -1,0 +1,297 @@
+"""Slots: the variables that an optimizer keeps beside each trained variable."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from keras_legacy_opt import hosts, private_api
+
+_INITIALIZERS = {
+    "zeros": tf.zeros_initializer,
+    "ones": tf.ones_initializer,
+    "constant": tf.constant_initializer,
+    "random_normal": tf.random_normal_initializer,
+    "normal": tf.random_normal_initializer,
+    "random_uniform": tf.random_uniform_initializer,
+    "uniform": tf.random_uniform_initializer,
+}
+
+
+def resolve_initializer(initializer: Any) -> Callable[..., Any]:
+    """The callable `initializer(shape=, dtype=)` that a name or class means.
+
+    Raises:
+      ValueError: if the name is unknown.
+    """
+    if isinstance(initializer, str):
+        if initializer.lower() not in _INITIALIZERS:
+            raise ValueError(
+                f"Unknown initializer {initializer!r}. Use one of"
+                f" {sorted(_INITIALIZERS)}, or pass an initializer object or a"
+                " function of (shape, dtype)."
+            )
+        initializer = _INITIALIZERS[initializer.lower()]
+    return initializer() if inspect.isclass(initializer) else initializer
+
+
+def var_key(variable: Any) -> str:
+    """The key of a variable's slots: that of its primary variable."""
+    return private_api.variable_id(private_api.primary_variable(variable))
+
+
+class SlotMixin:
+    """The part of an optimizer that keeps its slots."""
+
+    _slots: dict[str, dict[str, Any]]
+    _slot_names: list[str]
+    # {slot name: {variable key: [checkpoint positions]}}
+    _deferred_slot_restorations: dict[str, dict[str, list[Any]]]
+
+    def get_slot_names(self) -> list[str]:
+        """The names of this optimizer's slots, in the order of creation."""
+        return self._slot_names
+
+    def get_slot(self, var: Any, slot_name: str) -> Any:
+        """The slot variable `slot_name` of `var`.
+
+        Args:
+          var: a variable that the optimizer has updated or was built with; of a
+            `ShardedVariable`, the result is the `ShardedVariable` of the slots.
+          slot_name: one of `get_slot_names()`.
+
+        Raises:
+          KeyError: if `var` has no such slot.
+        """
+        var = hosts.unwrap(var)
+        slot = self._slots[var_key(var)][slot_name]
+        if isinstance(slot, private_api.ShardedVariable):
+            shards = [self.get_slot(s, slot_name) for s in slot.variables]
+            return private_api.ShardedVariable(shards, name=slot.name)
+        return slot
+
+    def add_slot(
+        self,
+        var: Any,
+        slot_name: str,
+        initializer: Any = "zeros",
+        shape: Any = None,
+    ) -> Any:
+        """Adds the slot variable `slot_name` to `var`, unless it is there.
+
+        Args:
+          var: the variable to train.
+          slot_name: String.
+          initializer: a name ("zeros", "ones", ...), an initializer, a function
+            of (shape, dtype), or the initial value itself.
+          shape: shape of the slot; the shape of `var` if `None`.
+
+        Returns:
+          The slot variable, of the dtype of `var` and beside it: on its device,
+          mirrored or sharded as it is.
+
+        Raises:
+          ValueError: if `var` belongs to another `tf.distribute.Strategy`.
+        """
+        var = self._tf_variable(var)
+        if slot_name not in self._slot_names:
+            self._slot_names.append(slot_name)
+        slots = self._slots.setdefault(var_key(var), {})
+        if slot_name in slots:
+            return slots[slot_name]
+        # tf_keras' AutoCastVariable reports the dtype it casts to.
+        dtype = getattr(var, "true_dtype", var.dtype)
+        initial_value = _initial_value(initializer, var, dtype, shape)
+        name = f"{self._variable_name(var)}/{slot_name}"
+        with self._distribution_strategy_scope():
+            strategy = tf.distribute.get_strategy()
+            if not strategy.extended.variable_created_in_scope(var):
+                raise ValueError(
+                    f"Cannot create slot {slot_name!r} of variable {var.name!r}"
+                    f" in the scope of {strategy}: the variable was created"
+                    " outside that scope. Create the model, or restore the"
+                    " checkpoint, in the same `strategy.scope()` as the"
+                    " optimizer."
+                )
+            with strategy.extended.colocate_vars_with(var):
+                slot = tf.Variable(
+                    name=name,
+                    dtype=dtype,
+                    trainable=False,
+                    initial_value=initial_value,
+                )
+        slot.path = private_api.shared_name(slot)
+        slots[slot_name] = slot
+        self._restore_slot_variable(
+            slot_name=slot_name, variable=var, slot_variable=slot
+        )
+        self._weights.append(slot)
+        return slot
+
+    def _create_slots(self, var_list: Sequence[Any]) -> None:
+        """Creates the slots of `var_list`; for subclasses to override."""
+
+    def _create_slots_for_sharded_variables(
+        self, var_list: Sequence[Any]
+    ) -> None:
+        """Lets `get_slot` find the slots of variables by their sharded whole."""
+        containers = {}
+        for var in var_list:
+            container = private_api.sharded_container(var)
+            if container is not None:
+                containers[var_key(container)] = container
+        for key, container in containers.items():
+            # `get_slot` gathers the shards' slots anew at each call.
+            self._slots[key] = dict.fromkeys(self._slot_names, container)
+
+    # A checkpoint finds and restores slots through the two methods below.
+
+    def _restore_slot_variable(
+        self, slot_name: str, variable: Any, slot_variable: Any
+    ) -> None:
+        """Restores a slot that was just created from checkpoints read before."""
+        positions = self._deferred_slot_restorations.get(slot_name, {}).pop(
+            var_key(hosts.unwrap(variable)), []
+        )
+        # The latest restore first: the others then have nothing left to do.
+        for position in sorted(
+            positions, key=lambda position: position.restore_uid, reverse=True
+        ):
+            position.restore(slot_variable)
+
+    def _create_or_restore_slot_variable(
+        self,
+        slot_variable_position: Any,
+        slot_name: str,
+        variable: Any,
+        slot_variable_shape: Any = None,
+    ) -> Any | None:
+        """The slot variable that a checkpoint's value must be restored into.
+
+        Args:
+          slot_variable_position: the position of the slot in the checkpoint.
+          slot_name: String.
+          variable: the variable that the slot belongs to.
+          slot_variable_shape: shape of the slot; as in the checkpoint if
+            `None`.
+
+        Returns:
+          The slot variable: an existing one, or one created here if variables
+          can be created now.  Else `None`, and the restoration waits until the
+          slot is created.
+        """
+        variable = self._tf_variable(variable)
+        key = var_key(variable)
+        slot = self._slots.get(key, {}).get(slot_name)
+        if (
+            slot is None
+            and tf.executing_eagerly()
+            and slot_variable_position.is_simple_variable()
+            # A scope that wants to see `variable` created must not be shown its
+            # slots; a strategy's scope must.
+            and (
+                not private_api.in_variable_creator_scope()
+                or self._distribution_strategy
+            )
+        ):
+            if slot_variable_shape is None:
+                slot_variable_shape = slot_variable_position.value_shape()
+            return self.add_slot(
+                var=variable,
+                initializer=private_api.CheckpointInitialValueCallable(
+                    checkpoint_position=slot_variable_position
+                ),
+                slot_name=slot_name,
+                shape=slot_variable_shape,
+            )
+        if slot is None:
+            self._deferred_slot_restorations.setdefault(
+                slot_name, {}
+            ).setdefault(key, []).append(slot_variable_position)
+            return None
+        if isinstance(slot, private_api.ShardedVariable):
+            return self.get_slot(variable, slot_name)
+        return slot
+
+    # Updates of some rows of a variable, for sparse gradients.
+
+    def _resource_scatter_add(self, x: Any, i: Any, v: Any) -> tf.Tensor:
+        """Adds rows `v` to the rows `i` of variable `x`; returns its value."""
+        op = tf.raw_ops.ResourceScatterAdd(
+            resource=x.handle, indices=i, updates=v
+        )
+        return _value_after(op, x)
+
+    def _decay_then_scatter_add(
+        self, x: Any, decay: tf.Tensor, i: Any, v: Any
+    ) -> tf.Tensor:
+        """Multiplies all of `x` by `decay`, then adds rows `v` to rows `i`."""
+        decayed = x.assign(x * decay, read_value=False)
+        with tf.control_dependencies([] if decayed is None else [decayed]):
+            return self._resource_scatter_add(x, i, v)
+
+    def _resource_scatter_update(self, x: Any, i: Any, v: Any) -> tf.Tensor:
+        """Sets the rows `i` of variable `x` to `v`; returns its value."""
+        op = tf.raw_ops.ResourceScatterUpdate(
+            resource=x.handle, indices=i, updates=v
+        )
+        return _value_after(op, x)
+
+
+def update_all(
+    variables: Sequence[Any], update: Callable[..., Sequence[tf.Tensor]]
+) -> tf.Operation:
+    """Replaces the value of each variable by `update` of their values."""
+    new_values = update(*(v.read_value() for v in variables))
+    return tf.group(
+        *(
+            v.assign(new, read_value=False)
+            for v, new in zip(variables, new_values, strict=True)
+        )
+    )
+
+
+def update_rows(
+    variables: Sequence[Any],
+    indices: tf.Tensor,
+    update: Callable[..., Sequence[tf.Tensor]],
+) -> tf.Operation:
+    """Replaces the rows `indices` of each variable by `update` of those rows.
+
+    Args:
+      variables: variables with equal numbers of rows.
+      indices: unique indices of rows.
+      update: function of one tensor per variable, which returns as many.
+    """
+    new_rows = update(*(tf.gather(v, indices) for v in variables))
+    return tf.group(
+        *(
+            tf.raw_ops.ResourceScatterUpdate(
+                resource=v.handle, indices=indices, updates=new
+            )
+            for v, new in zip(variables, new_rows, strict=True)
+        )
+    )
+
+
+def _initial_value(
+    initializer: Any, var: Any, dtype: tf.DType, shape: Any
+) -> Any:
+    if not isinstance(initializer, str) and not callable(initializer):
+        return initializer
+    initializer = resolve_initializer(initializer)
+    restores = isinstance(
+        initializer, private_api.CheckpointInitialValueCallable
+    )
+    if shape is None and not restores:
+        shape = var.shape
+    return functools.partial(initializer, shape=shape, dtype=dtype)
+
+
+def _value_after(op: tf.Operation | None, variable: Any) -> tf.Tensor:
+    with tf.control_dependencies([op] if op is not None else []):
+        return variable.value()
