@@ -60,7 +60,6 @@ class HyperparameterMixin:
     # Without these, attribute access would run a host's code: tf_keras' base
     # has a `__getattribute__`, Keras 3's a property `learning_rate`.
     __getattribute__ = object.__getattribute__
-    __delattr__ = object.__delattr__
     learning_rate: Any = _HyperparameterAttribute()
 
     def __getattr__(self, name: str) -> Any:

@@ -57,6 +57,7 @@ class Optimizer(
     SlotMixin,
     SavingMixin,
     Keras3Mixin,
+    hosts.OptimizerShield,
     hosts.OptimizerHost,
 ):
     """Base class of the legacy Keras optimizers (OptimizerV2).
@@ -829,11 +830,6 @@ class Optimizer(
     def _valid_dtypes(self) -> Iterable[tf.DType]:
         """The dtypes that variables may have; to override."""
         return _VALID_DTYPES
-
-    # Trackable: a host's base class redefines these, hence the repetition.
-
-    _add_trackable_child = private_api.Trackable._add_trackable_child
-    _no_dependency = private_api.Trackable._no_dependency
 
     def _trackable_children(
         self, save_type: str = "checkpoint", **kwargs: Any

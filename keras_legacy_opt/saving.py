@@ -103,14 +103,15 @@ class SavingMixin:
           List of NumPy arrays, for `set_weights` of an equal optimizer.
         """
         if isinstance(self._pending_weights, list):
-            return [np.asarray(w) for w in self._pending_weights]
+            return [w.copy() for w in self._pending_weights]
         return fetch_all(self.weights)
 
     def set_weights(self, weights: Sequence[Any]) -> None:
         """Sets the values of `weights`.
 
         Before the optimizer has any slot variables, the values are kept, and
-        set (and checked) when these are created.
+        set (and checked) when these are created; the iterations are set at
+        once if they exist.
 
         Args:
           weights: list of arrays, as returned by `get_weights`.
@@ -121,7 +122,9 @@ class SavingMixin:
         """
         variables, weights = self.weights, list(weights)
         if not self._slots_created and len(weights) != len(variables):
-            self._pending_weights = weights
+            self._pending_weights = [np.array(w) for w in weights]
+            if variables and not np.shape(weights[0]):
+                assign_all(variables[:1], weights[:1])  # The iterations.
             return
         if (
             self._takes_weights_without_iterations
