@@ -202,6 +202,7 @@ class Optimizer(
         self._slots = {}
         self._weights = []
         self._deferred_slot_restorations = {}
+        self._slots_out_of_turn = set()
         self._distribution_strategy = None
         # {variable key: weak reference to the variable as the caller has it}
         self._known_variables = {}

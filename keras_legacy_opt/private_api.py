@@ -8,6 +8,7 @@ for these jobs:
 * `ShardedVariable`: variables that are sharded over parameter servers.
 * `maybe_merge_call`, `strategy_supports_no_merge_call`: how an update leaves
   the replica context of a `tf.distribute.Strategy`.
+* `object_graph`: what a checkpoint says about the objects it was made of.
 * `unique_id`, `shared_name`: the identity that legacy's slot keys and slot
   names are made of.
 """
@@ -76,3 +77,12 @@ def devices_of(variable: Any) -> tuple[str, ...]:
     if isinstance(variable, tf.distribute.DistributedValues):
         return tuple(variable._devices)
     return (variable.device,)
+
+
+def object_graph(serialized: bytes) -> Any:
+    """The object graph of a checkpoint, from the bytes stored in it."""
+    from tensorflow.core.protobuf import trackable_object_graph_pb2
+
+    return trackable_object_graph_pb2.TrackableObjectGraph.FromString(
+        serialized
+    )

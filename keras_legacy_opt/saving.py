@@ -24,6 +24,7 @@ _PROCESS_STATE = frozenset(
         "_known_variables",
         "_slots",
         "_slots_created",
+        "_slots_out_of_turn",
         "_variable_order",
         "_weights",
         "built",

@@ -51,6 +51,10 @@ class SlotMixin:
     _slot_names: list[str]
     # {slot name: {variable key: [checkpoint positions]}}
     _deferred_slot_restorations: dict[str, dict[str, list[Any]]]
+    # {(variable key, slot name)} of slots that a checkpoint brought.
+    _slots_out_of_turn: set[tuple[str, str]]
+    _name: str
+    _weights: list[Any]
 
     def get_slot_names(self) -> list[str]:
         """The names of this optimizer's slots, in the order of creation."""
@@ -102,6 +106,7 @@ class SlotMixin:
             self._slot_names.append(slot_name)
         slots = self._slots.setdefault(var_key(var), {})
         if slot_name in slots:
+            self._take_turn(var, slot_name)
             return slots[slot_name]
         # tf_keras' AutoCastVariable reports the dtype it casts to.
         dtype = getattr(var, "true_dtype", var.dtype)
@@ -131,6 +136,19 @@ class SlotMixin:
         )
         self._weights.append(slot)
         return slot
+
+    def _take_turn(self, var: Any, slot_name: str) -> None:
+        """Moves a slot that a checkpoint brought to its place in `weights`.
+
+        A checkpoint creates slots in an order of its own; when `_create_slots`
+        then asks for them one by one, they line up as if it had created them.
+        """
+        key = var_key(var)
+        if (key, slot_name) in self._slots_out_of_turn:
+            self._slots_out_of_turn.remove((key, slot_name))
+            slot = self._slots[key][slot_name]
+            self._weights[:] = [w for w in self._weights if w is not slot]
+            self._weights.append(slot)
 
     def _create_slots(self, var_list: Sequence[Any]) -> None:
         """Creates the slots of `var_list`; for subclasses to override."""
@@ -200,14 +218,16 @@ class SlotMixin:
         ):
             if slot_variable_shape is None:
                 slot_variable_shape = slot_variable_position.value_shape()
-            return self.add_slot(
-                var=variable,
-                initializer=private_api.CheckpointInitialValueCallable(
-                    checkpoint_position=slot_variable_position
-                ),
-                slot_name=slot_name,
-                shape=slot_variable_shape,
-            )
+            self._slots_out_of_turn.add((key, slot_name))
+            with tf.name_scope(self._name):
+                return self.add_slot(
+                    var=variable,
+                    initializer=private_api.CheckpointInitialValueCallable(
+                        checkpoint_position=slot_variable_position
+                    ),
+                    slot_name=slot_name,
+                    shape=slot_variable_shape,
+                )
         if slot is None:
             self._deferred_slot_restorations.setdefault(
                 slot_name, {}

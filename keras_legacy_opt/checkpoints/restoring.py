@@ -1,0 +1,196 @@
+"""`restore` and `save`: one call each, for every format."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import zipfile
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from keras_legacy_opt import serialization
+from keras_legacy_opt.checkpoints import h5, object_graph, tf1
+from keras_legacy_opt.checkpoints.plan import Targets, Unchanged, readable
+from keras_legacy_opt.checkpoints.report import CheckpointError, Report
+from keras_legacy_opt.optimizer import Optimizer
+
+
+def restore(
+    path: str | os.PathLike,
+    model: Any,
+    optimizer: Any | None = None,
+    *,
+    strict: bool = True,
+    names: Mapping[str, Any] | Callable[[str], Any] | None = None,
+) -> Report:
+    """Restores a file of any age into a model and its optimizer.
+
+    All or nothing: the file is compared with the model and the optimizer and
+    read as a whole before the first variable changes.
+
+    Args:
+      path: a checkpoint's prefix or one of its files, a folder of checkpoints
+        (the latest counts), a SavedModel's folder, or an HDF5 file.
+      model: a built model of Keras 3 or tf_keras; or a dictionary from the
+        names given to `tf.train.Checkpoint` to variables, models or lists of
+        them; or a variable.
+      optimizer: the `keras_legacy_opt` optimizer to restore.  If `None`, that
+        of `model`, if it was compiled with one.
+      strict: whether to raise an error unless every value of the file has its
+        place, and everything has a value.  If `False`, what fits is restored,
+        and the report names the rest.
+      names: for a TF1 checkpoint, a mapping or function from the names in the
+        file to the variables (or names of variables) of the model, where they
+        differ.
+
+    Returns:
+      A `Report`: what was restored, what was not, and why.
+
+    Raises:
+      CheckpointError: if the file cannot be read, or is none of these.
+      MismatchError: if `strict` and something does not fit; its `report` says
+        what.
+
+    >>> import tempfile, keras
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    >>> opt = keras_legacy_opt.SGD(momentum=0.9)
+    >>> opt.build(model.trainable_variables)
+    >>> path = keras_legacy_opt.checkpoints.save(
+    ...     tempfile.mkdtemp() + "/as_keras_2", model, opt)
+    >>> report = keras_legacy_opt.checkpoints.restore(path, model, opt)
+    >>> len(report.restored), report.problems
+    (8, [])
+    """
+    path = os.fspath(path)
+    optimizer = _optimizer_for(model, optimizer)
+    with Unchanged(optimizer), contextlib.ExitStack() as stack:
+        make_plan = _planner(path, stack, names)
+        plan = make_plan(Targets(model, optimizer))
+        plan.carry_out(strict)
+    return plan.report
+
+
+def save(
+    path: str | os.PathLike,
+    model: Any,
+    optimizer: Any | None = None,
+    *,
+    as_weights: bool = False,
+) -> str:
+    """Writes a checkpoint that Keras 2 and tf_keras read.
+
+    Args:
+      path: the prefix of the checkpoint.
+      model: a built model of Keras 3 or tf_keras, or a dictionary of names and
+        variables.
+      optimizer: (Optional) the optimizer.  If `None`, that of `model`, if it
+        was compiled with one of ours.
+      as_weights: if `False`, the checkpoint is that of
+        `tf.train.Checkpoint(model=model, optimizer=optimizer)`.  If `True`, that
+        of `model.save_weights(path, save_format="tf")`.
+
+    Returns:
+      The prefix.
+    """
+    optimizer = _optimizer_for(model, optimizer)
+    if optimizer is not None:
+        optimizer.build(list(_trainable(model)))
+    return object_graph.save(os.fspath(path), model, optimizer, as_weights)
+
+
+def optimizer_of(
+    path: str | os.PathLike, custom_objects: Mapping[str, Any] | None = None
+) -> Any:
+    """A new optimizer, configured as the file says.
+
+    HDF5 and `.keras` files hold the optimizer's configuration, and `restore`
+    then wants an equal one.  (TensorFlow checkpoints do not hold it.)
+
+    Args:
+      path: an HDF5 or `.keras` file of a compiled model.
+      custom_objects: maps names to classes that the configuration names.
+
+    Raises:
+      CheckpointError: if it holds none.
+    """
+    path = os.fspath(path)
+    config = None
+    with readable(path):
+        if os.path.isfile(path) and h5.is_hdf5(path):
+            import h5py
+
+            with h5py.File(path, "r") as file:
+                config = h5.optimizer_config(file)
+        elif os.path.isfile(path) and zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                model = json.loads(archive.read("config.json"))
+            config = (model.get("compile_config") or {}).get("optimizer")
+    if not isinstance(config, Mapping):
+        raise CheckpointError(
+            f"{path} does not say which optimizer it belongs to: only .h5 and"
+            " .keras files of compiled models do. Make the optimizer as the"
+            " training script did."
+        )
+    return serialization.deserialize(config, custom_objects)
+
+
+def _optimizer_for(model: Any, optimizer: Any | None) -> Any | None:
+    if optimizer is None:
+        own = getattr(model, "optimizer", None)
+        return own if isinstance(own, Optimizer) else None
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(
+            "`optimizer` must be one of keras_legacy_opt (of a wrapper, pass"
+            " the inner one; for Keras 3's own, see `to_keras_3`). Received:"
+            f" {optimizer!r}."
+        )
+    return optimizer
+
+
+def _trainable(model: Any) -> Any:
+    from keras_legacy_opt.checkpoints.plan import trainable_of
+
+    return trainable_of(model)
+
+
+def _planner(
+    path: str, stack: contextlib.ExitStack, names: Any
+) -> Callable[[Targets], Any]:
+    """The function that plans the restoration of `path`, by its format."""
+    prefix = object_graph.prefix_of(path)
+    if prefix is not None:
+        if object_graph.Reader(prefix).is_object_based:
+            return lambda targets: object_graph.plan(prefix, targets, path)
+        return lambda targets: tf1.plan(prefix, targets, path, names)
+    if not os.path.exists(path):
+        raise CheckpointError(
+            f"There is no checkpoint, SavedModel or HDF5 file {path!r}: neither"
+            f" {path!r} nor {path + '.index'!r} exists."
+        )
+    if os.path.isdir(path):
+        raise CheckpointError(
+            f"The folder {path!r} holds no checkpoint: neither a file"
+            " 'checkpoint' that names one, nor 'variables/variables.index'."
+        )
+    if zipfile.is_zipfile(path):
+        raise CheckpointError(
+            f"{path!r} is a .keras file: use keras.models.load_model, which"
+            " restores our optimizers' state, too."
+        )
+    if not h5.is_hdf5(path):
+        raise CheckpointError(
+            f"{path!r} is damaged, or of no known format: neither a TensorFlow"
+            " checkpoint nor a SavedModel nor HDF5. Nothing was changed."
+        )
+    import h5py
+
+    with readable(path):
+        file = stack.enter_context(h5py.File(path, "r"))
+        if not h5.is_keras_2(file):
+            raise CheckpointError(
+                f"{path!r} is not an HDF5 file of Keras 2. A .weights.h5 of"
+                " Keras 3 is read by `model.load_weights` of the compiled"
+                " model, which restores our optimizers' state, too."
+            )
+    return lambda targets: h5.plan(file, targets, path)
