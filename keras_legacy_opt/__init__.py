@@ -1,6 +1,6 @@
 """TensorFlow's legacy Keras optimizers (OptimizerV2), for every Keras."""
 
-from keras_legacy_opt import hosts, schedules
+from keras_legacy_opt import checkpoints, hosts, schedules
 from keras_legacy_opt.adadelta import Adadelta
 from keras_legacy_opt.adagrad import Adagrad
 from keras_legacy_opt.adam import Adam
@@ -24,6 +24,7 @@ __all__ = [
     "Nadam",
     "Optimizer",
     "RMSprop",
+    "checkpoints",
     "deserialize",
     "get",
     "schedules",

@@ -89,6 +89,8 @@ def adopt(keras: types.ModuleType) -> None:
     _schedule_classes += (schedule_base,)
     if is_keras_3:
         _variable_classes += (keras.Variable,)
+    else:
+        private_api.let_save(keras, OptimizerHost)
     _finders.append(keras.saving.get_registered_object)
     register = keras.saving.register_keras_serializable(package=PACKAGE)
     _registrars.append(register)

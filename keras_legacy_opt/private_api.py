@@ -9,12 +9,19 @@ for these jobs:
 * `maybe_merge_call`, `strategy_supports_no_merge_call`: how an update leaves
   the replica context of a `tf.distribute.Strategy`.
 * `object_graph`: what a checkpoint says about the objects it was made of.
+* `OPTIMIZER_IN_SAVED_MODEL`: the registered name under which a SavedModel
+  restores an object that has slots; any other name makes loading fail.
+* `let_save`: tf_keras saves to `.keras` files the state of its own classes
+  only, and without a word drops that of legacy optimizers.
 * `unique_id`, `shared_name`: the identity that legacy's slot keys and slot
   names are made of.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib
+import types
 from typing import Any
 
 import tensorflow as tf
@@ -23,6 +30,7 @@ Trackable = tf.__internal__.tracking.Trackable
 CheckpointInitialValueCallable = (
     tf.__internal__.tracking.CheckpointInitialValueCallable
 )
+OPTIMIZER_IN_SAVED_MODEL = "tf_deprecated_optimizer"
 ShardedVariable = tf.__internal__.distribute.ShardedVariable
 maybe_merge_call = tf.__internal__.distribute.interim.maybe_merge_call
 strategy_supports_no_merge_call = (
@@ -86,3 +94,15 @@ def object_graph(serialized: bytes) -> Any:
     return trackable_object_graph_pb2.TrackableObjectGraph.FromString(
         serialized
     )
+
+
+def let_save(tf_keras: types.ModuleType, base: type) -> None:
+    """Makes tf_keras save to `.keras` files the state of objects of `base`."""
+    library = importlib.import_module(f"{tf_keras.__name__}.src.saving.saving_lib")
+    is_saved = library._is_keras_trackable
+
+    @functools.wraps(is_saved)
+    def is_saved_or_ours(obj: Any) -> bool:
+        return isinstance(obj, base) or is_saved(obj)
+
+    library._is_keras_trackable = is_saved_or_ours

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import copyreg
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -70,6 +71,9 @@ class CallableList(list[Any]):
 
 class SavingMixin:
     """The part of an optimizer that hands its state out and takes it in."""
+
+    # As what TensorFlow restores us from a SavedModel: an object with slots.
+    _object_identifier = private_api.OPTIMIZER_IN_SAVED_MODEL
 
     _weights: list[Any]
     _slots_created: bool
@@ -164,6 +168,22 @@ class SavingMixin:
             nothing was changed then.
         """
         values = {name: np.asarray(store[name]) for name in store.keys()}
+        if not values:
+            warnings.warn(
+                f"The file holds no state of optimizer {self._name!r}, as"
+                " legacy optimizers never saved any into .keras files: its"
+                " iterations and slots start anew.",
+                stacklevel=2,
+            )
+            return
+        if all(name.isdigit() for name in values):
+            raise ValueError(
+                "The file holds the state of one of Keras 3's own optimizers,"
+                f" but the model was compiled with {type(self).__name__} of"
+                " keras_legacy_opt. Load it into a model compiled with the"
+                " former, and convert that model's optimizer with"
+                " `keras_legacy_opt.checkpoints.from_keras_3`."
+            )
         if not self._slots_created:
             self._pending_weights = values
             return

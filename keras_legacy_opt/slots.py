@@ -102,7 +102,7 @@ class SlotMixin:
             self._slot_names.append(slot_name)
         slots = self._slots.setdefault(var_key(var), {})
         if slot_name in slots:
-            self._take_turn(var, slot_name)
+            _line_up(self, var_key(var), slot_name)
             return slots[slot_name]
         # tf_keras' AutoCastVariable reports the dtype it casts to.
         dtype = getattr(var, "true_dtype", var.dtype)
@@ -132,19 +132,6 @@ class SlotMixin:
         )
         self._weights.append(slot)
         return slot
-
-    def _take_turn(self, var: Any, slot_name: str) -> None:
-        """Moves a slot that a checkpoint brought to its place in `weights`.
-
-        A checkpoint creates slots in an order of its own; when `_create_slots`
-        then asks for them one by one, they line up as if it had created them.
-        """
-        key = var_key(var)
-        if (key, slot_name) in self._slots_out_of_turn:
-            self._slots_out_of_turn.remove((key, slot_name))
-            slot = self._slots[key][slot_name]
-            self._weights[:] = [w for w in self._weights if w is not slot]
-            self._weights.append(slot)
 
     def _create_slots(self, var_list: Sequence[Any]) -> None:
         """Creates the slots of `var_list`; for subclasses to override."""
@@ -293,6 +280,19 @@ def update_rows(
             for v, new in zip(variables, new_rows, strict=True)
         )
     )
+
+
+def _line_up(optimizer: Any, key: str, slot_name: str) -> None:
+    """Moves a slot that a checkpoint brought to its place in `weights`.
+
+    A checkpoint creates slots in an order of its own; when `_create_slots` then
+    asks for them one by one, they line up as if it had created them.
+    """
+    if (key, slot_name) in optimizer._slots_out_of_turn:
+        optimizer._slots_out_of_turn.remove((key, slot_name))
+        slot = optimizer._slots[key][slot_name]
+        others = [w for w in optimizer._weights if w is not slot]
+        optimizer._weights[:] = [*others, slot]
 
 
 def _initial_value(

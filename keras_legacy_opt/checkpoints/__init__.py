@@ -17,6 +17,11 @@ an optimizer together with its state.
 from __future__ import annotations
 
 from keras_legacy_opt.checkpoints.keras_2_view import Keras2View
+from keras_legacy_opt.checkpoints.keras_3_optimizers import (
+    ConversionError,
+    from_keras_3,
+    to_keras_3,
+)
 from keras_legacy_opt.checkpoints.report import (
     CheckpointError,
     Entry,
@@ -31,11 +36,14 @@ from keras_legacy_opt.checkpoints.restoring import (
 
 __all__ = [
     "CheckpointError",
+    "ConversionError",
     "Entry",
     "Keras2View",
     "MismatchError",
     "Report",
+    "from_keras_3",
     "optimizer_of",
     "restore",
     "save",
+    "to_keras_3",
 ]

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_legacy_opt import hosts, private_api, saving, slots
+from keras_legacy_opt import hosts, private_api, saving
 from keras_legacy_opt.checkpoints import report as reports
 from keras_legacy_opt.checkpoints.report import CheckpointError, Report
+from keras_legacy_opt.variables import KnownVariables, var_key
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +114,7 @@ class Targets:
         """{slot name: slot} of a variable of the model."""
         if self.optimizer is None:
             return {}
-        key = slots.var_key(hosts.unwrap(variable))
+        key = var_key(hosts.unwrap(variable))
         return self.optimizer._slots.get(key, {})
 
     def name(self, variable: Any) -> str:
@@ -175,6 +176,10 @@ class Plan:
         """Plans to give `variable` the value."""
         variable = hosts.unwrap(variable)
         self._assignments[id(variable)] = value, variable
+
+    def value_of(self, variable: Any) -> Value | None:
+        """The value that is planned for `variable`."""
+        return self._assignments.get(id(variable), (None, None))[0]
 
     def unused(self, value: Value, reason: str) -> None:
         """Notes a value without a place."""
@@ -316,4 +321,6 @@ class Unchanged:
 def _copy_containers(value: Any) -> Any:
     if type(value) is dict:
         return {name: _copy_containers(part) for name, part in value.items()}
+    if isinstance(value, KnownVariables):
+        return copy.deepcopy(value)  # Copies its lists, not the variables.
     return copy.copy(value) if type(value) in (list, set) else value

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from keras_legacy_opt import serialization
-from keras_legacy_opt.checkpoints import h5, object_graph, tf1
+from keras_legacy_opt.checkpoints import ftrl_of_tf_2_4, h5, object_graph, tf1
 from keras_legacy_opt.checkpoints.plan import Targets, Unchanged, readable
 from keras_legacy_opt.checkpoints.report import CheckpointError, Report
 from keras_legacy_opt.optimizer import Optimizer
@@ -67,6 +67,7 @@ def restore(
     with Unchanged(optimizer), contextlib.ExitStack() as stack:
         make_plan = _planner(path, stack, names)
         plan = make_plan(Targets(model, optimizer))
+        ftrl_of_tf_2_4.repair(plan)
         plan.carry_out(strict)
     return plan.report
 

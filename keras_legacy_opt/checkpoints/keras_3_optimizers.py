@@ -1,0 +1,295 @@
+"""Legacy optimizers into Keras 3's of the same name, and back, with state.
+
+The slots are the same quantities in both; what differs is told by
+`_differences_of_formula`, and by the options that one side lacks.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+import keras_legacy_opt
+from keras_legacy_opt import gradients, hosts, saving
+from keras_legacy_opt.hyperparameters import is_schedule
+from keras_legacy_opt.optimizer import Optimizer
+
+# {class: {our slot: Keras 3's attribute, a list with one per variable}}
+_SLOTS = {
+    "Adadelta": {
+        "accum_grad": "_accumulated_grads",
+        "accum_var": "_accumulated_delta_vars",
+    },
+    "Adagrad": {"accumulator": "_accumulators"},
+    "Adam": {
+        "m": "_momentums",
+        "v": "_velocities",
+        "vhat": "_velocity_hats",
+    },
+    "Adamax": {"m": "_m", "v": "_u"},
+    "Ftrl": {"accumulator": "_accumulators", "linear": "_linears"},
+    "Nadam": {"m": "_momentums", "v": "_velocities"},
+    "RMSprop": {
+        "rms": "_velocities",
+        "momentum": "_momentums",
+        "mg": "_average_gradients",
+    },
+    "SGD": {"momentum": "momentums"},
+}
+_CLIPPING = ("clipnorm", "clipvalue", "global_clipnorm")
+# What a legacy optimizer has not, with the value that means "not used".
+_ONLY_IN_KERAS_3 = {
+    "weight_decay": None,
+    "use_ema": False,
+    "loss_scale_factor": None,
+    "gradient_accumulation_steps": None,
+}
+_NOT_IN_CONFIG = ("ema_momentum", "ema_overwrite_frequency")
+
+
+class ConversionError(ValueError):
+    """The converted optimizer would not go on as the original does."""
+
+
+def to_keras_3(
+    optimizer: Any, variables: Iterable[Any] | None = None, *, strict: bool = True
+) -> Any:
+    """Keras 3's optimizer of the same name, with the same state.
+
+    Its next steps are those of the original, up to rounding and for dense
+    gradients, except:
+
+    * `RMSprop` without momentum and `Adagrad`: Keras 3 adds `epsilon` inside
+      the square root, legacy optimizers outside;
+    * `Nadam`: Keras 3's momentum schedule is legacy's with
+      `schedule_decay=1.0`;
+    * options that Keras 3 lacks: several ways of clipping at once,
+      `gradient_transformers`, hyperparameters that are callables.
+
+    `decay` becomes an `InverseTimeDecay`, which is the same.
+
+    Args:
+      optimizer: one of the eight optimizers of `keras_legacy_opt`.
+      variables: the variables to train, in the order in which Keras 3 will
+        have them: `model.trainable_variables`.  If `None`, those that the
+        optimizer has slots for.
+      strict: whether to raise an error where the next steps would differ, or to
+        warn of it.
+
+    Returns:
+      A built optimizer of `keras.optimizers`.
+
+    Raises:
+      ConversionError: if `strict` and the next steps would differ.
+      TypeError: for an optimizer without a counterpart.
+
+    >>> import keras
+    >>> var = keras.Variable(1.0)
+    >>> opt = keras_legacy_opt.Adam(0.1)
+    >>> opt.apply_gradients([(tf.constant(0.5), var)]).numpy()
+    1
+    >>> new = keras_legacy_opt.checkpoints.to_keras_3(opt)
+    >>> type(new).__module__.partition(".")[0], int(new.iterations)
+    ('keras', 1)
+    """
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"Expected a legacy optimizer, received: {optimizer}.")
+    name = _class_name(optimizer, hosts.public_class(type(optimizer).__name__, Optimizer))
+    keras = _keras_3()
+    config = optimizer.get_config()
+    differences = _differences_of_formula(optimizer, name)
+    differences += _unrepeatable(optimizer)
+    clipping = [option for option in _CLIPPING if option in config]
+    for option in clipping[1:]:
+        differences.append(
+            f"{option}={config.pop(option)}: Keras 3 clips in one way only, here"
+            f" by {clipping[0]}"
+        )
+    decay = config.pop("decay", 0.0)
+    config["learning_rate"] = _keras_3_schedule(optimizer, keras, config)
+    if name != "Nadam" and decay > 0:
+        if is_schedule(optimizer._hyper["learning_rate"]):
+            differences.append(f"decay={decay}, on top of a schedule")
+        else:
+            config["learning_rate"] = (
+                keras.optimizers.schedules.InverseTimeDecay(
+                    config["learning_rate"], 1, decay
+                )
+            )
+    _settle(differences, strict, f"{name} of Keras 3")
+    new = getattr(keras.optimizers, name)(**config)
+    if variables is None:
+        variables = optimizer._known_variables.with_slots()
+    variables = list(variables)
+    optimizer.build(variables)
+    new.build(variables)
+    new.iterations.assign(_value(optimizer.iterations))
+    for slot, attribute in _SLOTS[name].items():
+        if slot in optimizer.get_slot_names():
+            for variable, target in zip(
+                variables, getattr(new, attribute), strict=True
+            ):
+                target.assign(_value(optimizer.get_slot(variable, slot)))
+    if name == "Nadam" and optimizer._m_cache is not None:
+        new._u_product.assign(_value(optimizer._m_cache))
+    return new
+
+
+def from_keras_3(
+    optimizer: Any, variables: Sequence[Any] | None = None, *, strict: bool = True
+) -> Any:
+    """The legacy optimizer of the same name, with the same state.
+
+    The inverse of `to_keras_3`, with the same exceptions; `Nadam` gets
+    `schedule_decay=1.0` and is exact.  What legacy optimizers lack are
+    `weight_decay`, `use_ema`, `loss_scale_factor` and
+    `gradient_accumulation_steps`.
+
+    Args:
+      optimizer: a built optimizer of `keras.optimizers`.
+      variables: the variables it was built with, in that order; those that it
+        remembers if `None`.
+      strict: whether to raise an error where the next steps would differ, or to
+        warn of it.
+
+    Returns:
+      A built optimizer of `keras_legacy_opt`.
+
+    Raises:
+      ConversionError: if `strict` and the next steps would differ.
+      TypeError: for an optimizer without a counterpart.
+    """
+    keras = _keras_3()
+    name = _class_name(
+        optimizer, getattr(keras.optimizers, type(optimizer).__name__, None)
+    )
+    config = optimizer.get_config()
+    config.pop("is_legacy_optimizer", None)
+    differences = []
+    for option, unused in _ONLY_IN_KERAS_3.items():
+        value = config.pop(option, unused)
+        if value != unused:
+            differences.append(f"{option}={value}: legacy optimizers have none")
+    for option in _NOT_IN_CONFIG:
+        config.pop(option, None)
+    for option in _CLIPPING:
+        if config.get(option) is None:
+            config.pop(option, None)
+    rate = optimizer._learning_rate
+    config["learning_rate"] = (
+        _our_schedule(rate) if is_schedule(rate) else float(_value(rate))
+    )
+    if name == "Nadam":
+        config["schedule_decay"] = 1.0
+    new = getattr(keras_legacy_opt, name)(**config)
+    differences += _differences_of_formula(new, name)
+    _settle(differences, strict, f"{name} of keras_legacy_opt")
+    if variables is None:
+        variables = optimizer._trainable_variables
+    variables = list(variables)
+    new.build(variables)
+    values = [_value(optimizer.iterations)]
+    targets = [new.iterations]
+    for slot, attribute in _SLOTS[name].items():
+        if slot in new.get_slot_names():
+            sources = getattr(optimizer, attribute)
+            for variable, source in zip(variables, sources, strict=True):
+                targets.append(new.get_slot(variable, slot))
+                values.append(_value(source))
+    if name == "Nadam" and variables:
+        targets.append(new._m_cache)
+        values.append(_value(optimizer._u_product))
+    saving.assign_all(targets, values)
+    return new
+
+
+def _class_name(optimizer: Any, counterpart: type | None) -> str:
+    name = type(optimizer).__name__
+    if name not in _SLOTS or type(optimizer) is not counterpart:
+        raise TypeError(
+            f"{type(optimizer).__module__}.{name} cannot be converted: only"
+            f" {', '.join(_SLOTS)} are in both, and a subclass may compute"
+            " something else."
+        )
+    return name
+
+
+def _differences_of_formula(optimizer: Any, name: str) -> list[str]:
+    """How Keras 3's formula differs, given the options of a legacy one."""
+    inside = (
+        "epsilon: Keras 3 adds it inside the square root, legacy optimizers"
+        " outside"
+    )
+    if name == "Adagrad":
+        return [inside]
+    if name == "RMSprop" and not optimizer._momentum:
+        return [f"{inside} (unless there is momentum)"]
+    if name == "Nadam" and optimizer._initial_decay != 1.0:
+        return [
+            f"schedule_decay={optimizer._initial_decay}: Keras 3's momentum"
+            " schedule is that of 1.0"
+        ]
+    return []
+
+
+def _unrepeatable(optimizer: Any) -> list[str]:
+    differences = []
+    if optimizer.gradient_transformers:
+        differences.append("gradient_transformers: Keras 3 has none")
+    if optimizer.gradient_aggregator is not gradients.all_reduce_sum:
+        differences.append("gradient_aggregator: Keras 3 always sums")
+    for option, value in optimizer._hyper.items():
+        if callable(value) and not is_schedule(value):
+            differences.append(f"{option} is a function; only its value is kept")
+    return differences
+
+
+def _settle(differences: Sequence[str], strict: bool, target: str) -> None:
+    if not differences:
+        return
+    message = (
+        f"Training would not go on the same with {target}:"
+        + "".join(f"\n  {difference}" for difference in differences)
+    )
+    if strict:
+        raise ConversionError(
+            f"{message}\nPass strict=False to convert nevertheless."
+        )
+    warnings.warn(message, stacklevel=3)
+
+
+def _keras_3_schedule(optimizer: Any, keras: Any, config: dict) -> Any:
+    schedule = optimizer._hyper["learning_rate"]
+    if not is_schedule(schedule):
+        return config["learning_rate"]
+    schedules = keras.optimizers.schedules
+    if isinstance(schedule, schedules.LearningRateSchedule) and not isinstance(
+        schedule, keras_legacy_opt.schedules.LearningRateSchedule
+    ):
+        return schedule
+    cls = getattr(schedules, type(schedule).__name__, None)
+    # Ours is an instance of Keras 3's base already, and can serve as it is.
+    return cls.from_config(schedule.get_config()) if cls else schedule
+
+
+def _our_schedule(schedule: Any) -> Any:
+    cls = getattr(
+        keras_legacy_opt.schedules, type(schedule).__name__, None
+    )
+    return cls.from_config(schedule.get_config()) if cls else schedule
+
+
+def _value(variable: Any) -> np.ndarray:
+    return saving.fetch_all([hosts.unwrap(variable)])[0]
+
+
+def _keras_3() -> Any:
+    if "keras" not in hosts.adopted():
+        raise ImportError(
+            "Converting an optimizer needs Keras 3: import keras first."
+        )
+    return sys.modules["keras"]
