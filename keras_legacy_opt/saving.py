@@ -24,7 +24,6 @@ _PROCESS_STATE = frozenset(
         "_iterations",
         "_known_variables",
         "_slots",
-        "_slots_created",
         "_slots_out_of_turn",
         "_weights",
         "built",
@@ -76,7 +75,7 @@ class SavingMixin:
     _object_identifier = private_api.OPTIMIZER_IN_SAVED_MODEL
 
     _weights: list[Any]
-    _slots_created: bool
+    built: bool
     _known_variables: KnownVariables
     # Values that came before the variables: a list from `set_weights`, a
     # dictionary from `load_own_variables` or a pickle.
@@ -121,7 +120,7 @@ class SavingMixin:
             was changed then.
         """
         variables, weights = self.weights, list(weights)
-        if not self._slots_created and len(weights) != len(variables):
+        if not self.built and len(weights) != len(variables):
             self._pending_weights = [np.array(w) for w in weights]
             if variables and not np.shape(weights[0]):
                 assign_all(variables[:1], weights[:1])  # The iterations.
@@ -184,7 +183,7 @@ class SavingMixin:
                 " former, and convert that model's optimizer with"
                 " `keras_legacy_opt.checkpoints.from_keras_3`."
             )
-        if not self._slots_created:
+        if not self.built:
             self._pending_weights = values
             return
         named = _own_variables(self)
@@ -196,9 +195,9 @@ class SavingMixin:
         if unexpected or missing:
             raise ValueError(
                 f"The saved state is not that of optimizer {self._name!r}: it"
-                f" lacks {missing} and has, in addition, {unexpected}. Names"
-                " are '<slot>.<number of the trainable variable>'. To load only the"
-                " model's weights, compile afterwards, or pass"
+                f" lacks {missing} and also has {unexpected}. Names"
+                " are '<slot>.<number of the trainable variable>'. To load only"
+                " the model's weights, compile afterwards, or pass"
                 " `skip_mismatch=True`."
             )
         for name, value in values.items():

@@ -273,14 +273,21 @@ def _keras_3_schedule(optimizer: Any, keras: Any, config: dict) -> Any:
         return schedule
     cls = getattr(schedules, type(schedule).__name__, None)
     # Ours is an instance of Keras 3's base already, and can serve as it is.
-    return cls.from_config(schedule.get_config()) if cls else schedule
+    return _like(schedule, cls)
 
 
 def _our_schedule(schedule: Any) -> Any:
     cls = getattr(
         keras_legacy_opt.schedules, type(schedule).__name__, None
     )
-    return cls.from_config(schedule.get_config()) if cls else schedule
+    return _like(schedule, cls)
+
+
+def _like(schedule: Any, cls: Any) -> Any:
+    if cls is None:
+        return schedule
+    config = schedule.get_config()
+    return cls.from_config({n: v for n, v in config.items() if v is not None})
 
 
 def _value(variable: Any) -> np.ndarray:
