@@ -106,3 +106,10 @@ def let_save(tf_keras: types.ModuleType, base: type) -> None:
         return isinstance(obj, base) or is_saved(obj)
 
     library._is_keras_trackable = is_saved_or_ours
+
+
+def new_object_graph() -> Any:
+    """An empty object graph, to be filled and stored in a checkpoint."""
+    from tensorflow.core.protobuf import trackable_object_graph_pb2
+
+    return trackable_object_graph_pb2.TrackableObjectGraph()

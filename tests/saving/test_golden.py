@@ -107,14 +107,16 @@ def test_raw(golden, name):
                 ):
                     np.testing.assert_array_equal(actual, expected)
             for step in range(golden_sets.SAVED_AT, golden_sets.RAW_STEPS):
-                slices = tf.IndexedSlices(
-                    case.data["sparse_grad_values"][step],
-                    case.data["sparse_grad_indices"][step],
-                    (6, 2),
+                grad, values, indices = (
+                    tf.constant(case.data[name][step])
+                    for name in (
+                        "dense_grad",
+                        "sparse_grad_values",
+                        "sparse_grad_indices",
+                    )
                 )
-                optimizer.apply_gradients(
-                    [(case.data["dense_grad"][step], dense), (slices, sparse)]
-                )
+                slices = tf.IndexedSlices(values, indices, (6, 2))
+                optimizer.apply_gradients([(grad, dense), (slices, sparse)])
                 for variable in (dense, sparse):
                     expected = case.trace[variable.name[:-2]][step]
                     ulps = golden_sets.ulps(variable.numpy(), expected)

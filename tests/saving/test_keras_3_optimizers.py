@@ -8,6 +8,9 @@ import tensorflow as tf
 import keras_legacy_opt as klo
 from keras_legacy_opt import checkpoints
 
+# Keras 3 and NumPy 2 disagree about `__array__`.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
+
 EXACT = {
     "sgd": lambda: klo.SGD(0.1),
     "momentum": lambda: klo.SGD(0.1, momentum=0.9),

@@ -1,0 +1,106 @@
+"""The commands `inspect` and `convert`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from keras_legacy_opt.checkpoints import conversion, inspection
+from keras_legacy_opt.checkpoints.report import CheckpointError
+
+_EXIT_CODES = "Exit code: 0, or 1 if the file cannot be read or converted."
+
+
+def add_commands(subparsers: Any) -> None:
+    """Adds the commands to a parser of `keras_legacy_opt`."""
+    inspect = subparsers.add_parser(
+        "inspect",
+        help="tell which optimizer, hyperparameters and slots a file holds",
+        description="Tells which optimizer a file belongs to, its"
+        " hyperparameters, iterations, and slots with shapes, dtypes and norms.",
+        epilog=_EXIT_CODES,
+    )
+    inspect.add_argument(
+        "path",
+        help="prefix or folder of a TensorFlow checkpoint of any age, folder of"
+        " a SavedModel, or .h5, .keras or .weights.h5 file",
+    )
+    inspect.set_defaults(run=_inspect)
+    convert = subparsers.add_parser(
+        "convert",
+        help="convert a checkpoint or HDF5 file, without the model",
+        description="Converts a TensorFlow checkpoint (of tf.train.Checkpoint,"
+        " tf.train.Saver or a SavedModel) or an HDF5 file of Keras 2 into"
+        " another of these, without the model that wrote it. The output appears"
+        " when it is complete, or not at all.",
+        epilog=_EXIT_CODES,
+    )
+    convert.add_argument(
+        "source",
+        help="prefix or folder of a checkpoint, folder of a SavedModel, or .h5"
+        " file",
+    )
+    convert.add_argument(
+        "destination",
+        help="an .h5 file, or else the prefix of an object checkpoint",
+    )
+    convert.add_argument(
+        "--optimizer",
+        metavar="CLASS",
+        help="the optimizer's class, where the source does not tell",
+    )
+    convert.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace the destination if it exists",
+    )
+    convert.add_argument(
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        default=sys.stderr.isatty(),
+        help="show how much is done; by default, on a terminal",
+    )
+    convert.set_defaults(run=_convert)
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    try:
+        print(inspection.describe(options.path))
+    except CheckpointError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _convert(options: argparse.Namespace) -> int:
+    try:
+        conversion.convert(
+            options.source,
+            options.destination,
+            optimizer=options.optimizer,
+            overwrite=options.overwrite,
+            progress=_Progress() if options.progress else None,
+        )
+    except CheckpointError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+class _Progress:
+    """A line on the standard error stream that tells how much is done."""
+
+    def __init__(self) -> None:
+        self._percent = -1
+
+    def __call__(self, done: int, total: int) -> None:
+        percent = 100 * done // max(total, 1)
+        if percent != self._percent:
+            self._percent = percent
+            print(
+                f"\r{percent:3d}% of {total / 1e6:.1f} MB",
+                end="\n" if done >= total else "",
+                file=sys.stderr,
+                flush=True,
+            )

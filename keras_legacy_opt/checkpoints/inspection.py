@@ -1,0 +1,95 @@
+"""`python -m keras_legacy_opt inspect`: what is in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_legacy_opt.checkpoints import contents, report
+
+
+def describe(path: str) -> str:
+    """What a file holds, as text with tables; values are read one by one.
+
+    Args:
+      path: as for `keras_legacy_opt.checkpoints.restore`, or a `.keras` or
+        `.weights.h5` file.
+
+    Raises:
+      CheckpointError: if it cannot be read.
+    """
+    with contents.open_file(path) as file:
+        lines = [f"{path}: {file.format}", f"optimizer: {_optimizer(file)}"]
+        for item in file.of(contents.ITERATIONS):
+            lines.append(f"iterations: {int(item.value.read())}")
+        hypers = {
+            item.path[-1]: _scalar(item.value)
+            for item in file.of(contents.HYPERPARAMETER)
+        }
+        if file.config:
+            hypers = {**file.config["config"], **hypers}
+        for name, value in sorted(hypers.items()):
+            lines.append(f"  {name} = {_short(value)}")
+        for title, kind in (
+            ("slots", contents.SLOT),
+            ("model", contents.MODEL),
+            ("other values", contents.OTHER),
+        ):
+            items = file.of(kind)
+            if items:
+                lines += ["", f"{title}: {len(items)}, {_size(items)}"]
+                lines.append(_table(items))
+    return "\n".join(lines)
+
+
+def _optimizer(file: contents.Contents) -> str:
+    if not file.class_names:
+        return "none, or no state of one"
+    names = " or ".join(file.class_names)
+    return names if file.config else f"{names} (judged by its variables)"
+
+
+def _table(items: Sequence[contents.Item]) -> str:
+    return report.table(
+        ("variable", "slot", "shape", "dtype", "norm"),
+        [
+            (
+                "/".join(item.path),
+                item.slot,
+                str(item.value.shape),
+                np.dtype(item.value.dtype).name,
+                _norm(item.value),
+            )
+            for item in items
+        ],
+    )
+
+
+def _norm(value: Any) -> str:
+    if np.dtype(value.dtype).kind not in "fiu":
+        return ""
+    array = value.read()
+    # In pieces: the square of all of it may need more memory than the array.
+    total = sum(
+        float(np.sum(np.square(piece, dtype=np.float64)))
+        for piece in np.array_split(array.ravel(), max(1, array.size >> 20))
+    )
+    return f"{total**0.5:.6g}"
+
+
+def _scalar(value: Any) -> Any:
+    array = value.read()
+    return array.item() if array.ndim == 0 else array.tolist()
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict) and "class_name" in value:
+        value = f"{value['class_name']}({value.get('config')})"
+    return f"{value:.7g}" if isinstance(value, float) else str(value)
+
+
+def _size(items: Sequence[contents.Item]) -> str:
+    size = sum(item.number_of_bytes for item in items)
+    return f"{size / 1e6:.3f} MB"
