@@ -56,30 +56,19 @@ def children(node: Any) -> dict[str, Any]:
         parts = dict(_layers_by_number(node))
         for attribute, part in vars(node).items():
             if attribute not in _of_every_layer() | _OF_EVERY_MODEL:
-                if hosts.is_keras_variable(part) and attribute[0] == "_":
-                    attribute = part.name
-                parts.setdefault(attribute, part)
+                # Keras 2 knew a weight by its name first, then by attribute.
+                if hosts.is_keras_variable(part):
+                    parts.setdefault(part.name, part)
+                if part is not parts.get(attribute.removeprefix("_")):
+                    parts.setdefault(attribute, part)
     else:
         parts = {}
     return {name: part for name, part in parts.items() if _has_state(part)}
 
 
 def aliases(node: Any) -> dict[str, Any]:
-    """Further names under which a part of `node` may be in a checkpoint.
-
-    These are the names given to `add_weight`, where the attribute is called
-    otherwise, and the names that Keras 3 itself writes.
-    """
-    if not is_keras_3_layer(node):
-        return {}
-    result = {
-        part.name: part
-        for part in children(node).values()
-        if hosts.is_keras_variable(part)
-    }
-    for name, part in node._trackable_children().items():
-        result.setdefault(name, part)
-    return result
+    """The names that Keras 3 itself gives to the parts of `node`."""
+    return node._trackable_children() if is_keras_3_layer(node) else {}
 
 
 def _layers_by_number(model: Any) -> Iterator[tuple[str, Any]]:
