@@ -108,40 +108,44 @@ def open_file(path: str) -> Iterator[Contents]:
     Raises:
       CheckpointError: if it cannot be read.
     """
+    with contextlib.ExitStack() as stack:
+        with readable(path):
+            result = _opened(path, stack)
+        yield result
+
+
+def _opened(path: str, stack: contextlib.ExitStack) -> Contents:
     prefix = object_graph.prefix_of(path)
     if prefix is not None:
         reader = object_graph.Reader(prefix)
         if reader.is_object_based:
-            with readable(path):
-                yield _object_based(path, object_graph.Graph(reader))
-        else:
-            yield _name_based(path, reader)
-        return
+            return _object_based(path, object_graph.Graph(reader))
+        return _name_based(path, reader)
     if not os.path.isfile(path):
         raise CheckpointError(
             f"There is no checkpoint, SavedModel, HDF5 or .keras file {path!r}."
         )
     import h5py
 
-    with contextlib.ExitStack() as stack, readable(path):
-        config = None
-        if zipfile.is_zipfile(path):
-            archive = stack.enter_context(zipfile.ZipFile(path))
-            config = json.loads(archive.read("config.json"))
-            config = (config.get("compile_config") or {}).get("optimizer")
-            weights = io.BytesIO(archive.read("model.weights.h5"))
-            file = stack.enter_context(h5py.File(weights, "r"))
-        elif h5.is_hdf5(path):
-            file = stack.enter_context(h5py.File(path, "r"))
-        else:
-            raise CheckpointError(
-                f"{path!r} is damaged, or of no known format: neither a"
-                " TensorFlow checkpoint nor a SavedModel, HDF5 or .keras file."
-            )
-        if h5.is_keras_2(file):
-            yield _keras_2_h5(path, file)
-        else:
-            yield _keras_3_h5(path, file, config)
+    config = None
+    if zipfile.is_zipfile(path):
+        archive = stack.enter_context(zipfile.ZipFile(path))
+        config = json.loads(archive.read("config.json"))
+        config = (config.get("compile_config") or {}).get("optimizer")
+        weights = io.BytesIO(archive.read("model.weights.h5"))
+        file = stack.enter_context(h5py.File(weights, "r"))
+    elif h5.is_hdf5(path):
+        file = stack.enter_context(h5py.File(path, "r"))
+    else:
+        raise CheckpointError(
+            f"{path!r} is damaged, or of no known format: neither a TensorFlow"
+            " checkpoint nor a SavedModel, HDF5 or .keras file."
+        )
+    if h5.is_keras_2(file):
+        return _keras_2_h5(path, file)
+    if not {"layers", "vars", "optimizer"} & {*file}:
+        raise CheckpointError(f"{path!r} is an HDF5 file, but none of Keras.")
+    return _keras_3_h5(path, file, config)
 
 
 def _object_based(path: str, graph: object_graph.Graph) -> Contents:

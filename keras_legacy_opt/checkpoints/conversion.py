@@ -128,8 +128,7 @@ def _write_checkpoint(
     shards: list[str] = []
     for batch in _batches(file.items):
         shards.append(os.path.join(temporary, f"shard-{len(shards)}"))
-        with readable(file.path):
-            tensors = [tf.constant(read(item)) for item in batch]
+        tensors = [tf.constant(read(item)) for item in batch]
         names = [keys[id(item)] for item in batch]
         if len(shards) == 1:
             names.append(object_graph.GRAPH_KEY)
@@ -268,10 +267,8 @@ def _write_h5(
     import h5py
 
     config = _optimizer_config(file, optimizer)
-    layers: dict[str, list[Item]] = {}
-    for item in file.of(contents.MODEL):
-        layers.setdefault(_layer(item), []).append(item)
-    names: dict[tuple[str, ...], str] = {}
+    layers = _layers(file)
+    names = _names(file)
     with h5py.File(path, "w") as out:
         out.attrs["backend"] = "tensorflow"
         if config is not None:
@@ -283,7 +280,6 @@ def _write_h5(
         for layer, items in layers.items():
             part = group.create_group(layer)
             for item in items:
-                names[item.path] = item.name or "/".join(item.path)
                 part[f"{names[item.path]}:0"] = read(item)
             part.attrs["weight_names"] = [
                 f"{names[item.path]}:0".encode() for item in items
@@ -312,9 +308,30 @@ def _is_weight(item: Item) -> bool:
     return item.path[-1] == "momentum_cache"
 
 
-def _layer(item: Item) -> str:
-    name = item.name or "/".join(item.path)
-    return name.rpartition("/")[0].partition("/")[0] or name
+def _names(file: Contents) -> dict[tuple[str, ...], str]:
+    """{path: name} of the model's variables; the old names, if they differ."""
+    items = file.of(contents.MODEL)
+    named = len({item.name for item in items} - {""}) == len(items)
+    return {
+        item.path: item.name if named else "/".join(_in_model(item))
+        for item in items
+    }
+
+
+def _in_model(item: Item) -> tuple[str, ...]:
+    return item.path[1:] if item.path[0] == "model" else item.path
+
+
+def _layers(file: Contents) -> dict[str, list[Item]]:
+    """The model's variables by layer, under the old names if these differ."""
+    groups: dict[str, list[Item]] = {}
+    for item in file.of(contents.MODEL):
+        groups.setdefault(_in_model(item)[0], []).append(item)
+    names = [items[0].name.rpartition("/")[0] for items in groups.values()]
+    names = [name.partition("/")[0] for name in names]
+    if "" in names or len(set(names)) < len(names):
+        return groups
+    return dict(zip(names, groups.values(), strict=True))
 
 
 def _in_order(slots: Sequence[Item]) -> list[Item]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_legacy_opt.checkpoints import contents, report
+from keras_legacy_opt.checkpoints.plan import readable
 
 
 def describe(path: str) -> str:
@@ -20,7 +21,7 @@ def describe(path: str) -> str:
     Raises:
       CheckpointError: if it cannot be read.
     """
-    with contents.open_file(path) as file:
+    with contents.open_file(path) as file, readable(path):
         lines = [f"{path}: {file.format}", f"optimizer: {_optimizer(file)}"]
         for item in file.of(contents.ITERATIONS):
             lines.append(f"iterations: {int(item.value.read())}")

@@ -227,6 +227,14 @@ def _plan_optimizer(
     """Plans the optimizer's values; returns the nodes that are dealt with."""
     claimed: set[int] = set()
     nodes = graph.optimizers()
+    if targets.optimizer is not None and graph.new_style_optimizer():
+        result.mismatch(
+            "optimizer",
+            "optimizer",
+            "was written by Keras' later optimizers (tf.keras.optimizers of"
+            " 2.11 and up), not by a legacy one: see from_keras_3",
+        )
+        return claimed
     if not nodes:
         return claimed
     # A wrapper, such as a LossScaleOptimizer, has fewer slots than the inner.
@@ -234,14 +242,6 @@ def _plan_optimizer(
         nodes,
         key=lambda i: (len(graph.nodes[i].slot_variables), len(graph.edges(i))),
     )
-    if graph.new_style_optimizer() is not None:
-        result.mismatch(
-            "optimizer",
-            "optimizer",
-            "was written by Keras' later optimizers (tf.keras.optimizers of"
-            " 2.11 and up), not by a legacy one",
-        )
-        return claimed
     if targets.optimizer is None:
         return claimed
     live = targets.optimizer_children

@@ -1,0 +1,224 @@
+"""`python -m keras_legacy_opt inspect` and `convert`."""
+
+import os
+import subprocess
+import sys
+
+import golden_sets
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+
+import keras_legacy_opt as klo
+from keras_legacy_opt import __main__ as command_line
+from keras_legacy_opt import checkpoints
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
+
+CASES = ("adam_tuned", "ftrl_l1_l2", "nadam_tuned", "rmsprop_centered")
+
+
+def run(*arguments):
+    return command_line.main([str(a) for a in arguments])
+
+
+def case_of(golden, name, release="tf-2.8"):
+    return golden_sets.Case(golden / release / "model" / name)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("kind", ["checkpoint", "weights", "h5"])
+def test_inspect(golden, capsys, name, kind):
+    case = case_of(golden, name)
+    assert run("inspect", case.artefacts()[kind]) == 0
+    text = capsys.readouterr().out
+    assert case.info["optimizer"] in text
+    assert "iterations: 3" in text
+    assert "learning_rate = " in text
+    for index, weight in enumerate(case.info["optimizer_weights"]):
+        if "slot" in weight:
+            array = case.trace[f"opt_{index}"][2].astype(np.float64)
+            norm = f"{np.linalg.norm(array):.6g}"
+            assert norm in text, weight["name"]
+
+
+def test_inspect_saved_model_and_tf1(golden, capsys, tmp_path):
+    assert run("inspect", case_of(golden, "adam").artefacts()["saved_model"]) == 0
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        v = tf.compat.v1.get_variable("v", initializer=np.ones(3, "f"))
+        train = tf.compat.v1.train.AdamOptimizer().apply_gradients([(v + 1, v)])
+        session.run(tf.compat.v1.global_variables_initializer())
+        session.run(train)
+        tf.compat.v1.train.Saver().save(session, str(tmp_path / "m"))
+    capsys.readouterr()
+    assert run("inspect", tmp_path / "m") == 0
+    text = capsys.readouterr().out
+    assert "optimizer: Adam" in text
+    assert "iterations: 1" in text
+
+
+def test_inspect_files_of_keras_3(capsys, tmp_path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.compile(klo.Adamax(0.01), "mse")
+    model.train_on_batch(np.ones((2, 3)), np.ones((2, 2)))
+    model.save(tmp_path / "m.keras")
+    model.save_weights(tmp_path / "m.weights.h5")
+    for name, optimizer in (
+        ("m.keras", "optimizer: Adamax\n"),
+        ("m.weights.h5", "Adam or Adamax (judged by its variables)"),
+    ):
+        assert run("inspect", tmp_path / name) == 0
+        text = capsys.readouterr().out
+        assert optimizer in text
+        assert "iterations: 1" in text
+        assert "variable 1" in text
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("host", [keras, tf_keras])
+def test_convert_there_and_back(golden, tmp_path, name, host):
+    """Checkpoint to HDF5 to checkpoint: all of the state, to the bit."""
+    case = case_of(golden, name)
+    h5_file, prefix = tmp_path / "m.h5", tmp_path / "m"
+    assert run("convert", case.artefacts()["checkpoint"], h5_file) == 0
+    assert run("convert", h5_file, prefix) == 0
+    for path in (h5_file, prefix):
+        model = golden_sets.build_model(host)
+        optimizer = case.optimizer()
+        report = checkpoints.restore(path, model, optimizer)
+        assert not report.problems
+        for kind, arrays in (
+            ("model", model.get_weights()),
+            ("opt", optimizer.get_weights()),
+        ):
+            expected = case.expected(kind, golden_sets.SAVED_AT)
+            for array, value in zip(arrays, expected, strict=True):
+                np.testing.assert_array_equal(array, value)
+    assert sorted(os.listdir(tmp_path)) == [
+        "m.data-00000-of-00001",
+        "m.h5",
+        "m.index",
+    ]
+
+
+def test_converted_checkpoint_is_read_by_tf_keras(golden, tmp_path):
+    case = case_of(golden, "adam_tuned")
+    run("convert", case.artefacts()["h5"], tmp_path / "m")
+    model = golden_sets.build_model(tf_keras)
+    optimizer = case.optimizer(tf_keras.optimizers.legacy)
+    model.compile(optimizer, "mse")
+    status = tf.train.Checkpoint(model=model, optimizer=optimizer).read(
+        str(tmp_path / "m")
+    )
+    optimizer._create_all_weights(model.trainable_variables)
+    status.assert_existing_objects_matched()
+    assert int(optimizer.iterations) == 3
+    slot = optimizer.get_slot(model.get_layer("hid").kernel, "v")
+    expected = case.expected("opt", 3)
+    assert any(np.array_equal(slot.numpy(), array) for array in expected)
+
+
+def test_convert_tf1(tmp_path):
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        with tf.compat.v1.variable_scope("dense"):
+            v = tf.compat.v1.get_variable("kernel", initializer=np.ones(3, "f"))
+        train = tf.compat.v1.train.AdamOptimizer(0.1).apply_gradients(
+            [(v + 1, v)]
+        )
+        session.run(tf.compat.v1.global_variables_initializer())
+        session.run(train)
+        tf.compat.v1.train.Saver().save(session, str(tmp_path / "m"))
+        expected = session.run(v)
+    assert run("convert", tmp_path / "m", tmp_path / "objects") == 0
+    v = tf.Variable(tf.zeros(3))
+    optimizer = klo.Adam(0.1)
+    report = checkpoints.restore(
+        tmp_path / "objects",
+        {"dense": {"kernel": v}},
+        optimizer,
+        strict=False,
+    )
+    np.testing.assert_array_equal(v.numpy(), expected)
+    assert int(optimizer.iterations) == 1
+    assert optimizer.get_slot(v, "m").numpy().all()
+    # The hyperparameters, which TF1 did not save.
+    assert {e.target for e in report.problems if e.status == "missing"} == {
+        f"optimizer/{name}"
+        for name in ("beta_1", "beta_2", "decay", "learning_rate")
+    }
+
+
+def test_errors_and_exit_codes(golden, tmp_path, capsys):
+    source = case_of(golden, "adam_tuned").artefacts()["checkpoint"]
+    assert run("inspect", tmp_path / "nothing") == 1
+    assert "There is no" in capsys.readouterr().err
+    (tmp_path / "m.h5").write_text("mine")
+    assert run("convert", source, tmp_path / "m.h5") == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert (tmp_path / "m.h5").read_text() == "mine"
+    assert run("convert", source, tmp_path / "m.h5", "--overwrite") == 0
+    assert run("convert", source, tmp_path / "no" / "folder") == 1
+    for arguments in (["fly"], ["inspect"], []):
+        with pytest.raises(SystemExit) as exit_:
+            run(*arguments)
+        assert exit_.value.code == 2
+    with pytest.raises(SystemExit) as exit_:
+        run("convert", "--help")
+    assert exit_.value.code == 0
+    assert os.listdir(tmp_path) == ["m.h5"]
+
+
+def test_a_failed_conversion_leaves_nothing(golden, tmp_path, monkeypatch):
+    source = case_of(golden, "adam_tuned").artefacts()["checkpoint"]
+    assert run("convert", source, tmp_path / "m") == 0
+    data = tmp_path / "m.data-00000-of-00001"
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(content)
+    before = sorted(os.listdir(tmp_path))
+    assert run("convert", tmp_path / "m", tmp_path / "other") == 1
+    assert run("convert", tmp_path / "m", tmp_path / "other.h5") == 1
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+MEASURE = """
+import resource, sys
+import tensorflow as tf
+import h5py
+from keras_legacy_opt import __main__ as command_line
+import keras_legacy_opt.checkpoints.conversion
+tf.constant(1.0)
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+before = peak()
+assert command_line.main(["convert", *sys.argv[1:]]) == 0
+print("MB:", peak() - before)
+"""
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_memory_stays_small(tmp_path, back):
+    """384 MB of slots and weights, in variables of 16 MB."""
+    variables = {
+        f"layer_with_weights-{i}": {
+            "kernel": tf.Variable(tf.random.stateless_normal([4_000_000], [i, 1]))
+        }
+        for i in range(8)
+    }
+    optimizer = klo.Adam()
+    optimizer.build([v["kernel"] for v in variables.values()])
+    checkpoints.save(tmp_path / "a", {"model": variables}, optimizer)
+    source, destination = tmp_path / "a", tmp_path / "b.h5"
+    del variables, optimizer
+    if back:
+        assert run("convert", source, destination) == 0
+        source, destination = destination, tmp_path / "c"
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(source), str(destination)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(done.stdout.rpartition("MB:")[2]) < 16 + 200, done.stdout
