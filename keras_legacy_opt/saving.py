@@ -14,6 +14,10 @@ import tensorflow as tf
 from keras_legacy_opt import private_api
 from keras_legacy_opt.variables import KnownVariables
 
+# Under this name, Keras 3's files hold the names of the variables that have
+# slots: UTF-8, one a line.
+VARIABLE_NAMES = "variable_names"
+
 # What belongs to this process and is made anew in a pickle's reader.
 _PROCESS_STATE = frozenset(
     [
@@ -29,6 +33,40 @@ _PROCESS_STATE = frozenset(
         "built",
     ]
 )
+
+
+def _renumbered(
+    values: Mapping[str, Any], names: Sequence[str]
+) -> dict[str, Any]:
+    """Stored slots by the numbers that their variables have here.
+
+    An optimizer numbers variables as it meets them, which may be in another
+    order than the one that saved did: after some layers were frozen at first,
+    say.  Where the names are those of other variables, numbers have to do.
+    """
+    values = dict(values)
+    stored = bytes(values.pop(VARIABLE_NAMES, b"")).decode().split("\n")
+    stored, names = _without_common_scope(stored), _without_common_scope(names)
+    if sorted(stored) != sorted(names) or len(set(names)) < len(names):
+        return values
+    result = {}
+    for name, value in values.items():
+        slot, dot, number = name.rpartition(".")
+        if dot:
+            name = f"{slot}.{names.index(stored[int(number)])}"
+        result[name] = value
+    return result
+
+
+def _without_common_scope(names: Sequence[str]) -> list[str]:
+    """Names without the scopes that all share, such as that of the model.
+
+    Whether the model's name is part of a path depends on when it was built.
+    """
+    paths = [name.split("/") for name in names]
+    while all(len(p) > 1 and p[0] == paths[0][0] for p in paths):
+        paths = [path[1:] for path in paths]
+    return ["/".join(path) for path in paths]
 
 
 def fetch_all(variables: Sequence[Any]) -> list[np.ndarray]:
@@ -156,6 +194,8 @@ class SavingMixin:
         values = fetch_all(list(named.values()))
         for name, value in zip(named, values, strict=True):
             store[name] = value
+        names = "\n".join(self._known_variables.names_with_slots())
+        store[VARIABLE_NAMES] = np.frombuffer(names.encode(), np.uint8)
 
     def load_own_variables(self, store: Mapping[str, Any]) -> None:
         """Reads all variables from `store`, a mapping of a Keras 3 file.
@@ -187,6 +227,7 @@ class SavingMixin:
             self._pending_weights = values
             return
         named = _own_variables(self)
+        values = _renumbered(values, self._known_variables.names_with_slots())
         unexpected = sorted(values.keys() - named.keys())
         missing = sorted(named.keys() - values.keys())
         if not any("." in name for name in values):

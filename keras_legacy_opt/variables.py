@@ -55,6 +55,11 @@ class KnownVariables:
         alive = [self._alive(key) for key in self.keys_with_slots]
         return [variable for variable in alive if variable is not None]
 
+    def names_with_slots(self) -> list[str]:
+        """The names of the variables that have slots, in order."""
+        alive = [self._alive(key) for key in self.keys_with_slots]
+        return ["" if v is None else self.name(hosts.unwrap(v)) for v in alive]
+
     def constraint(self, variable: Any) -> Callable[[Any], Any] | None:
         """The constraint of a `tf.Variable` or of its `keras.Variable`."""
         given = self._alive(var_key(variable))

@@ -13,3 +13,12 @@ import pytest
 def rng(request) -> np.random.Generator:
     """Random numbers that are the same in every run of a test."""
     return np.random.default_rng(zlib.crc32(request.node.name.encode()))
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--kills",
+        type=int,
+        default=2,
+        help="how often test_kills.py kills each training run",
+    )

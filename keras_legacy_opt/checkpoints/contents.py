@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_legacy_opt import hosts
+from keras_legacy_opt import hosts, saving
 from keras_legacy_opt.checkpoints import h5, object_graph, tf1
 from keras_legacy_opt.checkpoints.plan import Value, readable
 from keras_legacy_opt.checkpoints.report import CheckpointError
@@ -358,9 +358,11 @@ def _keras_3_h5(
     path: str, file: Any, config: dict[str, Any] | None
 ) -> Contents:
     items: list[Item] = []
+    names = file.get(f"optimizer/vars/{saving.VARIABLE_NAMES}")
+    names = bytes(names[()]).decode().split("\n") if names is not None else []
 
     def visit(name: str, node: Any) -> None:
-        if not hasattr(node, "shape"):
+        if not hasattr(node, "shape") or name.endswith(saving.VARIABLE_NAMES):
             return
         parts = tuple(name.split("/"))
         value = h5.value(name, node)
@@ -373,7 +375,10 @@ def _keras_3_h5(
         if last == "iter":
             items.append(Item(ITERATIONS, (last,), value))
         elif slot:
-            items.append(Item(SLOT, (f"variable {number}",), value, slot))
+            variable = f"variable {number}"
+            if int(number) < len(names):
+                variable = names[int(number)]
+            items.append(Item(SLOT, (variable,), value, slot))
         elif last.isdigit():
             items.append(Item(OTHER, parts, value, name=name))
         else:
