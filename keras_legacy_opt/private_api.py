@@ -98,7 +98,9 @@ def object_graph(serialized: bytes) -> Any:
 
 def let_save(tf_keras: types.ModuleType, base: type) -> None:
     """Makes tf_keras save to `.keras` files the state of objects of `base`."""
-    library = importlib.import_module(f"{tf_keras.__name__}.src.saving.saving_lib")
+    library = importlib.import_module(
+        f"{tf_keras.__name__}.src.saving.saving_lib"
+    )
     is_saved = library._is_keras_trackable
 
     @functools.wraps(is_saved)

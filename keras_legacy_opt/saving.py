@@ -315,6 +315,7 @@ def apply_pending_weights(optimizer: SavingMixin) -> None:
 
 def _own_variables(optimizer: SavingMixin) -> dict[str, Any]:
     """All variables by a name that does not depend on this process."""
+    optimizer._create_hypers()
     named = {
         name: child
         for name, child in optimizer._trackable_children().items()

@@ -19,6 +19,6 @@ def pytest_addoption(parser):
     parser.addoption(
         "--kills",
         type=int,
-        default=2,
+        default=1,
         help="how often test_kills.py kills each training run",
     )

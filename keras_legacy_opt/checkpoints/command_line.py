@@ -18,7 +18,8 @@ def add_commands(subparsers: Any) -> None:
         "inspect",
         help="tell which optimizer, hyperparameters and slots a file holds",
         description="Tells which optimizer a file belongs to, its"
-        " hyperparameters, iterations, and slots with shapes, dtypes and norms.",
+        " hyperparameters and iterations, and its slots with shapes, dtypes and"
+        " norms.",
         epilog=_EXIT_CODES,
     )
     inspect.add_argument(

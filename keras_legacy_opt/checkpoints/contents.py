@@ -168,7 +168,9 @@ def _object_based(path: str, graph: object_graph.Graph) -> Contents:
                 continue
             full_name = graph.full_name(node)
             names.add(full_name.rpartition("/")[0].rpartition("/")[2])
-            kind = ITERATIONS if name in ("iter", "iteration") else HYPERPARAMETER
+            kind = (
+                ITERATIONS if name in ("iter", "iteration") else HYPERPARAMETER
+            )
             claimed[node] = Item(
                 kind,
                 (name,),

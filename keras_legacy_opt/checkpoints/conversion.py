@@ -55,7 +55,9 @@ def convert(
     to_h5 = destination.endswith((".h5", ".hdf5"))
     target = destination if to_h5 else f"{destination}.index"
     if os.path.exists(target) and not overwrite:
-        raise CheckpointError(f"{target} exists: pass --overwrite to replace it.")
+        raise CheckpointError(
+            f"{target} exists: pass --overwrite to replace it."
+        )
     folder = os.path.dirname(os.path.abspath(destination))
     if not os.path.isdir(folder):
         raise CheckpointError(f"There is no folder {folder}.")

@@ -40,12 +40,18 @@ def repair(plan: Plan) -> None:
             stored = plan.value_of(slots.get("linear"))
             n, z, w = (
                 _planned(plan, variable)
-                for variable in (slots.get("accumulator"), slots.get("linear"), weight)
+                for variable in (
+                    slots.get("accumulator"),
+                    slots.get("linear"),
+                    weight,
+                )
             )
             if stored is None or not np.shape(n) == np.shape(z) == np.shape(w):
                 continue
-            if _error(w, n, z, hypers) > _TOLERANCE > _error(
-                w, n, z / lr, hypers
+            if (
+                _error(w, n, z, hypers)
+                > _TOLERANCE
+                > _error(w, n, z / lr, hypers)
             ):
                 plan.assign(
                     stored.map(

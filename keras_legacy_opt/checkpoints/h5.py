@@ -244,7 +244,7 @@ def _plan_slots(
         for v in surplus:
             result.ignored(v, "the third slot, which Keras 1 kept unused")
         surplus = []
-    for v, target in zip(values, own):
+    for v, target in zip(values, own, strict=False):
         result.assign(v, target)
     for v in surplus:
         result.unused(
@@ -269,4 +269,3 @@ def _target_by_name(
         iterations = "iter" if last == "iterations" else last
         return targets.optimizer_children.get(iterations)
     return None
-

@@ -56,7 +56,10 @@ class ConversionError(ValueError):
 
 
 def to_keras_3(
-    optimizer: Any, variables: Iterable[Any] | None = None, *, strict: bool = True
+    optimizer: Any,
+    variables: Iterable[Any] | None = None,
+    *,
+    strict: bool = True,
 ) -> Any:
     """Keras 3's optimizer of the same name, with the same state.
 
@@ -98,7 +101,9 @@ def to_keras_3(
     """
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"Expected a legacy optimizer, received: {optimizer}.")
-    name = _class_name(optimizer, hosts.public_class(type(optimizer).__name__, Optimizer))
+    name = _class_name(
+        optimizer, hosts.public_class(type(optimizer).__name__, Optimizer)
+    )
     keras = _keras_3()
     config = optimizer.get_config()
     differences = _differences_of_formula(optimizer, name)
@@ -106,8 +111,8 @@ def to_keras_3(
     clipping = [option for option in _CLIPPING if option in config]
     for option in clipping[1:]:
         differences.append(
-            f"{option}={config.pop(option)}: Keras 3 clips in one way only, here"
-            f" by {clipping[0]}"
+            f"{option}={config.pop(option)}: Keras 3 clips in one way only,"
+            f" here by {clipping[0]}"
         )
     decay = config.pop("decay", 0.0)
     config["learning_rate"] = _keras_3_schedule(optimizer, keras, config)
@@ -140,7 +145,10 @@ def to_keras_3(
 
 
 def from_keras_3(
-    optimizer: Any, variables: Sequence[Any] | None = None, *, strict: bool = True
+    optimizer: Any,
+    variables: Sequence[Any] | None = None,
+    *,
+    strict: bool = True,
 ) -> Any:
     """The legacy optimizer of the same name, with the same state.
 
@@ -244,16 +252,17 @@ def _unrepeatable(optimizer: Any) -> list[str]:
         differences.append("gradient_aggregator: Keras 3 always sums")
     for option, value in optimizer._hyper.items():
         if callable(value) and not is_schedule(value):
-            differences.append(f"{option} is a function; only its value is kept")
+            differences.append(
+                f"{option} is a function; only its value is kept"
+            )
     return differences
 
 
 def _settle(differences: Sequence[str], strict: bool, target: str) -> None:
     if not differences:
         return
-    message = (
-        f"Training would not go on the same with {target}:"
-        + "".join(f"\n  {difference}" for difference in differences)
+    message = f"Training would not go on the same with {target}:" + "".join(
+        f"\n  {difference}" for difference in differences
     )
     if strict:
         raise ConversionError(
@@ -277,9 +286,7 @@ def _keras_3_schedule(optimizer: Any, keras: Any, config: dict) -> Any:
 
 
 def _our_schedule(schedule: Any) -> Any:
-    cls = getattr(
-        keras_legacy_opt.schedules, type(schedule).__name__, None
-    )
+    cls = getattr(keras_legacy_opt.schedules, type(schedule).__name__, None)
     return _like(schedule, cls)
 
 

@@ -203,7 +203,9 @@ def _walk(graph: Graph, root: int, targets: Targets) -> dict[int, Any]:
                 continue
             part = parts.get(name)
             if part is None:
-                others = keras_2_view.aliases(live) if others is None else others
+                others = (
+                    keras_2_view.aliases(live) if others is None else others
+                )
                 part = others.get(name)
             if part is not None and part is not targets.optimizer:
                 visited.add(child)

@@ -183,15 +183,11 @@ class Plan:
 
     def unused(self, value: Value, reason: str) -> None:
         """Notes a value without a place."""
-        self.report.add(
-            reports.UNUSED, value.name, "", value.shape, reason
-        )
+        self.report.add(reports.UNUSED, value.name, "", value.shape, reason)
 
     def ignored(self, value: Value, reason: str) -> None:
         """Notes a value that nobody misses."""
-        self.report.add(
-            reports.IGNORED, value.name, "", value.shape, reason
-        )
+        self.report.add(reports.IGNORED, value.name, "", value.shape, reason)
 
     def mismatch(self, source: str, target: str, reason: str) -> None:
         """Notes something, not a variable, that does not fit."""
@@ -218,7 +214,9 @@ class Plan:
             if self._fits(value, variable)
         ]
         for variable in self.targets.all():
-            if id(variable) not in (self._assignments.keys() | self._not_expected):
+            if id(variable) not in (
+                self._assignments.keys() | self._not_expected
+            ):
                 self.report.add(
                     reports.MISSING,
                     "",
@@ -230,7 +228,7 @@ class Plan:
             raise reports.MismatchError(self.report)
         with readable(self.report.path):
             values = [value.read() for value, _ in fitting]
-        for (value, variable), array in zip(fitting, values, strict=True):
+        for (value, _), array in zip(fitting, values, strict=True):
             if tuple(np.shape(array)) != tuple(value.shape):
                 raise CheckpointError(
                     f"{self.report.path} contradicts itself: {value.name!r} has"

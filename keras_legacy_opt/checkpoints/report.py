@@ -94,7 +94,9 @@ class Report:
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Aligned columns, for a terminal."""
-    widths = [max(map(len, column)) for column in zip(header, *rows)]
+    widths = [
+        max(map(len, column)) for column in zip(header, *rows, strict=True)
+    ]
     return "\n".join(
         "  ".join(
             cell.ljust(width) for cell, width in zip(row, widths, strict=True)

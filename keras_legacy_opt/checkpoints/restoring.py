@@ -88,8 +88,8 @@ def save(
       optimizer: (Optional) the optimizer.  If `None`, that of `model`, if it
         was compiled with one of ours.
       as_weights: if `False`, the checkpoint is that of
-        `tf.train.Checkpoint(model=model, optimizer=optimizer)`.  If `True`, that
-        of `model.save_weights(path, save_format="tf")`.
+        `tf.train.Checkpoint(model=model, optimizer=optimizer)`.  If `True`,
+        that of `model.save_weights(path, save_format="tf")`.
 
     Returns:
       The prefix.

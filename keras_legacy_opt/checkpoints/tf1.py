@@ -76,15 +76,11 @@ def plan(
     return result
 
 
-def _finder(
-    targets: Targets, names: Any
-) -> Callable[[str], Any | None]:
+def _finder(targets: Targets, names: Any) -> Callable[[str], Any | None]:
     """The function from a name in the file to a variable of the model."""
     by_name = {targets.name(v): v for v in targets.weights}
     if isinstance(targets.model, Mapping):
-        by_name.update(
-            (n, hosts.unwrap(v)) for n, v in targets.model.items()
-        )
+        by_name.update((n, hosts.unwrap(v)) for n, v in targets.model.items())
     by_suffix: dict[str, list[Any]] = {}
     for name, variable in by_name.items():
         parts = name.split("/")

@@ -57,9 +57,9 @@ class Case:
 
     def optimizer(self, module=keras_legacy_opt):
         kwargs = {
-            name: getattr(
-                keras_legacy_opt.schedules, value["class_name"]
-            )(**value["config"])
+            name: getattr(keras_legacy_opt.schedules, value["class_name"])(
+                **value["config"]
+            )
             if isinstance(value, dict)
             else value
             for name, value in self.info["kwargs"].items()

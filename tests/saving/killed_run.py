@@ -1,6 +1,6 @@
 """A training run that `test_kills.py` kills and starts again.
 
-    python killed_run.py manager|backup FOLDER RESULT STEPS KILL_AFTER
+    python killed_run.py manager|keras|tf_keras FOLDER RESULT STEPS KILL_AFTER
 
 Trains STEPS steps in all, saving after each into FOLDER, and writes its state
 to the file RESULT when it is done.  KILL_AFTER seconds after the training began
@@ -24,9 +24,16 @@ HOW, FOLDER, RESULT, STEPS, KILL_AFTER = sys.argv[1:]
 FOLDER, STEPS, KILL_AFTER = pathlib.Path(FOLDER), int(STEPS), float(KILL_AFTER)
 
 
+# Keras 3's BackupAndRestore writes two files, one after the other and each in
+# place: killed between, it resumes an epoch too early, and killed within, not
+# at all.  The lock keeps the kill out of it.
+writing = threading.Lock()
+
+
 def kill_later():
     time.sleep(KILL_AFTER)
-    os.kill(os.getpid(), signal.SIGKILL)
+    with writing:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def by_manager():
@@ -35,9 +42,7 @@ def by_manager():
     w = tf.Variable(tf.ones([30]))
     optimizer = klo.Adam(0.01, amsgrad=True)
     step = tf.Variable(0)
-    checkpoint = tf.train.Checkpoint(
-        v=v, w=w, optimizer=optimizer, step=step
-    )
+    checkpoint = tf.train.Checkpoint(v=v, w=w, optimizer=optimizer, step=step)
     manager = tf.train.CheckpointManager(checkpoint, FOLDER, max_to_keep=2)
     manager.restore_or_initialize()
     start()
@@ -54,21 +59,33 @@ def by_manager():
     return [v.numpy(), w.numpy(), *optimizer.get_weights()]
 
 
-def by_backup():
+def by_backup(library):
     """fit() with BackupAndRestore after each epoch."""
-    keras.utils.set_random_seed(1)
-    model = keras.Sequential(
-        [keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dense(2)]
+    library.utils.set_random_seed(1)
+    model = library.Sequential(
+        [
+            library.layers.Input((4,)),
+            library.layers.Dense(8),
+            library.layers.Dense(2),
+        ]
     )
     model.compile(klo.Nadam(0.01), "mse", run_eagerly=True)
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(8, 4)), rng.normal(size=(8, 2))
-    backup = keras.callbacks.BackupAndRestore(FOLDER)
+    backup = library.callbacks.BackupAndRestore(FOLDER / "backup")
+    if library is keras:
+        backup._save_model = locked(backup._save_model)
     start()
-    model.fit(
-        x, y, epochs=STEPS, shuffle=False, verbose=0, callbacks=[backup]
-    )
+    model.fit(x, y, epochs=STEPS, shuffle=False, verbose=0, callbacks=[backup])
     return [*model.get_weights(), *model.optimizer.get_weights()]
+
+
+def locked(function):
+    def call():
+        with writing:
+            function()
+
+    return call
 
 
 def start():
@@ -77,5 +94,12 @@ def start():
 
 
 FOLDER.mkdir(exist_ok=True)
-arrays = {"manager": by_manager, "backup": by_backup}[HOW]()
+if HOW == "manager":
+    arrays = by_manager()
+elif HOW == "keras":
+    arrays = by_backup(keras)
+else:
+    import tf_keras
+
+    arrays = by_backup(tf_keras)
 np.savez(RESULT, *arrays)

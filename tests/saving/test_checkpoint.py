@@ -175,7 +175,8 @@ def test_a_model_that_grew_and_shrank(tmp_path):
     with pytest.raises(AssertionError, match="not bound to"):
         status.assert_existing_objects_matched()
     assert_equal(
-        [restored.get_slot(others[0], "m")], [optimizer.get_slot(variables[0], "m")]
+        [restored.get_slot(others[0], "m")],
+        [optimizer.get_slot(variables[0], "m")],
     )
     assert not restored.get_slot(others[1], "m").numpy().any()
     step(restored, others, 3)

@@ -45,7 +45,9 @@ def test_inspect(golden, capsys, name, kind):
 
 
 def test_inspect_saved_model_and_tf1(golden, capsys, tmp_path):
-    assert run("inspect", case_of(golden, "adam").artefacts()["saved_model"]) == 0
+    assert (
+        run("inspect", case_of(golden, "adam").artefacts()["saved_model"]) == 0
+    )
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         v = tf.compat.v1.get_variable("v", initializer=np.ones(3, "f"))
         train = tf.compat.v1.train.AdamOptimizer().apply_gradients([(v + 1, v)])
@@ -203,7 +205,9 @@ def test_memory_stays_small(tmp_path, back):
     """384 MB of slots and weights, in variables of 16 MB."""
     variables = {
         f"layer_with_weights-{i}": {
-            "kernel": tf.Variable(tf.random.stateless_normal([4_000_000], [i, 1]))
+            "kernel": tf.Variable(
+                tf.random.stateless_normal([4_000_000], [i, 1])
+            )
         }
         for i in range(8)
     }

@@ -353,9 +353,7 @@ def test_keras_3s_own_optimizers_checkpoint_is_recognised(tmp_path):
     v = keras.Variable([1.0])
     theirs = keras.optimizers.Adam()
     theirs.build([v])
-    path = tf.train.Checkpoint(v=v, optimizer=theirs).write(
-        str(tmp_path / "c")
-    )
+    path = tf.train.Checkpoint(v=v, optimizer=theirs).write(str(tmp_path / "c"))
     with pytest.raises(checkpoints.MismatchError, match="later optimizers"):
         checkpoints.restore(path, {"v": v}, klo.Adam())
 

@@ -12,7 +12,7 @@ import tf_keras
 from keras_legacy_opt import checkpoints
 
 # Spacings of float32 at the largest weight, for each step of a continuation:
-# gradients come from another Keras than the recorded ones, and roundings add up.
+# gradients come from another Keras than the recorded, and roundings add up.
 TOLERANCE = 2.0
 
 HOSTS = {"keras": keras, "tf_keras": tf_keras}

@@ -33,7 +33,9 @@ def functional(lib):
 
 def nested(lib):
     inner_in = lib.layers.Input((4,))
-    inner = lib.Model(inner_in, lib.layers.Dense(3, activation="tanh")(inner_in))
+    inner = lib.Model(
+        inner_in, lib.layers.Dense(3, activation="tanh")(inner_in)
+    )
     outer_in = lib.layers.Input((4,))
     h = lib.layers.LayerNormalization()(inner(outer_in))
     h = lib.Sequential([lib.layers.Dense(3), lib.layers.Dense(2)])(h)
@@ -112,9 +114,9 @@ def test_there_and_back(make, as_weights, tmp_path):
     if as_weights:
         old.save_weights(path, save_format="tf")
     else:
-        path = tf.train.Checkpoint(
-            model=old, optimizer=old.optimizer
-        ).save(path)
+        path = tf.train.Checkpoint(model=old, optimizer=old.optimizer).save(
+            path
+        )
     # Into Keras 3.
     new = make(keras)
     new.compile(klo.Adam(0.05), "mse", run_eagerly=True)
@@ -156,9 +158,7 @@ def test_view_serves_a_checkpoint_manager(make, tmp_path):
     for model in models:
         model.compile(klo.SGD(0.05, momentum=0.9), "mse", run_eagerly=True)
         view = checkpoints.Keras2View(model)
-        checkpoint = tf.train.Checkpoint(
-            model=view, optimizer=model.optimizer
-        )
+        checkpoint = tf.train.Checkpoint(model=view, optimizer=model.optimizer)
         managers.append(tf.train.CheckpointManager(checkpoint, tmp_path, 1))
     train(models[0], make, range(2))
     managers[0].save()
@@ -182,7 +182,9 @@ def test_whole_model_h5(make, tmp_path):
     with pytest.warns(UserWarning, match="HDF5"):
         old.save(tmp_path / "old.h5")
     new = make(keras)
-    new.compile(checkpoints.optimizer_of(tmp_path / "old.h5"), "mse", run_eagerly=True)
+    new.compile(
+        checkpoints.optimizer_of(tmp_path / "old.h5"), "mse", run_eagerly=True
+    )
     assert not checkpoints.restore(tmp_path / "old.h5", new).problems
     train(old, make, range(2, 4))
     train(new, make, range(2, 4))

@@ -75,14 +75,10 @@ def test_there_and_back_and_on(name):
     # An optimizer of Keras 3 knows its variables by identity.
     back = checkpoints.from_keras_3(theirs)
     moved = checkpoints.to_keras_3(back, variables)
-    for actual, expected in zip(
-        moved.variables, theirs.variables, strict=True
-    ):
+    for actual, expected in zip(moved.variables, theirs.variables, strict=True):
         np.testing.assert_array_equal(actual.numpy(), expected.numpy())
     assert int(back.iterations) == 3
-    for ours, other in zip(
-        optimizer.weights, back.weights, strict=True
-    ):
+    for ours, other in zip(optimizer.weights, back.weights, strict=True):
         np.testing.assert_array_equal(ours.numpy(), other.numpy())
     start = [v.numpy() for v in variables]
     for seed in range(3, 6):
@@ -109,9 +105,7 @@ def test_differences_are_told(name):
     assert len(theirs.variables) >= 2
 
 
-@pytest.mark.parametrize(
-    "option", [{"weight_decay": 0.1}, {"use_ema": True}]
-)
+@pytest.mark.parametrize("option", [{"weight_decay": 0.1}, {"use_ema": True}])
 def test_options_that_legacy_lacks(option):
     variables = [keras.Variable([1.0])]
     theirs = keras.optimizers.Adam(**option)

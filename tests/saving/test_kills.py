@@ -1,8 +1,9 @@
 """`kill -9` at random moments: the resumed run is the uninterrupted one.
 
-A child process costs some seconds, most of them for importing TensorFlow, so
-the normal run kills each kind of run a few times; `--kills=20` (CI) does it
-20 times, which takes about ten minutes on two cores.
+With a `CheckpointManager`, and with the `BackupAndRestore` of each Keras.  A
+child process costs some seconds, most of them for importing TensorFlow, so the
+normal run kills each of the three once; `--kills=20` does it 20 times, which
+takes about ten minutes on two cores.
 """
 
 import os
@@ -17,7 +18,7 @@ import pytest
 
 SCRIPT = pathlib.Path(__file__).with_name("killed_run.py")
 ROOT = SCRIPT.parents[2]
-STEPS = {"manager": 60, "backup": 25}
+STEPS = {"manager": 60, "keras": 25, "tf_keras": 25}
 
 
 def run(how, folder, kill_after):

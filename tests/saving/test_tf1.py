@@ -109,11 +109,11 @@ def test_training_goes_on(name, tmp_path):
     assert not report.problems
     assert int(optimizer.iterations) == SAVE_AT
     for gradient in gradients()[SAVE_AT:]:
-        optimizer.apply_gradients(
-            [(gradient, kernel), (gradient.sum(0), bias)]
-        )
+        optimizer.apply_gradients([(gradient, kernel), (gradient.sum(0), bias)])
     for variable, array in zip((kernel, bias), expected, strict=True):
-        ulps = np.abs(variable.numpy() - array) / np.spacing(np.abs(array).max())
+        ulps = np.abs(variable.numpy() - array) / np.spacing(
+            np.abs(array).max()
+        )
         assert ulps.max() <= tolerance
 
 

@@ -14,10 +14,10 @@ import sys
 
 import numpy as np
 
+import tensorflow as tf
+
 LIBRARY, ACTION, FOLDER = sys.argv[1:]
 FOLDER = pathlib.Path(FOLDER)
-
-import tensorflow as tf
 
 if LIBRARY == "keras":
     import keras
@@ -130,7 +130,9 @@ for name in MAKERS:
         results[f"{name}-{kind}"] = np.concatenate(
             [w.ravel() for w in model.get_weights()]
         )
-        results[f"{name}-{kind}-iterations"] = model.optimizer.iterations.numpy()
+        results[f"{name}-{kind}-iterations"] = (
+            model.optimizer.iterations.numpy()
+        )
 if LIBRARY == "legacy":
     assert "keras_legacy_opt" not in sys.modules
 np.savez(FOLDER / f"{LIBRARY}-{ACTION}.npz", **results)
