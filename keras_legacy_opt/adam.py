@@ -38,7 +38,7 @@ def accumulate_moments(
     grad: tf.Tensor,
     c: dict[str, tf.Tensor],
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Decays all rows of `m` and `v` and adds a sparse gradient: their values."""
+    """Decays all of `m` and `v`, then adds a sparse gradient: their values."""
     m = slots.decay_then_scatter_add(
         optimizer,
         optimizer.get_slot(var, "m"),
