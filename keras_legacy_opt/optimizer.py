@@ -253,6 +253,7 @@ class Optimizer(
 
     # Gradients.
 
+    @tf.autograph.experimental.do_not_convert
     def minimize(
         self,
         loss: Any,
@@ -360,6 +361,7 @@ class Optimizer(
             grads_and_vars = transform(grads_and_vars)
         return grads_and_vars
 
+    @tf.autograph.experimental.do_not_convert
     def get_gradients(self, loss: tf.Tensor, params: Any) -> list[Any]:
         """The gradients of `loss` with respect to `params`, in a TF1 graph.
 
@@ -387,6 +389,7 @@ class Optimizer(
                 )
         return grads
 
+    @tf.autograph.experimental.do_not_convert
     def get_updates(self, loss: tf.Tensor, params: Any) -> list[Any]:
         """The update ops of one step, in a TF1 graph."""
         params = [
