@@ -496,6 +496,7 @@ class Optimizer(
         self._prepare_local(var_device, var_dtype, apply_state)
         return apply_state[var_device, var_dtype]
 
+    @tf.autograph.experimental.do_not_convert
     def _distributed_apply(
         self,
         distribution: tf.distribute.Strategy,
@@ -532,6 +533,7 @@ class Optimizer(
             with tf.control_dependencies([tf.group(update_ops)]):
                 return self.iterations.assign_add(1, read_value=False)
 
+    @tf.autograph.experimental.do_not_convert
     def __update_variable(
         self,
         var: Any,
