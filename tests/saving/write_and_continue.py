@@ -13,7 +13,6 @@ import pathlib
 import sys
 
 import numpy as np
-
 import tensorflow as tf
 
 LIBRARY, ACTION, FOLDER = sys.argv[1:]
