@@ -4,9 +4,11 @@
 wants `keras.optimizers.Optimizer`, tf_keras wants its OptimizerV2.  Our classes
 end their method resolution order in an empty host class.  When a Keras is, or
 becomes, imported, its base is appended to the bases of that host class, after
-everything of ours: instances are then accepted, and no code of the host runs,
-because each name it defines is defined before it (`tests/test_hosts.py` holds
-that for every name).
+everything of ours: instances are then accepted.
+
+No code of a host must run.  What Keras calls is defined by us; a name that only
+the host's base has is hidden by a shield that stands before the host.
+`tests/test_hosts.py` holds this for every name.
 
 The hooks are `wrapt.when_imported`; an exception in one becomes a warning and
 never breaks the user's import.
@@ -30,6 +32,22 @@ _Class = TypeVar("_Class", bound=type)
 
 class OptimizerHost(private_api.Trackable):
     """Empty; its bases become the optimizer bases of the imported Kerases."""
+
+
+class OptimizerShield:
+    """Hides from our optimizers what only the hosts' bases define."""
+
+
+class _Hidden:
+    """An attribute that is not there, unless the instance has it itself."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        raise AttributeError(
+            f"{owner.__name__!r} object has no attribute {self._name!r}"
+        )
 
 
 class _ScheduleRoot:
@@ -65,6 +83,7 @@ def adopt(keras: types.ModuleType) -> None:
     is_keras_3 = int(keras.__version__.split(".")[0]) >= 3
     base = optimizers.Optimizer if is_keras_3 else optimizers.legacy.Optimizer
     _append_base(OptimizerHost, base)
+    _hide_names_of(base)
     schedule_base = optimizers.schedules.LearningRateSchedule
     _append_base(ScheduleHost, schedule_base)
     _schedule_classes += (schedule_base,)
@@ -137,6 +156,19 @@ def is_keras_variable(variable: Any) -> bool:
 def _append_base(host: type, base: type) -> None:
     *others, root = host.__bases__
     host.__bases__ = (*others, base, root)
+
+
+def _hide_names_of(base: type) -> None:
+    ours = (private_api.Trackable, object)
+    for optimizer in OptimizerHost.__subclasses__():
+        for name in dir(base):
+            definer = next(c for c in optimizer.__mro__ if name in vars(c))
+            if definer in ours or definer.__module__.startswith(PACKAGE):
+                continue
+            hidden = _Hidden()
+            hidden.__set_name__(optimizer, name)
+            shield = vars(private_api.Trackable).get(name, hidden)
+            setattr(OptimizerShield, name, shield)
 
 
 def _adopt_or_warn(keras: types.ModuleType) -> None:

@@ -137,7 +137,7 @@ def _serialize_object(instance: Any) -> dict[str, Any]:
     name = cls.__name__
     ours = hosts.public_class(name, cls) is cls
     return {
-        "module": hosts.PACKAGE if ours else cls.__module__,
+        "module": cls.__module__,
         "class_name": name,
         "config": instance.get_config(),
         "registered_name": f"{hosts.PACKAGE}>{name}" if ours else name,
