@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from keras_legacy_opt import hosts, slots
-from keras_legacy_opt.hyperparameters import decay_at, is_schedule
+from keras_legacy_opt.adam import accumulate_moments
+from keras_legacy_opt.hyperparameters import decay_may_change, is_schedule
 from keras_legacy_opt.optimizer import DEFAULT_EPSILON, Optimizer, coefficients
 
 
@@ -184,23 +185,26 @@ class Nadam(Optimizer):
         apply_state: dict | None = None,
     ) -> Any:
         c = coefficients(self, var, apply_state)
-        m = slots.decay_then_scatter_add(
-            self,
-            self.get_slot(var, "m"),
-            c["beta_1_t"],
-            indices,
-            grad * c["one_minus_beta_1_t"],
-        )
-        v = slots.decay_then_scatter_add(
-            self,
-            self.get_slot(var, "v"),
-            c["beta_2_t"],
-            indices,
-            grad * grad * c["one_minus_beta_2_t"],
-        )
+        m, v = accumulate_moments(self, var, indices, grad, c)
         m_bar = lookahead(grad, tf.gather(m, indices), c)
         step = c["neg_lr_t"] * m_bar / denominator(tf.gather(v, indices), c)
         return tf.group(self._resource_scatter_add(var, indices, step), m, v)
+
+    @classmethod
+    def from_config(
+        cls,
+        config: Mapping[str, Any],
+        custom_objects: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """The optimizer of a configuration; see `keras_legacy_opt.Optimizer`.
+
+        The `decay` of a configuration is the `schedule_decay` of the optimizer
+        that it describes.
+        """
+        config = dict(config)
+        if "decay" in config:
+            config.setdefault("schedule_decay", config.pop("decay"))
+        return super().from_config(config, custom_objects)
 
     def get_config(self) -> dict[str, Any]:
         """The configuration; see `keras_legacy_opt.Optimizer.get_config`."""
@@ -219,5 +223,10 @@ def _momentum_at(
 ) -> tf.Tensor:
     """The momentum of `step` in the momentum schedule."""
     base = tf.cast(0.96, step.dtype)
-    decay = decay_at(optimizer, step.dtype)
+    decay = tf.convert_to_tensor(optimizer._initial_decay, step.dtype)
+    if decay_may_change(optimizer):
+        # The variable has fewer digits: use it only if it was changed.
+        current = optimizer._get_hyper("decay")
+        unchanged = tf.equal(current, tf.cast(decay, current.dtype))
+        decay = tf.where(unchanged, decay, tf.cast(current, step.dtype))
     return beta_1 * (1.0 - 0.5 * tf.pow(base, decay * step))

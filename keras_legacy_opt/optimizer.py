@@ -253,6 +253,7 @@ class Optimizer(
 
     # Gradients.
 
+    @tf.autograph.experimental.do_not_convert
     def minimize(
         self,
         loss: Any,
@@ -360,6 +361,7 @@ class Optimizer(
             grads_and_vars = transform(grads_and_vars)
         return grads_and_vars
 
+    @tf.autograph.experimental.do_not_convert
     def get_gradients(self, loss: tf.Tensor, params: Any) -> list[Any]:
         """The gradients of `loss` with respect to `params`, in a TF1 graph.
 
@@ -387,6 +389,7 @@ class Optimizer(
                 )
         return grads
 
+    @tf.autograph.experimental.do_not_convert
     def get_updates(self, loss: tf.Tensor, params: Any) -> list[Any]:
         """The update ops of one step, in a TF1 graph."""
         params = [
@@ -440,11 +443,8 @@ class Optimizer(
         grads_and_vars = self.__usable(grads_and_vars)
         var_list = [v for _, v in grads_and_vars]
         with tf.name_scope(self._name):
-            in_function = not tf.executing_eagerly()
             with tf.init_scope():
                 self._create_all_weights(var_list)
-                if in_function and tf.executing_eagerly():
-                    self.__create_clip_limits()
             if not grads_and_vars:
                 return tf.no_op()
             apply_state = self._prepare(var_list)
@@ -496,6 +496,8 @@ class Optimizer(
         var_list = [self._known_variables.unwrap(v) for v in var_list]
         _ = self.iterations
         self._create_hypers()
+        if tf.executing_eagerly():
+            self.__create_clip_limits()
         if not var_list:
             return
         self._known_variables.add_with_slots(var_list)
