@@ -1,7 +1,8 @@
 """A coordinator that counts how often each of its steps was applied.
 
 Step i adds one to element i of a variable: with SGD(1.0), as the gradient -1 of
-that element alone.  It trains until FOLDER/stop exists, and reports in FOLDER.
+that element alone.  It goes on until FOLDER/stop exists, and when FOLDER/report
+exists, it saves a checkpoint and writes what it counted.
 
 Usage: counting.py FOLDER
 """
@@ -9,18 +10,25 @@ Usage: counting.py FOLDER
 import json
 import pathlib
 import sys
-import time
 
 import cluster
 
 cluster.end_with_parent()
 
+import numpy as np
 import tensorflow as tf
 
 import keras_legacy_opt
 
-LIMIT = 100_000  # steps
+LIMIT = 20_000  # steps
 AT_ONCE = 40
+
+
+def write(path, text):
+    """Writes a file that is never seen half written."""
+    part = path.with_suffix(".part")
+    part.write_text(text)
+    part.rename(path)
 
 
 def main(folder):
@@ -33,22 +41,50 @@ def main(folder):
     coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
     with strategy.scope():
         counts = tf.Variable(tf.zeros([LIMIT]), name="counts")
-        momentum = keras_legacy_opt.SGD(1.0)
-    checkpoint = tf.train.Checkpoint(counts=counts, optimizer=momentum)
-    saved = tf.train.latest_checkpoint(folder)
-    if saved:
-        checkpoint.restore(saved).expect_partial()
-    first = int(momentum.iterations.numpy())
+        done = tf.Variable(0, dtype=tf.int64, trainable=False)
+        optimizer = keras_legacy_opt.SGD(1.0)
+    manager = tf.train.CheckpointManager(
+        tf.train.Checkpoint(counts=counts, done=done, optimizer=optimizer),
+        folder / "checkpoints",
+        max_to_keep=1,
+    )
+    manager.restore_or_initialize()
+
+    def replica_step(number):
+        grads, start = [], 0
+        for shard in counts.variables:
+            grads.append(-tf.one_hot(number - start, shard.shape[0]))
+            start += shard.shape[0]
+        optimizer.apply_gradients(zip(grads, counts.variables))  # noqa: B905
 
     @tf.function
     def step(number):
-        def replica_step(number):
-            grads = []
-            start = 0
-            for shard in counts.variables:
-                size = shard.shape[0]
-                grads.append(-tf.one_hot(number - start, size))
-                start += size
-            momentum.apply_gradients(list(zip(grads, counts.variables)))
-
         strategy.run(replica_step, args=(number,))
+
+    for first in range(int(done.numpy()), LIMIT, AT_ONCE):
+        for number in range(first, first + AT_ONCE):
+            coordinator.schedule(step, args=(tf.constant(number),))
+        coordinator.join()
+        number = first + AT_ONCE
+        if (folder / "report").exists():
+            done.assign(number)
+            manager.save()
+            values = [shard.numpy() for shard in counts.variables]
+            report = {
+                "steps": number,
+                "iterations": int(optimizer.iterations.numpy()),
+                "counts": np.concatenate(values)[:number].tolist(),
+            }
+            (folder / "report").unlink()
+            write(folder / "report.json", json.dumps(report))
+        write(folder / "progress", str(number))
+        if (folder / "stop").exists():
+            return
+
+
+try:
+    main(sys.argv[1])
+except Exception as error:
+    text = f"{type(error).__name__}: {error}"
+    write(pathlib.Path(sys.argv[1]) / "error", text)
+    raise

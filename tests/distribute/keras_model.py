@@ -52,11 +52,8 @@ def fitted_weights(host, strategy, make_optimizer, optimizer_in_scope=True):
     return model.get_weights()
 
 
-def looped_weights(host, strategy, make_optimizer):
-    """The weights after a custom loop with `strategy.run`."""
-    with strategy.scope():
-        model = make(host)
-        optimizer = make_optimizer()
+def replica_step_of(model, optimizer):
+    """One step of a replica, as a function of its part of the batch."""
 
     def replica_step(batch):
         tokens, targets = batch
@@ -64,9 +61,18 @@ def looped_weights(host, strategy, make_optimizer):
             error = tf.square(model(tokens, training=True) - targets)
             loss = tf.reduce_sum(error) / BATCH
         grads = tape.gradient(loss, model.trainable_variables)
-        optimizer.apply_gradients(
-            zip(grads, model.trainable_variables)  # noqa: B905 AutoGraph
-        )
+        pairs = zip(grads, model.trainable_variables)  # noqa: B905 AutoGraph
+        optimizer.apply_gradients(pairs)
+
+    return replica_step
+
+
+def looped_weights(host, strategy, make_optimizer):
+    """The weights after a custom loop with `strategy.run`."""
+    with strategy.scope():
+        model = make(host)
+        optimizer = make_optimizer()
+    replica_step = replica_step_of(model, optimizer)
 
     @tf.function
     def step(batch):

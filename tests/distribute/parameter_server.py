@@ -12,7 +12,6 @@ cluster.end_with_parent()
 
 import keras
 import keras_model
-import numpy as np
 import tensorflow as tf
 import tf_keras
 import training
@@ -22,22 +21,19 @@ from registry import LEGACY, SUBJECT
 import keras_legacy_opt
 
 
-def whole(variable):
-    """The value of a perhaps sharded variable."""
-    shards = training.shards_of(variable)
-    return np.concatenate([shard.numpy() for shard in shards])
-
-
 class Coordinator:
     def __init__(self):
         resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
-        partitioners = tf.distribute.experimental.partitioners
+        self.shards = 2
         self.strategy = tf.distribute.ParameterServerStrategy(
-            resolver, partitioners.FixedShardsPartitioner(2)
+            resolver, self._partition
         )
         self.coordinator = tf.distribute.coordinator.ClusterCoordinator(
             self.strategy
         )
+
+    def _partition(self, shape, dtype, **kwargs):
+        return [min(self.shards, shape[0]), *[1] * (shape.rank - 1)]
 
     def make(self, make_optimizer, kind="mixed"):
         with self.strategy.scope():
@@ -72,9 +68,7 @@ class Coordinator:
         return self.values(variables, optimizer)
 
     def values(self, variables, optimizer):
-        result = {"iterations": optimizer.iterations.numpy()}
-        for name, variable in variables.items():
-            result[name] = whole(variable)
+        for variable in variables.values():
             for slot_name in optimizer.get_slot_names():
                 slot = optimizer.get_slot(variable, slot_name)
                 assert len(slot.variables) == len(variable.variables) == 2
@@ -82,8 +76,7 @@ class Coordinator:
                     slot.variables, variable.variables, strict=True
                 ):
                     assert (shard.device, shard.shape) == (of.device, of.shape)
-                result[f"{name} {slot_name}"] = whole(slot)
-        return result
+        return training.state_of(variables, optimizer)
 
     def train_at_once(self):
         """Both workers take steps, in any order and at the same time."""
@@ -111,7 +104,7 @@ class Coordinator:
 
         self.run(step, training.batches())
         iterations = first.iterations.numpy(), second.iterations.numpy()
-        return {n: whole(v) for n, v in variables.items()}, iterations
+        return {n: training.joined(v) for n, v in variables.items()}, iterations
 
     def made_outside(self):
         optimizer = keras_legacy_opt.Adam(0.1)
@@ -161,6 +154,25 @@ class Coordinator:
         return model.get_weights()
 
 
+    def keras_3_loop(self):
+        """A custom loop; one step at a time, without sharding."""
+        self.shards = 1
+        with self.strategy.scope():
+            model = keras_model.make("keras 3")
+            optimizer = keras_legacy_opt.Adam(0.01)
+        step = tf.function(
+            lambda tokens, targets: self.strategy.run(
+                keras_model.replica_step_of(model, optimizer),
+                args=((tokens, targets),),
+            )
+        )
+        for _ in range(2):
+            for batch in keras_model.dataset():
+                self.coordinator.schedule(step, args=batch)
+                self.coordinator.join()
+        return model.get_weights()
+
+
 def main(folder, given_checkpoint):
     it = Coordinator()
     outcomes = Outcomes()
@@ -197,6 +209,7 @@ def main(folder, given_checkpoint):
             outcomes.record(
                 f"fit {host} {label}", it.fit, host, lambda cls=cls: cls(0.01)
             )
+    outcomes.record("loop keras 3", it.keras_3_loop)
     outcomes.save(f"{folder}/coordinator.pickle")
 
 

@@ -176,6 +176,23 @@ def run_steps(
 # Checkpoints: of an Adam that has taken half of the steps.
 
 
+def state_of(variables, optimizer):
+    """Values by names that depend on no strategy; shards are joined."""
+    state = {"iterations": optimizer.iterations.numpy()}
+    for name, variable in variables.items():
+        state[name] = joined(variable)
+        for slot_name in optimizer.get_slot_names():
+            slot = optimizer.get_slot(variable, slot_name)
+            state[f"{name} {slot_name}"] = joined(slot)
+    return state
+
+
+def joined(variable):
+    """The value of a perhaps sharded variable."""
+    shards = [shard.numpy() for shard in shards_of(variable)]
+    return np.concatenate(shards) if len(shards) > 1 else shards[0]
+
+
 def checkpoint_of(variables):
     optimizer = keras_legacy_opt.Adam(0.1, decay=0.1)
     return tf.train.Checkpoint(**variables, optimizer=optimizer)
@@ -188,7 +205,7 @@ def saved_values(strategy, path):
         checkpoint = checkpoint_of(variables)
     run_steps(strategy, variables, checkpoint.optimizer, batches()[: STEPS // 2])
     checkpoint.write(str(path))
-    return values_of(variables, checkpoint.optimizer)
+    return state_of(variables, checkpoint.optimizer)
 
 
 def restored_values(strategy, path):
@@ -199,12 +216,20 @@ def restored_values(strategy, path):
         status = checkpoint.read(str(path))
         checkpoint.optimizer.build(list(variables.values()))
     status.assert_consumed()
-    before = values_of(variables, checkpoint.optimizer)
+    before = state_of(variables, checkpoint.optimizer)
     run_steps(strategy, variables, checkpoint.optimizer, batches()[STEPS // 2 :])
-    return before, values_of(variables, checkpoint.optimizer)
+    return before, state_of(variables, checkpoint.optimizer)
+
+
+def undisturbed_values():
+    """After all steps, on one device."""
+    variables = make_variables("mixed")
+    optimizer = checkpoint_of(variables).optimizer
+    run_steps(tf.distribute.get_strategy(), variables, optimizer, batches())
+    return state_of(variables, optimizer)
 
 
 def assert_same_bits(ours, theirs):
-    assert ours.keys() == theirs.keys()
+    assert sorted(ours) == sorted(theirs), (sorted(ours), sorted(theirs))
     for name, value in theirs.items():
         np.testing.assert_array_equal(ours[name], value, err_msg=name)
