@@ -21,9 +21,7 @@ HERE = pathlib.Path(__file__).parent
 def free_ports(count):
     """Ports of the loopback interface that nothing listens on."""
     with contextlib.ExitStack() as stack:
-        sockets = [
-            stack.enter_context(socket.socket()) for _ in range(count)
-        ]
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
             each.bind(("127.0.0.1", 0))
         return [each.getsockname()[1] for each in sockets]
@@ -138,5 +136,3 @@ class Cluster:
 
     def _log(self, name):
         return self._folder / f"{name.replace(' ', '_')}.log"
-
-

@@ -12,13 +12,12 @@ import pathlib
 import sys
 
 import cluster
-
-cluster.end_with_parent()
-
 import numpy as np
 import tensorflow as tf
 
 import keras_legacy_opt
+
+cluster.end_with_parent()
 
 LIMIT = 20_000  # steps
 AT_ONCE = 40

@@ -3,9 +3,6 @@
 import sys
 
 import cluster
-
-cluster.end_with_parent()
-
 import keras
 import keras_model
 import tensorflow as tf
@@ -15,6 +12,8 @@ from outcomes import Outcomes
 from registry import LEGACY, SUBJECT
 
 import keras_legacy_opt
+
+cluster.end_with_parent()
 
 
 def main(folder, given_checkpoint):
@@ -71,7 +70,10 @@ def main(folder, given_checkpoint):
     index = strategy.cluster_resolver.task_id
     # Every worker must save; only the chief's files count.
     outcomes.record(
-        "checkpoint", training.saved_values, strategy, f"{folder}/checkpoint_{index}"
+        "checkpoint",
+        training.saved_values,
+        strategy,
+        f"{folder}/checkpoint_{index}",
     )
     outcomes.record(
         "restored",

@@ -40,7 +40,7 @@ def load(path):
         assert not isinstance(value, Failure), f"{name}: {value}"
         return value
 
-    result.failure = lambda name: isinstance(found[name], Failure) and found[
-        name
-    ]
+    result.failure = lambda name: (
+        isinstance(found[name], Failure) and found[name]
+    )
     return result

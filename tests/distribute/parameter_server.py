@@ -7,9 +7,6 @@ import itertools
 import sys
 
 import cluster
-
-cluster.end_with_parent()
-
 import keras
 import keras_model
 import tensorflow as tf
@@ -19,6 +16,8 @@ from outcomes import Outcomes
 from registry import LEGACY, SUBJECT
 
 import keras_legacy_opt
+
+cluster.end_with_parent()
 
 
 class Coordinator:
@@ -152,7 +151,6 @@ class Coordinator:
             data = keras_model.dataset().repeat()
         model.fit(data, epochs=2, steps_per_epoch=4, verbose=0)
         return model.get_weights()
-
 
     def keras_3_loop(self):
         """A custom loop; one step at a time, without sharding."""

@@ -12,14 +12,13 @@ import sys
 import time
 
 import cluster
-
-cluster.end_with_parent()
-
 import keras_model
 import tensorflow as tf
 import tf_keras
 
 import keras_legacy_opt
+
+cluster.end_with_parent()
 
 EPOCHS = 4
 

@@ -1,13 +1,10 @@
 """What one step does in the replica context of two mirrored replicas."""
 
-import numpy as np
 import pytest
 import tensorflow as tf
 import training
 from registry import LEGACY, SUBJECT
 from strategies import strategy_called, under_every_strategy
-
-import keras_legacy_opt
 
 every_library = pytest.mark.parametrize(
     "library",
@@ -51,7 +48,9 @@ def zeros(strategy, count=1):
 @every_library
 def test_gradients_are_summed_by_default(mirrored, library):
     (v,) = zeros(mirrored)
-    step(mirrored, library.SGD(1.0), [v], lambda: [gradient_of_replica(1.0, 4.0)])
+    step(
+        mirrored, library.SGD(1.0), [v], lambda: [gradient_of_replica(1.0, 4.0)]
+    )
     assert local_values(mirrored, v) == [-5.0, -5.0]
 
 

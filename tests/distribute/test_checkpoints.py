@@ -54,7 +54,9 @@ def test_slots_of_a_sharded_variable(build_first, tmp_path):
         parts, checkpoint = make(shards)
         optimizer = checkpoint.optimizer
         if shards == 2:
-            optimizer.apply_gradients(zip(tf.split(grads, 2), parts, strict=True))
+            optimizer.apply_gradients(
+                zip(tf.split(grads, 2), parts, strict=True)
+            )
             expected = read(optimizer, parts)
         else:
             if build_first:

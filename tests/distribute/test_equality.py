@@ -9,6 +9,7 @@ import training
 from registry import BUILT_IN, COMMON, LEGACY, ROWS, SUBJECT, Case
 from strategies import strategy_called, under_every_strategy
 
+
 @functools.cache
 def on_one_device(case, kind):
     default = tf.distribute.get_strategy()

@@ -70,8 +70,9 @@ def test_parameter_server_strategy(tmp_path):
         cluster.kill(servers[1])
         cluster.wait_for_file(tmp_path / "error", [], PATIENCE)
         error = (tmp_path / "error").read_text()
-        assert "/job:ps/replica:0/task:1" in error or "parameter server" in error
-        print(error)
+        assert (
+            "/job:ps/replica:0/task:1" in error or "parameter server" in error
+        )
         cluster.kill(counting.name)
 
         cluster.start("ps", 1, "server.py")

@@ -1,4 +1,4 @@
-"""ParameterServerStrategy: a coordinator, two workers, two parameter servers."""
+"""ParameterServerStrategy: a coordinator, two workers, two servers."""
 
 import keras_model
 import numpy as np
@@ -81,7 +81,9 @@ def test_several_optimizers(coordinator):
     sgd = on_one_device(lambda: keras_legacy_opt.SGD(0.1))
     adagrad = on_one_device(lambda: keras_legacy_opt.Adagrad(0.1))
     for name, expected in (
-        ("table", sgd), ("matrix", adagrad), ("vector", adagrad)
+        ("table", sgd),
+        ("matrix", adagrad),
+        ("vector", adagrad),
     ):
         np.testing.assert_array_equal(values[name], expected[name])
 

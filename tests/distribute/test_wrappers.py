@@ -136,8 +136,8 @@ def test_tf_keras_fit():
 # Loss scaling.
 
 SCALERS = {
-    "keras 3": lambda optimizer, **kwargs: (
-        keras.optimizers.LossScaleOptimizer(optimizer, **kwargs)
+    "keras 3": lambda optimizer, **kwargs: keras.optimizers.LossScaleOptimizer(
+        optimizer, **kwargs
     ),
     "tf_keras": lambda optimizer, **kwargs: (
         tf_keras.mixed_precision.LossScaleOptimizer(optimizer, **kwargs)
@@ -179,7 +179,8 @@ def test_loss_scale_optimizer_skips_steps_that_overflow_on_one_replica():
         def replica_step():
             context = tf.distribute.get_replica_context()
             value = tf.gather(values, context.replica_id_in_sync_group)
-            optimizer.apply_gradients([(4.0 * value, v)])
+            grads = optimizer.get_unscaled_gradients([4.0 * value])
+            optimizer.apply_gradients([(grads[0], v)])
 
         strategy.run(replica_step)
 

@@ -203,7 +203,9 @@ def saved_values(strategy, path):
     with strategy.scope():
         variables = make_variables("mixed")
         checkpoint = checkpoint_of(variables)
-    run_steps(strategy, variables, checkpoint.optimizer, batches()[: STEPS // 2])
+    run_steps(
+        strategy, variables, checkpoint.optimizer, batches()[: STEPS // 2]
+    )
     checkpoint.write(str(path))
     return state_of(variables, checkpoint.optimizer)
 
@@ -217,7 +219,9 @@ def restored_values(strategy, path):
         checkpoint.optimizer.build(list(variables.values()))
     status.assert_consumed()
     before = state_of(variables, checkpoint.optimizer)
-    run_steps(strategy, variables, checkpoint.optimizer, batches()[STEPS // 2 :])
+    run_steps(
+        strategy, variables, checkpoint.optimizer, batches()[STEPS // 2 :]
+    )
     return before, state_of(variables, checkpoint.optimizer)
 
 
