@@ -267,3 +267,56 @@ def test_learning_rate_changes_between_steps(mirrored, library):
     run()
     assert local_values(mirrored, v) == [-2.5, -2.5]
     assert len(traces) == count
+
+
+@every_library
+def test_no_gradient_on_some_replicas(mirrored, library):
+    """TensorFlow refuses it, before anything is updated."""
+    variables = zeros(mirrored, 2)
+    with mirrored.scope():
+        optimizer = library.SGD(1.0)
+
+    def gradients():
+        context = tf.distribute.get_replica_context()
+        first = context.replica_id_in_sync_group == 0
+        return [tf.constant(1.0), tf.constant(1.0) if first else None]
+
+    with pytest.raises(AssertionError, match=r"len\(v"):
+        step(mirrored, optimizer, variables, gradients)
+    assert [v.numpy() for v in variables] == [0.0, 0.0]
+    assert optimizer.iterations.numpy() == 0
+
+
+@every_library
+def test_parameter_server_strategy_of_tensorflow_1(library):
+    """In a TF1 graph of one process: elsewhere it wants the Estimator API."""
+    with tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
+        strategy = (
+            tf.compat.v1.distribute.experimental.ParameterServerStrategy()
+        )
+        with strategy.scope():
+            v = tf.compat.v1.get_variable(
+                "v", initializer=[1.0, 2.0], use_resource=True
+            )
+            table = tf.compat.v1.get_variable(
+                "table", initializer=tf.ones([4, 2]), use_resource=True
+            )
+            optimizer = library.Adam(0.1)
+
+        def replica_step():
+            sparse = tf.IndexedSlices(tf.ones([2, 2]), tf.constant([1, 1]))
+            optimizer.apply_gradients([(tf.ones([2]), v), (sparse, table)])
+
+        strategy.run(replica_step)
+        # `run` returns no operation here.
+        step = [
+            operation
+            for operation in graph.get_operations()
+            if operation.type.startswith(("ResourceApply", "AssignAdd"))
+        ]
+        session.run(tf.compat.v1.global_variables_initializer())
+        session.run(step)
+        values, rows, iterations = session.run([v, table, optimizer.iterations])
+    assert iterations == 1
+    assert values == pytest.approx([0.9, 1.9], abs=1e-5)
+    assert rows[:, 0] == pytest.approx([1.0, 0.9, 1.0, 1.0], abs=1e-5)
