@@ -36,11 +36,18 @@ def assert_close(weights, expected):
 
 @under_every_strategy
 @every_host
-@pytest.mark.parametrize("in_scope", [True, False], ids=["inside", "outside"])
-def test_fit(strategy, host, in_scope):
-    """Made outside the scope, Keras 3's own optimizers are refused."""
+def test_fit(strategy, host):
     weights = keras_model.fitted_weights(
-        host, strategy_called(strategy), make_adam, in_scope
+        host, strategy_called(strategy), make_adam
+    )
+    assert_close(weights, on_one_device(host))
+
+
+@every_host
+def test_fit_with_an_optimizer_made_outside_the_scope(host):
+    """Keras 3's own are refused."""
+    weights = keras_model.fitted_weights(
+        host, strategy_called("mirrored"), make_adam, optimizer_in_scope=False
     )
     assert_close(weights, on_one_device(host))
 
