@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_legacy_opt import hosts, private_api, slots
-from keras_legacy_opt.optimizer import DEFAULT_EPSILON, Optimizer
+from keras_legacy_opt.optimizer import DEFAULT_EPSILON, Optimizer, coefficients
 
 
 def adadelta_step(
@@ -96,7 +96,7 @@ class Adadelta(Optimizer):
         self, grad: tf.Tensor, var: Any, apply_state: dict | None = None
     ) -> Any:
         return tf.raw_ops.ResourceApplyAdadelta(
-            **self._kernel_arguments(grad, var, apply_state)
+            **self.__kernel_arguments(grad, var, apply_state)
         )
 
     def _resource_apply_sparse(
@@ -107,7 +107,7 @@ class Adadelta(Optimizer):
         apply_state: dict | None = None,
     ) -> Any:
         if private_api.compiled_by_xla():
-            c = self._coefficients(var, apply_state)
+            c = coefficients(self, var, apply_state)
             step = functools.partial(
                 adadelta_step,
                 grad=grad,
@@ -121,23 +121,23 @@ class Adadelta(Optimizer):
                 (var, accum_grad, accum_var), indices, step
             )
         return tf.raw_ops.ResourceSparseApplyAdadelta(
-            indices=indices, **self._kernel_arguments(grad, var, apply_state)
+            indices=indices, **self.__kernel_arguments(grad, var, apply_state)
         )
 
-    def _kernel_arguments(
+    def __kernel_arguments(
         self, grad: tf.Tensor, var: Any, apply_state: dict | None
     ) -> dict:
-        c = self._coefficients(var, apply_state)
-        return dict(
-            var=var.handle,
-            accum=self.get_slot(var, "accum_grad").handle,
-            accum_update=self.get_slot(var, "accum_var").handle,
-            lr=c["lr_t"],
-            rho=c["rho"],
-            epsilon=c["epsilon"],
-            grad=grad,
-            use_locking=self._use_locking,
-        )
+        c = coefficients(self, var, apply_state)
+        return {
+            "var": var.handle,
+            "accum": self.get_slot(var, "accum_grad").handle,
+            "accum_update": self.get_slot(var, "accum_var").handle,
+            "lr": c["lr_t"],
+            "rho": c["rho"],
+            "epsilon": c["epsilon"],
+            "grad": grad,
+            "use_locking": self._use_locking,
+        }
 
     def get_config(self) -> dict[str, Any]:
         """The configuration; see `keras_legacy_opt.Optimizer.get_config`."""

@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_legacy_opt import hosts, private_api, slots
-from keras_legacy_opt.optimizer import DEFAULT_EPSILON, Optimizer
+from keras_legacy_opt.optimizer import DEFAULT_EPSILON, Optimizer, coefficients
 
 
 def adagrad_step(
@@ -101,7 +101,7 @@ class Adagrad(Optimizer):
     def _resource_apply_dense(
         self, grad: tf.Tensor, var: Any, apply_state: dict | None = None
     ) -> Any:
-        c = self._coefficients(var, apply_state)
+        c = coefficients(self, var, apply_state)
         return tf.raw_ops.ResourceApplyAdagradV2(
             var=var.handle,
             accum=self.get_slot(var, "accumulator").handle,
@@ -118,7 +118,7 @@ class Adagrad(Optimizer):
         indices: tf.Tensor,
         apply_state: dict | None = None,
     ) -> Any:
-        c = self._coefficients(var, apply_state)
+        c = coefficients(self, var, apply_state)
         accumulator = self.get_slot(var, "accumulator")
         if private_api.compiled_by_xla():
             step = functools.partial(

@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_legacy_opt import hosts, private_api, slots
-from keras_legacy_opt.optimizer import DEFAULT_EPSILON, Optimizer
+from keras_legacy_opt.optimizer import DEFAULT_EPSILON, Optimizer, coefficients
 
 
 def amsgrad_step(
@@ -122,7 +122,7 @@ class Adam(Optimizer):
     def _resource_apply_dense(
         self, grad: tf.Tensor, var: Any, apply_state: dict | None = None
     ) -> Any:
-        c = self._coefficients(var, apply_state)
+        c = coefficients(self, var, apply_state)
         m, v = self.get_slot(var, "m"), self.get_slot(var, "v")
         vhat = self.get_slot(var, "vhat") if self.amsgrad else None
         if vhat is not None and private_api.compiled_by_xla():
@@ -136,19 +136,19 @@ class Adam(Optimizer):
                 epsilon=c["epsilon"],
             )
             return slots.update_all((var, m, v, vhat), step)
-        arguments = dict(
-            var=var.handle,
-            m=m.handle,
-            v=v.handle,
-            beta1_power=c["beta_1_power"],
-            beta2_power=c["beta_2_power"],
-            lr=c["lr_t"],
-            beta1=c["beta_1_t"],
-            beta2=c["beta_2_t"],
-            epsilon=c["epsilon"],
-            grad=grad,
-            use_locking=self._use_locking,
-        )
+        arguments = {
+            "var": var.handle,
+            "m": m.handle,
+            "v": v.handle,
+            "beta1_power": c["beta_1_power"],
+            "beta2_power": c["beta_2_power"],
+            "lr": c["lr_t"],
+            "beta1": c["beta_1_t"],
+            "beta2": c["beta_2_t"],
+            "epsilon": c["epsilon"],
+            "grad": grad,
+            "use_locking": self._use_locking,
+        }
         if vhat is None:
             return tf.raw_ops.ResourceApplyAdam(**arguments)
         return tf.raw_ops.ResourceApplyAdamWithAmsgrad(
@@ -162,14 +162,16 @@ class Adam(Optimizer):
         indices: tf.Tensor,
         apply_state: dict | None = None,
     ) -> Any:
-        c = self._coefficients(var, apply_state)
-        m = self._decay_then_scatter_add(
+        c = coefficients(self, var, apply_state)
+        m = slots.decay_then_scatter_add(
+            self,
             self.get_slot(var, "m"),
             c["beta_1_t"],
             indices,
             grad * c["one_minus_beta_1_t"],
         )
-        v = self._decay_then_scatter_add(
+        v = slots.decay_then_scatter_add(
+            self,
             self.get_slot(var, "v"),
             c["beta_2_t"],
             indices,

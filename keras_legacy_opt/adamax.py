@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_legacy_opt import hosts, slots
-from keras_legacy_opt.optimizer import DEFAULT_EPSILON, Optimizer
+from keras_legacy_opt.optimizer import DEFAULT_EPSILON, Optimizer, coefficients
 
 
 def adamax_step(
@@ -106,7 +106,7 @@ class Adamax(Optimizer):
     def _resource_apply_dense(
         self, grad: tf.Tensor, var: Any, apply_state: dict | None = None
     ) -> Any:
-        c = self._coefficients(var, apply_state)
+        c = coefficients(self, var, apply_state)
         return tf.raw_ops.ResourceApplyAdaMax(
             var=var.handle,
             m=self.get_slot(var, "m").handle,
@@ -127,7 +127,7 @@ class Adamax(Optimizer):
         indices: tf.Tensor,
         apply_state: dict | None = None,
     ) -> Any:
-        c = self._coefficients(var, apply_state)
+        c = coefficients(self, var, apply_state)
         step = functools.partial(
             adamax_step,
             grad=grad,

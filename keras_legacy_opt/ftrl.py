@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_legacy_opt import hosts, private_api, slots
-from keras_legacy_opt.optimizer import Optimizer
+from keras_legacy_opt.optimizer import Optimizer, coefficients
 
 
 def ftrl_step(
@@ -94,14 +94,14 @@ class Ftrl(Optimizer):
           ValueError: if a number is out of range.
         """
         super().__init__(name, **kwargs)
-        non_negative = dict(
-            initial_accumulator_value=initial_accumulator_value,
-            l1_regularization_strength=l1_regularization_strength,
-            l2_regularization_strength=l2_regularization_strength,
-            l2_shrinkage_regularization_strength=(
+        non_negative = {
+            "initial_accumulator_value": initial_accumulator_value,
+            "l1_regularization_strength": l1_regularization_strength,
+            "l2_regularization_strength": l2_regularization_strength,
+            "l2_shrinkage_regularization_strength": (
                 l2_shrinkage_regularization_strength
             ),
-        )
+        }
         for argument, value in non_negative.items():
             if value < 0.0:
                 raise ValueError(
@@ -152,8 +152,8 @@ class Ftrl(Optimizer):
     def _resource_apply_dense(
         self, grad: tf.Tensor, var: Any, apply_state: dict | None = None
     ) -> Any:
-        arguments, shrinkage = self._kernel_arguments(var, apply_state)
-        handles = self._handles(var)
+        arguments, shrinkage = self.__kernel_arguments(var, apply_state)
+        handles = self.__handles(var)
         if shrinkage is None:
             return tf.raw_ops.ResourceApplyFtrl(
                 grad=grad, use_locking=self._use_locking, **handles, **arguments
@@ -173,7 +173,7 @@ class Ftrl(Optimizer):
         indices: tf.Tensor,
         apply_state: dict | None = None,
     ) -> Any:
-        arguments, shrinkage = self._kernel_arguments(var, apply_state)
+        arguments, shrinkage = self.__kernel_arguments(var, apply_state)
         if private_api.compiled_by_xla():
             step = functools.partial(
                 ftrl_step,
@@ -186,7 +186,7 @@ class Ftrl(Optimizer):
             accumulator = self.get_slot(var, "accumulator")
             linear = self.get_slot(var, "linear")
             return slots.update_rows((var, accumulator, linear), indices, step)
-        handles = self._handles(var)
+        handles = self.__handles(var)
         if shrinkage is None:
             return tf.raw_ops.ResourceSparseApplyFtrl(
                 grad=grad,
@@ -204,24 +204,25 @@ class Ftrl(Optimizer):
             **arguments,
         )
 
-    def _handles(self, var: Any) -> dict[str, tf.Tensor]:
-        return dict(
-            var=var.handle,
-            accum=self.get_slot(var, "accumulator").handle,
-            linear=self.get_slot(var, "linear").handle,
-        )
+    def __handles(self, var: Any) -> dict[str, tf.Tensor]:
+        return {
+            "var": var.handle,
+            "accum": self.get_slot(var, "accumulator").handle,
+            "linear": self.get_slot(var, "linear").handle,
+        }
 
-    def _kernel_arguments(
+    def __kernel_arguments(
         self, var: Any, apply_state: dict | None
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor | None]:
         """The kernels' coefficients, and the L2 shrinkage if there is any."""
-        c = self._coefficients(var, apply_state)
-        arguments = dict(
-            lr=c["lr_t"],
-            l1=c["l1_regularization_strength"],
-            l2=c["l2_regularization_strength"] + c["beta"] / (2.0 * c["lr_t"]),
-            lr_power=c["learning_rate_power"],
-        )
+        c = coefficients(self, var, apply_state)
+        arguments = {
+            "lr": c["lr_t"],
+            "l1": c["l1_regularization_strength"],
+            "l2": c["l2_regularization_strength"]
+            + c["beta"] / (2.0 * c["lr_t"]),
+            "lr_power": c["learning_rate_power"],
+        }
         if self._l2_shrinkage_regularization_strength <= 0.0:
             return arguments, None
         return arguments, c["l2_shrinkage_regularization_strength"]

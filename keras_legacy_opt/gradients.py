@@ -1,4 +1,4 @@
-"""What happens to gradients before an update: check, clip, sum, deduplicate."""
+"""What happens to gradients before an update: check, sum, deduplicate."""
 
 from __future__ import annotations
 
@@ -170,36 +170,6 @@ def divide(gradient: Any, divisor: Any) -> Any:
             gradient.values / divisor, gradient.indices, gradient.dense_shape
         )
     return gradient / divisor
-
-
-def clip_by_value(
-    grads_and_vars: GradsAndVars, limit: Callable[[tf.DType], Any]
-) -> list[tuple[Any, Any]]:
-    """Clips each element to [-limit, limit]."""
-    return [
-        (tf.clip_by_value(g, -limit(g.dtype), limit(g.dtype)), v)
-        for g, v in grads_and_vars
-    ]
-
-
-def clip_by_norm(
-    grads_and_vars: GradsAndVars, limit: Callable[[tf.DType], Any]
-) -> list[tuple[Any, Any]]:
-    """Clips each gradient's own L2 norm.
-
-    The norm of `IndexedSlices` is that of its values as they are, repeated
-    rows not yet summed.
-    """
-    return [(tf.clip_by_norm(g, limit(g.dtype)), v) for g, v in grads_and_vars]
-
-
-def clip_by_global_norm(
-    grads_and_vars: GradsAndVars, limit: Callable[[tf.DType], Any]
-) -> list[tuple[Any, Any]]:
-    """Clips the L2 norm of all gradients together."""
-    gradients = [g for g, _ in grads_and_vars]
-    clipped, _ = tf.clip_by_global_norm(gradients, limit(gradients[0].dtype))
-    return [(g, v) for g, (_, v) in zip(clipped, grads_and_vars, strict=True)]
 
 
 def deduplicate(

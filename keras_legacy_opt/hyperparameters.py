@@ -155,41 +155,10 @@ class HyperparameterMixin:
         if is_schedule(learning_rate):
             step = tf.cast(self.iterations, var_dtype)
             learning_rate = tf.cast(learning_rate(step), var_dtype)
-        return self._inverse_time_decayed(learning_rate, var_dtype)
-
-    def _inverse_time_decayed(
-        self, learning_rate: tf.Tensor, var_dtype: tf.DType
-    ) -> tf.Tensor:
-        if self._initial_decay <= 0 and not self._decay_may_change_in_trace():
-            return learning_rate
-        decay = self._decay(var_dtype)
-        step = tf.cast(self.iterations, var_dtype)
-        decayed = learning_rate / (1.0 + decay * step)
-        if self._initial_decay > 0 and not self._decay_may_change_in_trace():
-            return decayed
-        is_positive = tf.math.real(decay) > 0
-        return tf.where(is_positive, decayed, learning_rate)
-
-    def _decay(self, var_dtype: tf.DType) -> tf.Tensor:
-        """The `decay` of this step.
-
-        It is the number that the optimizer was made with, which has more digits
-        than its float32 variable; in a trace, the variable if that was changed.
-        """
-        initial = tf.cast(self._initial_decay, var_dtype)
-        if not self._decay_may_change_in_trace():
-            return initial
-        current = self._get_hyper("decay")
-        is_initial = current == tf.cast(self._initial_decay, current.dtype)
-        return tf.where(is_initial, initial, tf.cast(current, var_dtype))
-
-    def _decay_may_change_in_trace(self) -> bool:
-        return not tf.executing_eagerly() and isinstance(
-            self._hyper.get("decay"), tf.Variable
-        )
+        return _inverse_time_decayed(self, learning_rate, var_dtype)
 
     def _serialize_hyperparameter(self, hyperparameter_name: str) -> Any:
-        """The hyperparameter as `get_config` shows it: of plain Python types."""
+        """The hyperparameter as `get_config` shows it, in Python's types."""
         value = self._hyper[hyperparameter_name]
         if is_schedule(value):
             return serialization.serialize_schedule(value)
@@ -203,6 +172,40 @@ class HyperparameterMixin:
 
     def _call_if_callable(self, param: Any) -> Any:
         return param() if callable(param) else param
+
+
+def _inverse_time_decayed(
+    optimizer: HyperparameterMixin, learning_rate: tf.Tensor, dtype: tf.DType
+) -> tf.Tensor:
+    may_change = _decay_may_change_in_trace(optimizer)
+    if optimizer._initial_decay <= 0 and not may_change:
+        return learning_rate
+    decay = decay_at(optimizer, dtype)
+    step = tf.cast(optimizer.iterations, dtype)
+    decayed = learning_rate / (1.0 + decay * step)
+    if not may_change:
+        return decayed
+    return tf.where(tf.math.real(decay) > 0, decayed, learning_rate)
+
+
+def decay_at(optimizer: HyperparameterMixin, dtype: tf.DType) -> tf.Tensor:
+    """The `decay` of this step.
+
+    It is the number that the optimizer was made with, which has more digits
+    than its float32 variable; in a trace, the variable if that was changed.
+    """
+    initial = tf.cast(optimizer._initial_decay, dtype)
+    if not _decay_may_change_in_trace(optimizer):
+        return initial
+    current = optimizer._get_hyper("decay")
+    is_initial = current == tf.cast(optimizer._initial_decay, current.dtype)
+    return tf.where(is_initial, initial, tf.cast(current, dtype))
+
+
+def _decay_may_change_in_trace(optimizer: HyperparameterMixin) -> bool:
+    return not tf.executing_eagerly() and isinstance(
+        optimizer._hyper.get("decay"), tf.Variable
+    )
 
 
 def _assign(variable: tf.Variable, value: Any, name: str) -> None:

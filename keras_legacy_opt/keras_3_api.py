@@ -13,8 +13,8 @@ from keras_legacy_opt import hosts
 def _unsupported(name: str, instead: str) -> Callable[..., NoReturn]:
     def method(self: Any, *args: Any, **kwargs: Any) -> NoReturn:
         raise NotImplementedError(
-            f"`{name}` belongs to Keras 3's own optimizers; {instead}. Called on"
-            f" optimizer {self._name!r} of class {type(self).__name__}."
+            f"`{name}` belongs to Keras 3's own optimizers; {instead}. Called"
+            f" on optimizer {self._name!r} of class {type(self).__name__}."
         )
 
     method.__name__ = name
@@ -64,22 +64,18 @@ class Keras3Mixin:
           ValueError: if the numbers differ, or no variables are known.
         """
         if trainable_variables is None:
-            trainable_variables = self._built_variables()
+            trainable_variables = self._known_variables.with_slots()
         variables = list(trainable_variables)
         if len(grads) != len(variables):
             raise ValueError(
-                f"apply() of optimizer {self._name!r} got {len(grads)} gradients"
-                f" for {len(variables)} variables. Pass `trainable_variables`,"
+                f"apply() of optimizer {self._name!r} got {len(grads)}"
+                f" gradients for {len(variables)} variables. Pass `trainable_variables`,"
                 " or call `build` with them first."
             )
         self.apply_gradients(zip(grads, variables, strict=True))
 
-    def _built_variables(self) -> list[Any]:
-        known = [self._known_variables[key]() for key in self._variable_order]
-        return [variable for variable in known if variable is not None]
-
     def scale_loss(self, loss: tf.Tensor) -> tf.Tensor:
-        """The loss times `loss_scale_factor`, which `apply_gradients` undoes."""
+        """The loss times `loss_scale_factor`, undone by `apply_gradients`."""
         factor = self.loss_scale_factor
         return loss if factor is None else loss * factor
 

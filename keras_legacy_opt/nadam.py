@@ -9,8 +9,8 @@ from typing import Any
 import tensorflow as tf
 
 from keras_legacy_opt import hosts, slots
-from keras_legacy_opt.hyperparameters import is_schedule
-from keras_legacy_opt.optimizer import DEFAULT_EPSILON, Optimizer
+from keras_legacy_opt.hyperparameters import decay_at, is_schedule
+from keras_legacy_opt.optimizer import DEFAULT_EPSILON, Optimizer, coefficients
 
 
 def nadam_step(
@@ -62,7 +62,8 @@ class Nadam(Optimizer):
     >>> round(float(var), 3)
     9.708
 
-    Reference: [Dozat, 2015](https://cs229.stanford.edu/proj2015/054_report.pdf).
+    Reference: [Dozat, 2015](
+    https://cs229.stanford.edu/proj2015/054_report.pdf).
     """
 
     _HAS_AGGREGATE_GRAD = True
@@ -134,8 +135,8 @@ class Nadam(Optimizer):
         beta_2 = tf.identity(self._get_hyper("beta_2", var_dtype))
         step = tf.cast(self.iterations + 1, var_dtype)
         next_step = tf.cast(self.iterations + 2, var_dtype)
-        mu = self._momentum_at(step, beta_1)
-        next_mu = self._momentum_at(next_step, beta_1)
+        mu = _momentum_at(self, step, beta_1)
+        next_mu = _momentum_at(self, next_step, beta_1)
         cache = tf.cast(self._m_cache_read, var_dtype) * mu
         if var_dtype is self._m_cache.dtype:
             cache = tf.identity(
@@ -144,31 +145,26 @@ class Nadam(Optimizer):
                 )
             )
         lr_t = tf.identity(self._get_hyper("learning_rate", var_dtype))
-        apply_state[var_device, var_dtype] = dict(
-            lr_t=lr_t,
-            neg_lr_t=-lr_t,
-            epsilon=tf.convert_to_tensor(self.epsilon, var_dtype),
-            beta_1_t=beta_1,
-            beta_2_t=beta_2,
-            m_t=mu,
-            m_t_1=next_mu,
-            one_minus_beta_1_t=1 - beta_1,
-            one_minus_beta_2_t=1 - beta_2,
-            one_minus_m_t=1.0 - mu,
-            one_minus_m_schedule_new=1.0 - cache,
-            one_minus_m_schedule_next=1.0 - cache * next_mu,
-            v_t_prime_denominator=1.0 - tf.pow(beta_2, step),
-        )
-
-    def _momentum_at(self, step: tf.Tensor, beta_1: tf.Tensor) -> tf.Tensor:
-        base = tf.cast(0.96, step.dtype)
-        decay = self._decay(step.dtype)
-        return beta_1 * (1.0 - 0.5 * tf.pow(base, decay * step))
+        apply_state[var_device, var_dtype] = {
+            "lr_t": lr_t,
+            "neg_lr_t": -lr_t,
+            "epsilon": tf.convert_to_tensor(self.epsilon, var_dtype),
+            "beta_1_t": beta_1,
+            "beta_2_t": beta_2,
+            "m_t": mu,
+            "m_t_1": next_mu,
+            "one_minus_beta_1_t": 1 - beta_1,
+            "one_minus_beta_2_t": 1 - beta_2,
+            "one_minus_m_t": 1.0 - mu,
+            "one_minus_m_schedule_new": 1.0 - cache,
+            "one_minus_m_schedule_next": 1.0 - cache * next_mu,
+            "v_t_prime_denominator": 1.0 - tf.pow(beta_2, step),
+        }
 
     def _resource_apply_dense(
         self, grad: tf.Tensor, var: Any, apply_state: dict | None = None
     ) -> Any:
-        c = self._coefficients(var, apply_state)
+        c = coefficients(self, var, apply_state)
         step = functools.partial(nadam_step, grad=grad, c=c)
         m, v = self.get_slot(var, "m"), self.get_slot(var, "v")
         return slots.update_all((var, m, v), step)
@@ -180,14 +176,16 @@ class Nadam(Optimizer):
         indices: tf.Tensor,
         apply_state: dict | None = None,
     ) -> Any:
-        c = self._coefficients(var, apply_state)
-        m = self._decay_then_scatter_add(
+        c = coefficients(self, var, apply_state)
+        m = slots.decay_then_scatter_add(
+            self,
             self.get_slot(var, "m"),
             c["beta_1_t"],
             indices,
             grad * c["one_minus_beta_1_t"],
         )
-        v = self._decay_then_scatter_add(
+        v = slots.decay_then_scatter_add(
+            self,
             self.get_slot(var, "v"),
             c["beta_2_t"],
             indices,
@@ -207,3 +205,12 @@ class Nadam(Optimizer):
             "beta_2": self._serialize_hyperparameter("beta_2"),
             "epsilon": self.epsilon,
         }
+
+
+def _momentum_at(
+    optimizer: Nadam, step: tf.Tensor, beta_1: tf.Tensor
+) -> tf.Tensor:
+    """The momentum of `step` in the momentum schedule."""
+    base = tf.cast(0.96, step.dtype)
+    decay = decay_at(optimizer, step.dtype)
+    return beta_1 * (1.0 - 0.5 * tf.pow(base, decay * step))

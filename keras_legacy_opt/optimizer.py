@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import warnings
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,10 +12,12 @@ import numpy as np
 import tensorflow as tf
 
 from keras_legacy_opt import (
+    clipping,
     distribution,
     gradients,
     hosts,
     private_api,
+    saving,
     serialization,
     slots,
 )
@@ -25,6 +26,7 @@ from keras_legacy_opt.hyperparameters import HyperparameterMixin
 from keras_legacy_opt.keras_3_api import Keras3Mixin, overwritten_with_gradient
 from keras_legacy_opt.saving import SavingMixin
 from keras_legacy_opt.slots import SlotMixin
+from keras_legacy_opt.variables import KnownVariables
 
 DEFAULT_EPSILON = 1e-7  # Keras' `backend.epsilon()`.
 
@@ -203,11 +205,8 @@ class Optimizer(
         self._weights = []
         self._deferred_slot_restorations = {}
         self._distribution_strategy = None
-        # {variable key: weak reference to the variable as the caller has it}
-        self._known_variables = {}
-        # Keys of the variables that have slots, in the order of first use.
-        self._variable_order = []
-        self._clip_limits = {}
+        self._known_variables = KnownVariables()
+        self._clip_limits = clipping.ClipLimits()
         self.built = False
 
     def _init_set_name(self, name: str | None, zero_based: bool = True) -> None:
@@ -222,7 +221,7 @@ class Optimizer(
 
     @clipnorm.setter
     def clipnorm(self, val: float | None) -> None:
-        self._set_clipping("clipnorm", val)
+        self.__set_clipping("clipnorm", val)
 
     @property
     def global_clipnorm(self) -> float | None:
@@ -231,7 +230,7 @@ class Optimizer(
 
     @global_clipnorm.setter
     def global_clipnorm(self, val: float | None) -> None:
-        self._set_clipping("global_clipnorm", val)
+        self.__set_clipping("global_clipnorm", val)
 
     @property
     def clipvalue(self) -> float | None:
@@ -240,9 +239,9 @@ class Optimizer(
 
     @clipvalue.setter
     def clipvalue(self, val: float | None) -> None:
-        self._set_clipping("clipvalue", val)
+        self.__set_clipping("clipvalue", val)
 
-    def _set_clipping(self, option: str, val: float | None) -> None:
+    def __set_clipping(self, option: str, val: float | None) -> None:
         if val is not None and self.gradient_transformers:
             raise ValueError(
                 f"`{option}` cannot be set together with"
@@ -251,29 +250,7 @@ class Optimizer(
                 f" gradient_transformers={self.gradient_transformers}."
             )
         object.__setattr__(self, f"_{option}", val)
-        if option in self._clip_limits and val is not None:
-            self._clip_limits[option].assign(val)
-
-    def _create_clip_limits(self) -> None:
-        """Makes variables of the clip values, for traces to read them anew."""
-        for option in ("clipvalue", "clipnorm", "global_clipnorm"):
-            value = getattr(self, option)
-            if value is not None and option not in self._clip_limits:
-                with self._distribution_strategy_scope():
-                    self._clip_limits[option] = tf.Variable(
-                        value,
-                        dtype=tf.float64,  # as exact as the Python float
-                        trainable=False,
-                        aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-                        name=option,
-                    )
-
-    def _clip_limit(self, option: str) -> Callable[[tf.DType], Any]:
-        """The function from a dtype to the limit, as a number or tensor."""
-        distribution.check_clipping(option)
-        if tf.executing_eagerly() or option not in self._clip_limits:
-            return lambda dtype: getattr(self, option)
-        return lambda dtype: tf.cast(self._clip_limits[option], dtype)
+        self._clip_limits.update(option, val)
 
     # Gradients.
 
@@ -331,7 +308,9 @@ class Optimizer(
                     var_list = var_list()
         with tape:
             loss = self._transform_loss(loss)
-        var_list = [self._tf_variable(v) for v in tf.nest.flatten(var_list)]
+        var_list = [
+            self._known_variables.unwrap(v) for v in tf.nest.flatten(var_list)
+        ]
         with tf.name_scope(self._name + "/gradients"):
             grads_and_vars = self._get_gradients(
                 tape, loss, var_list, grad_loss
@@ -372,13 +351,12 @@ class Optimizer(
         self, grads_and_vars: GradsAndVars
     ) -> GradsAndVars:
         """Clips the aggregated gradients, then applies the transformers."""
-        for option, clip in (
-            ("clipvalue", gradients.clip_by_value),
-            ("clipnorm", gradients.clip_by_norm),
-            ("global_clipnorm", gradients.clip_by_global_norm),
-        ):
-            if getattr(self, option) is not None:
-                grads_and_vars = clip(grads_and_vars, self._clip_limit(option))
+        for option in clipping.CLIPPING:
+            value = getattr(self, option)
+            if value is not None:
+                grads_and_vars = self._clip_limits.clip(
+                    option, value, grads_and_vars
+                )
         for transform in self.gradient_transformers:
             grads_and_vars = transform(grads_and_vars)
         return grads_and_vars
@@ -396,21 +374,25 @@ class Optimizer(
         Raises:
           ValueError: if a gradient cannot be computed.
         """
-        params = [self._tf_variable(p) for p in tf.nest.flatten(params)]
+        params = [
+            self._known_variables.unwrap(p) for p in tf.nest.flatten(params)
+        ]
         with tf.name_scope(self._name + "/gradients"):
             grads = tf.compat.v1.gradients(loss, params)
         for grad, param in zip(grads, params, strict=True):
             if grad is None:
                 raise ValueError(
-                    f"Variable {param.name!r} has no gradient: the loss does not"
-                    " depend on it, or depends through an operation that has"
+                    f"Variable {param.name!r} has no gradient: the loss does"
+                    " not depend on it, or depends through an operation that has"
                     " none, such as argmax or round."
                 )
         return grads
 
     def get_updates(self, loss: tf.Tensor, params: Any) -> list[Any]:
         """The update ops of one step, in a TF1 graph."""
-        params = [self._tf_variable(p) for p in tf.nest.flatten(params)]
+        params = [
+            self._known_variables.unwrap(p) for p in tf.nest.flatten(params)
+        ]
         grads = self.get_gradients(loss, params)
         self._assert_valid_dtypes(params)
         return [self.apply_gradients(list(zip(grads, params, strict=True)))]
@@ -429,8 +411,8 @@ class Optimizer(
           grads_and_vars: (gradient, variable) pairs.  A gradient is a tensor of
             the variable's shape and dtype, `IndexedSlices`, or `None`.
           name: (Optional) name of the returned operation.
-          experimental_aggregate_gradients: whether to sum the gradients over the
-            replicas of a strategy.  If `False`, that is up to the caller:
+          experimental_aggregate_gradients: whether to sum the gradients over
+            the replicas of a strategy.  If `False`, that is up to the caller:
 
             >>> v = tf.Variable(1.0)
             >>> grads = [tf.constant(2.0)]
@@ -454,14 +436,14 @@ class Optimizer(
             aggregate and shall not.
         """
         distribution.check_context(experimental_aggregate_gradients)
-        grads_and_vars = self._usable(grads_and_vars)
+        grads_and_vars = self.__usable(grads_and_vars)
         var_list = [v for _, v in grads_and_vars]
         with tf.name_scope(self._name):
             in_function = not tf.executing_eagerly()
             with tf.init_scope():
                 self._create_all_weights(var_list)
                 if in_function and tf.executing_eagerly():
-                    self._create_clip_limits()
+                    self.__create_clip_limits()
             if not grads_and_vars:
                 return tf.no_op()
             apply_state = self._prepare(var_list)
@@ -480,17 +462,19 @@ class Optimizer(
                 name=name,
             )
 
-    def _usable(self, grads_and_vars: Iterable[Any]) -> list[tuple[Any, Any]]:
-        """Checked pairs of gradients and `tf.Variable`s, without the `None`s."""
+    def __usable(self, grads_and_vars: Iterable[Any]) -> list[tuple[Any, Any]]:
+        """Checked pairs of gradient and `tf.Variable`, without the `None`s."""
+        known = self._known_variables
         pairs = gradients.filter_empty(
             gradients.pairs(grads_and_vars),
-            lambda v: self._variable_name(self._tf_variable(v)),
+            lambda v: known.name(known.unwrap(v)),
         )
         usable, overwriting = [], []
         for gradient, given in pairs:
-            variable = self._tf_variable(given)
-            name = self._variable_name(variable)
-            gradient = gradients.fitted(gradient, variable, name)
+            variable = known.unwrap(given)
+            gradient = gradients.fitted(
+                gradient, variable, known.name(variable)
+            )
             if overwritten_with_gradient(given):
                 overwriting.append((gradient, variable))
             else:
@@ -508,20 +492,17 @@ class Optimizer(
 
         What exists already is left as it is: variables may come at any time.
         """
-        var_list = [self._tf_variable(v) for v in var_list]
+        var_list = [self._known_variables.unwrap(v) for v in var_list]
         _ = self.iterations
         self._create_hypers()
         if not var_list:
             return
-        for var in var_list:
-            key = slots.var_key(var)
-            if key not in self._variable_order:
-                self._variable_order.append(key)
+        self._known_variables.add_with_slots(var_list)
         self._create_slots(var_list)
         self._create_slots_for_sharded_variables(var_list)
         self._slots_created = True
         if self._pending_weights is not None:
-            self._apply_pending_weights()
+            saving.apply_pending_weights(self)
 
     def _prepare(
         self, var_list: Sequence[Any]
@@ -555,12 +536,11 @@ class Optimizer(
         self._prepare_local(var_device, var_dtype, apply_state)
         return apply_state[var_device, var_dtype]
 
-    def _coefficients(
-        self, var: Any, apply_state: Mapping | None
-    ) -> dict[str, Any]:
-        """The step's coefficients for `var`."""
-        key = (var.device, var.dtype.base_dtype)
-        return (apply_state or {}).get(key) or self._fallback_apply_state(*key)
+    def __create_clip_limits(self) -> None:
+        with self._distribution_strategy_scope():
+            for option in clipping.CLIPPING:
+                if getattr(self, option) is not None:
+                    self._clip_limits.create(option, getattr(self, option))
 
     def _distributed_apply(
         self,
@@ -575,9 +555,9 @@ class Optimizer(
         with name_scope_in_graph(name or self._name):
             for grad, var in grads_and_vars:
                 update = functools.partial(
-                    self._update_variable,
+                    self.__update_variable,
                     apply_state=apply_state,
-                    constraint=self._constraint(var),
+                    constraint=self._known_variables.constraint(var),
                 )
                 scope = f"update_{var.op.name}" if in_graph_v1 else "update"
                 with (
@@ -598,7 +578,7 @@ class Optimizer(
             with tf.control_dependencies([tf.group(update_ops)]):
                 return self.iterations.assign_add(1, read_value=False)
 
-    def _update_variable(
+    def __update_variable(
         self,
         var: Any,
         grad: Any,
@@ -781,38 +761,6 @@ class Optimizer(
         variable.path = private_api.shared_name(variable)
         return variable
 
-    def _tf_variable(self, variable: Any) -> Any:
-        """The `tf.Variable` of a variable; remembers the one that was given.
-
-        The given one knows its constraint and its path, if it is Keras'.
-        """
-        unwrapped = hosts.unwrap(variable)
-        if isinstance(unwrapped, private_api.Trackable) and hasattr(
-            unwrapped, "_unique_id"
-        ):
-            key = slots.var_key(unwrapped)
-            known = self._known_variables.get(key)
-            if known is None or known() is None or variable is not unwrapped:
-                self._known_variables[key] = weakref.ref(variable)
-        return unwrapped
-
-    def _given_variable(self, variable: Any) -> Any:
-        known = self._known_variables.get(slots.var_key(variable))
-        given = known() if known is not None else None
-        return variable if given is None else given
-
-    def _constraint(self, variable: Any) -> Callable[[Any], Any] | None:
-        given = self._given_variable(variable)
-        constraint = getattr(given, "constraint", None)
-        return constraint or getattr(variable, "constraint", None)
-
-    def _variable_name(self, variable: Any) -> str:
-        """The name of a variable: its path, if it is a Keras variable's."""
-        given = self._given_variable(variable)
-        if hosts.is_keras_variable(given):
-            return given.path
-        return private_api.shared_name(variable)
-
     def _distribution_strategy_scope(self) -> Any:
         return distribution.scope_of(self._distribution_strategy)
 
@@ -843,7 +791,7 @@ class Optimizer(
         )
         if save_type == "savedmodel":
             children.update(
-                {f"_{name}": v for name, v in self._clip_limits.items()}
+                {f"_{k}": v for k, v in self._clip_limits.variables.items()}
             )
         return children
 
@@ -870,8 +818,8 @@ class Optimizer(
         """The optimizer of a configuration.
 
         Args:
-          config: dictionary, as returned by `get_config` of any release; the old
-            spelling `lr` of the learning rate is understood.
+          config: dictionary, as returned by `get_config` of any release; the
+            old spelling `lr` of the learning rate is understood.
           custom_objects: maps names to classes that a schedule may name.
 
         Returns:
@@ -901,6 +849,15 @@ def _unique_name(class_name: str, zero_based: bool) -> str:
     count = _name_counts.get(snake, 0 if zero_based else 1)
     _name_counts[snake] = count + 1
     return f"{snake}_{count}" if count else snake
+
+
+def coefficients(
+    optimizer: Optimizer, var: Any, apply_state: Mapping | None
+) -> dict[str, Any]:
+    """The coefficients of the current step for `var`."""
+    key = (var.device, var.dtype.base_dtype)
+    found = (apply_state or {}).get(key)
+    return found or optimizer._fallback_apply_state(*key)
 
 
 def uses_momentum(momentum: Any) -> bool:

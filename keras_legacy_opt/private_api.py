@@ -3,7 +3,7 @@
 Each was checked on TensorFlow 2.16 and 2.21.  The public API offers nothing
 for these jobs:
 
-* `Trackable`: the base of everything a checkpoint can hold; OptimizerV2 was one.
+* `Trackable`: the base of everything a checkpoint can hold.
 * `CheckpointInitialValueCallable`: the initializer that restores a slot.
 * `ShardedVariable`: variables that are sharded over parameter servers.
 * `maybe_merge_call`, `strategy_supports_no_merge_call`: how an update leaves

@@ -12,6 +12,7 @@ from keras_legacy_opt import hosts, private_api, slots
 from keras_legacy_opt.optimizer import (
     DEFAULT_EPSILON,
     Optimizer,
+    coefficients,
     uses_momentum,
 )
 
@@ -156,7 +157,7 @@ class RMSprop(Optimizer):
     def _resource_apply_dense(
         self, grad: tf.Tensor, var: Any, apply_state: dict | None = None
     ) -> Any:
-        c = self._coefficients(var, apply_state)
+        c = coefficients(self, var, apply_state)
         rms = self.get_slot(var, "rms")
         mg = [self.get_slot(var, "mg")] if self.centered else []
         if not self._momentum:
@@ -169,7 +170,7 @@ class RMSprop(Optimizer):
                 epsilon=c["epsilon"],
             )
             return slots.update_all((var, rms, *mg), step)
-        arguments = self._kernel_arguments(c, grad, var)
+        arguments = self.__kernel_arguments(c, grad, var)
         if self.centered:
             return tf.raw_ops.ResourceApplyCenteredRMSProp(
                 mg=mg[0].handle, **arguments
@@ -183,10 +184,10 @@ class RMSprop(Optimizer):
         indices: tf.Tensor,
         apply_state: dict | None = None,
     ) -> Any:
-        c = self._coefficients(var, apply_state)
+        c = coefficients(self, var, apply_state)
         mg = [self.get_slot(var, "mg")] if self.centered else []
         if not self._momentum:
-            return self._apply_sparse_plain(c, grad, var, indices)
+            return self.__apply_sparse_plain(c, grad, var, indices)
         if private_api.compiled_by_xla():
             step = functools.partial(
                 momentum_step,
@@ -199,7 +200,7 @@ class RMSprop(Optimizer):
             rms = self.get_slot(var, "rms")
             mom = self.get_slot(var, "momentum")
             return slots.update_rows((var, rms, mom, *mg), indices, step)
-        arguments = self._kernel_arguments(c, grad, var)
+        arguments = self.__kernel_arguments(c, grad, var)
         if self.centered:
             return tf.raw_ops.ResourceSparseApplyCenteredRMSProp(
                 mg=mg[0].handle, indices=indices, **arguments
@@ -208,11 +209,12 @@ class RMSprop(Optimizer):
             indices=indices, **arguments
         )
 
-    def _apply_sparse_plain(
+    def __apply_sparse_plain(
         self, c: dict, grad: tf.Tensor, var: Any, indices: tf.Tensor
     ) -> Any:
         """The step without momentum: all rows decay, some are updated."""
-        rms = self._decay_then_scatter_add(
+        rms = slots.decay_then_scatter_add(
+            self,
             self.get_slot(var, "rms"),
             c["rho"],
             indices,
@@ -221,7 +223,8 @@ class RMSprop(Optimizer):
         updates = [rms]
         variance = tf.gather(rms, indices)
         if self.centered:
-            mg = self._decay_then_scatter_add(
+            mg = slots.decay_then_scatter_add(
+                self,
                 self.get_slot(var, "mg"),
                 c["rho"],
                 indices,
@@ -233,18 +236,18 @@ class RMSprop(Optimizer):
         updates.append(self._resource_scatter_add(var, indices, step))
         return tf.group(*updates)
 
-    def _kernel_arguments(self, c: dict, grad: tf.Tensor, var: Any) -> dict:
-        return dict(
-            var=var.handle,
-            ms=self.get_slot(var, "rms").handle,
-            mom=self.get_slot(var, "momentum").handle,
-            lr=c["lr_t"],
-            rho=c["rho"],
-            momentum=c["momentum"],
-            epsilon=c["epsilon"],
-            grad=grad,
-            use_locking=self._use_locking,
-        )
+    def __kernel_arguments(self, c: dict, grad: tf.Tensor, var: Any) -> dict:
+        return {
+            "var": var.handle,
+            "ms": self.get_slot(var, "rms").handle,
+            "mom": self.get_slot(var, "momentum").handle,
+            "lr": c["lr_t"],
+            "rho": c["rho"],
+            "momentum": c["momentum"],
+            "epsilon": c["epsilon"],
+            "grad": grad,
+            "use_locking": self._use_locking,
+        }
 
     def get_config(self) -> dict[str, Any]:
         """The configuration; see `keras_legacy_opt.Optimizer.get_config`."""

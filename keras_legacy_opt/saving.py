@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import copyreg
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_legacy_opt import private_api
+from keras_legacy_opt.variables import KnownVariables
 
 # What belongs to this process and is made anew in a pickle's reader.
 _PROCESS_STATE = frozenset(
@@ -24,7 +24,6 @@ _PROCESS_STATE = frozenset(
         "_known_variables",
         "_slots",
         "_slots_created",
-        "_variable_order",
         "_weights",
         "built",
     ]
@@ -64,6 +63,7 @@ class CallableList(list[Any]):
     """A list that also answers to a call: legacy's `variables()`."""
 
     def __call__(self) -> list[Any]:
+        """The same, as a plain list."""
         return list(self)
 
 
@@ -72,8 +72,7 @@ class SavingMixin:
 
     _weights: list[Any]
     _slots_created: bool
-    _known_variables: dict[str, weakref.ref[Any]]
-    _variable_order: list[str]
+    _known_variables: KnownVariables
     # Values that came before the variables: a list from `set_weights`, a
     # dictionary from `load_own_variables` or a pickle.
     _pending_weights: list[Any] | dict[str, Any] | None
@@ -89,10 +88,6 @@ class SavingMixin:
     def variables(self) -> CallableList:
         """`weights`, as an attribute (Keras 3) and as a method (legacy)."""
         return CallableList(self.weights)
-
-    @property
-    def _variables(self) -> list[Any]:
-        return self.weights
 
     def get_weights(self) -> list[np.ndarray]:
         """The values of `weights`, in their order.
@@ -149,32 +144,11 @@ class SavingMixin:
         self._pending_weights = None
         assign_all(variables, weights)
 
-    def _apply_pending_weights(self) -> None:
-        """Sets what `set_weights` and its siblings kept for the variables."""
-        pending, self._pending_weights = self._pending_weights, None
-        if isinstance(pending, list):
-            self.set_weights(pending)
-        elif pending is not None:
-            self.load_own_variables(pending)
-
     # Keras 3's files (.keras, .weights.h5) save and load through these two.
-
-    def _own_variables(self) -> dict[str, Any]:
-        """All variables by a name that does not depend on this process."""
-        named = {
-            name: child
-            for name, child in self._trackable_children().items()
-            if isinstance(child, tf.Variable)
-        }
-        named.setdefault("iter", self.iterations)
-        for i, key in enumerate(self._variable_order):
-            for slot_name, slot in self._slots.get(key, {}).items():
-                named[f"{slot_name}.{i}"] = slot
-        return named
 
     def save_own_variables(self, store: Any) -> None:
         """Writes all variables into `store`, a mapping of a Keras 3 file."""
-        named = self._own_variables()
+        named = _own_variables(self)
         values = fetch_all(list(named.values()))
         for name, value in zip(named, values, strict=True):
             store[name] = value
@@ -185,14 +159,14 @@ class SavingMixin:
         Before the optimizer is built, the values are kept until it is.
 
         Raises:
-          ValueError: if `store` has other variables, or a shape differs; nothing
-            was changed then.
+          ValueError: if `store` has other variables, or a shape differs;
+            nothing was changed then.
         """
         values = {name: np.asarray(store[name]) for name in store.keys()}
         if not self._slots_created:
             self._pending_weights = values
             return
-        named = self._own_variables()
+        named = _own_variables(self)
         unexpected = sorted(values.keys() - named.keys())
         missing = sorted(named.keys() - values.keys())
         if not any("." in name for name in values):
@@ -201,8 +175,8 @@ class SavingMixin:
         if unexpected or missing:
             raise ValueError(
                 f"The saved state is not that of optimizer {self._name!r}: it"
-                f" lacks {missing} and has, in addition, {unexpected}. Names are"
-                " '<slot>.<number of the trainable variable>'. To load only the"
+                f" lacks {missing} and has, in addition, {unexpected}. Names"
+                " are '<slot>.<number of the trainable variable>'. To load only the"
                 " model's weights, compile afterwards, or pass"
                 " `skip_mismatch=True`."
             )
@@ -267,3 +241,26 @@ class SavingMixin:
         ):
             copied.path = getattr(original, "path", copied.name)
         return result
+
+
+def apply_pending_weights(optimizer: SavingMixin) -> None:
+    """Sets what came before the optimizer's variables, now that they exist."""
+    pending, optimizer._pending_weights = optimizer._pending_weights, None
+    if isinstance(pending, list):
+        optimizer.set_weights(pending)
+    elif pending is not None:
+        optimizer.load_own_variables(pending)
+
+
+def _own_variables(optimizer: SavingMixin) -> dict[str, Any]:
+    """All variables by a name that does not depend on this process."""
+    named = {
+        name: child
+        for name, child in optimizer._trackable_children().items()
+        if isinstance(child, tf.Variable)
+    }
+    named.setdefault("iter", optimizer.iterations)
+    for i, key in enumerate(optimizer._known_variables.keys_with_slots):
+        for slot_name, slot in optimizer._slots.get(key, {}).items():
+            named[f"{slot_name}.{i}"] = slot
+    return named

@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_legacy_opt import hosts, private_api, slots
-from keras_legacy_opt.optimizer import Optimizer, uses_momentum
+from keras_legacy_opt.optimizer import Optimizer, coefficients, uses_momentum
 
 
 def momentum_step(
@@ -99,7 +99,7 @@ class SGD(Optimizer):
     def _resource_apply_dense(
         self, grad: tf.Tensor, var: Any, apply_state: dict | None = None
     ) -> Any:
-        c = self._coefficients(var, apply_state)
+        c = coefficients(self, var, apply_state)
         if not self._momentum:
             return tf.raw_ops.ResourceApplyGradientDescent(
                 var=var.handle,
@@ -124,7 +124,7 @@ class SGD(Optimizer):
             return super()._resource_apply_sparse_duplicate_indices(
                 grad, var, indices, **kwargs
             )
-        c = self._coefficients(var, kwargs.get("apply_state"))
+        c = coefficients(self, var, kwargs.get("apply_state"))
         return tf.raw_ops.ResourceScatterAdd(
             resource=var.handle, indices=indices, updates=-grad * c["lr_t"]
         )
@@ -136,7 +136,7 @@ class SGD(Optimizer):
         indices: tf.Tensor,
         apply_state: dict | None = None,
     ) -> Any:
-        c = self._coefficients(var, apply_state)
+        c = coefficients(self, var, apply_state)
         accum = self.get_slot(var, "momentum")
         if private_api.compiled_by_xla():
             step = functools.partial(

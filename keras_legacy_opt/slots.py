@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_legacy_opt import hosts, private_api
+from keras_legacy_opt.variables import var_key
 
 _INITIALIZERS = {
     "zeros": tf.zeros_initializer,
@@ -37,11 +38,6 @@ def resolve_initializer(initializer: Any) -> Callable[..., Any]:
             )
         initializer = _INITIALIZERS[initializer.lower()]
     return initializer() if inspect.isclass(initializer) else initializer
-
-
-def var_key(variable: Any) -> str:
-    """The key of a variable's slots: that of its primary variable."""
-    return private_api.variable_id(private_api.primary_variable(variable))
 
 
 class SlotMixin:
@@ -97,7 +93,7 @@ class SlotMixin:
         Raises:
           ValueError: if `var` belongs to another `tf.distribute.Strategy`.
         """
-        var = self._tf_variable(var)
+        var = self._known_variables.unwrap(var)
         if slot_name not in self._slot_names:
             self._slot_names.append(slot_name)
         slots = self._slots.setdefault(var_key(var), {})
@@ -106,7 +102,7 @@ class SlotMixin:
         # tf_keras' AutoCastVariable reports the dtype it casts to.
         dtype = getattr(var, "true_dtype", var.dtype)
         initial_value = _initial_value(initializer, var, dtype, shape)
-        name = f"{self._variable_name(var)}/{slot_name}"
+        name = f"{self._known_variables.name(var)}/{slot_name}"
         with self._distribution_strategy_scope():
             strategy = tf.distribute.get_strategy()
             if not strategy.extended.variable_created_in_scope(var):
@@ -138,7 +134,7 @@ class SlotMixin:
     def _create_slots_for_sharded_variables(
         self, var_list: Sequence[Any]
     ) -> None:
-        """Lets `get_slot` find the slots of variables by their sharded whole."""
+        """Lets `get_slot` find shards' slots by their `ShardedVariable`."""
         containers = {}
         for var in var_list:
             container = private_api.sharded_container(var)
@@ -153,7 +149,7 @@ class SlotMixin:
     def _restore_slot_variable(
         self, slot_name: str, variable: Any, slot_variable: Any
     ) -> None:
-        """Restores a slot that was just created from checkpoints read before."""
+        """Restores a slot, just created, from checkpoints read before."""
         positions = self._deferred_slot_restorations.get(slot_name, {}).pop(
             var_key(hosts.unwrap(variable)), []
         )
@@ -184,7 +180,7 @@ class SlotMixin:
           can be created now.  Else `None`, and the restoration waits until the
           slot is created.
         """
-        variable = self._tf_variable(variable)
+        variable = self._known_variables.unwrap(variable)
         key = var_key(variable)
         slot = self._slots.get(key, {}).get(slot_name)
         if (
@@ -226,20 +222,21 @@ class SlotMixin:
         )
         return _value_after(op, x)
 
-    def _decay_then_scatter_add(
-        self, x: Any, decay: tf.Tensor, i: Any, v: Any
-    ) -> tf.Tensor:
-        """Multiplies all of `x` by `decay`, then adds rows `v` to rows `i`."""
-        decayed = x.assign(x * decay, read_value=False)
-        with tf.control_dependencies([] if decayed is None else [decayed]):
-            return self._resource_scatter_add(x, i, v)
-
     def _resource_scatter_update(self, x: Any, i: Any, v: Any) -> tf.Tensor:
         """Sets the rows `i` of variable `x` to `v`; returns its value."""
         op = tf.raw_ops.ResourceScatterUpdate(
             resource=x.handle, indices=i, updates=v
         )
         return _value_after(op, x)
+
+
+def decay_then_scatter_add(
+    optimizer: SlotMixin, x: Any, decay: tf.Tensor, i: Any, v: Any
+) -> tf.Tensor:
+    """Multiplies all of `x` by `decay`, then adds rows `v` to its rows `i`."""
+    decayed = x.assign(x * decay, read_value=False)
+    with tf.control_dependencies([] if decayed is None else [decayed]):
+        return optimizer._resource_scatter_add(x, i, v)
 
 
 def update_all(

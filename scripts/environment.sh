@@ -1,0 +1,27 @@
+# Sourced by the other scripts: make_environment DIR REQUIREMENT...
+#
+# Creates the virtual environment DIR, unless it is there, and installs the
+# REQUIREMENTs and then this checkout with its test dependencies.
+
+make_environment() {
+  local dir=$1 python=${PYTHON:-python3}
+  shift
+  "$python" -c '
+import sys
+if not (3, 10) <= sys.version_info[:2] <= (3, 13):
+    sys.exit(f"Python 3.10 to 3.13 is needed, {sys.executable} is "
+             f"{sys.version.split()[0]}. Choose another one: PYTHON=python3.11 "
+             "before the command.")'
+  if ! "$dir/bin/python" -m pip --version >/dev/null 2>&1; then
+    # Debian has venv without pip in it unless python3-venv is installed.
+    "$python" -m venv --clear "$dir" >/dev/null 2>&1 || {
+      "$python" -m venv --clear --without-pip "$dir"
+      "$python" -m pip --python "$dir/bin/python" install --quiet pip
+    }
+  fi
+  # TensorFlow comes first, because the package is built against the TensorFlow
+  # of the environment: hence no build isolation.
+  "$dir/bin/python" -m pip install --quiet --upgrade pip "setuptools>=77" "$@"
+  "$dir/bin/python" -m pip install --quiet --no-build-isolation \
+    --editable ".[test]" "$@"
+}

@@ -1,0 +1,106 @@
+"""What installing and importing the package does, and does not."""
+
+import ast
+import importlib.metadata
+import importlib.resources
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import keras_legacy_opt
+
+PACKAGE = pathlib.Path(keras_legacy_opt.__file__).parent
+# Distributions are named as in the metadata, modules as in an import.
+MODULES_OF = {"absl-py": "absl"}
+
+
+def requirements(extra=None):
+    """Names of the required distributions, of an extra if one is named."""
+    names = set()
+    for line in importlib.metadata.requires("keras_legacy_opt"):
+        requirement, _, marker = line.partition(";")
+        of_extra = "extra ==" in marker
+        if of_extra == bool(extra) and (not extra or f'"{extra}"' in marker):
+            name = requirement.split("[")[0]
+            for operator in "<>=!~ ":
+                name = name.split(operator)[0]
+            names.add(name)
+    return names
+
+
+def imported_modules(path):
+    """Top-level names of what a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"relative import in {path}"
+            yield node.module.partition(".")[0]
+
+
+def loaded_by(first, second, **environment):
+    """Top-level modules that a new process has loaded after each import."""
+    code = f"import sys\nimport {first}\nprint(*sys.modules)\n"
+    code += f"import {second}\nprint(*sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    return [
+        {name.partition(".")[0] for name in line.split()}
+        for line in result.stdout.splitlines()
+    ]
+
+
+def test_version():
+    installed = importlib.metadata.version("keras_legacy_opt")
+    assert keras_legacy_opt.__version__ == installed
+
+
+def test_types_are_shipped():
+    assert (
+        importlib.resources.files(keras_legacy_opt)
+        .joinpath("py.typed")
+        .is_file()
+    )
+
+
+def test_public_names():
+    assert sorted(keras_legacy_opt.__all__) == sorted(
+        set(keras_legacy_opt.__all__)
+    )
+    for name in keras_legacy_opt.__all__:
+        value = getattr(keras_legacy_opt, name)
+        assert value.__doc__, f"{name} has no docstring"
+
+
+def test_imports_are_the_requirements():
+    imported = set()
+    for path in PACKAGE.rglob("*.py"):
+        imported.update(imported_modules(path))
+    third_party = imported - sys.stdlib_module_names - {"keras_legacy_opt"}
+    declared = {MODULES_OF.get(name, name) for name in requirements()}
+    assert third_party == declared
+
+
+def test_test_packages_are_extras():
+    extras = requirements("test")
+    assert {"hypothesis", "pytest", "scikit-learn", "tf_keras"} <= extras
+    assert not extras & requirements()
+
+
+@pytest.mark.parametrize("legacy", ["0", "1"])
+def test_import_adds_only_us_to_tensorflow(legacy):
+    """In particular no second Keras; TensorFlow imports the first one."""
+    before, after = loaded_by(
+        "tensorflow", "keras_legacy_opt", TF_USE_LEGACY_KERAS=legacy
+    )
+    assert after - before - sys.stdlib_module_names == {"keras_legacy_opt"}
+    assert ("tf_keras" if legacy == "0" else "keras") not in after
