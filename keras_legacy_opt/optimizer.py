@@ -22,6 +22,7 @@ from keras_legacy_opt import (
     slots,
 )
 from keras_legacy_opt.distribution import name_scope_in_graph
+from keras_legacy_opt.fused import plan
 from keras_legacy_opt.hyperparameters import HyperparameterMixin
 from keras_legacy_opt.keras_3_api import Keras3Mixin, overwritten_with_gradient
 from keras_legacy_opt.saving import SavingMixin
@@ -551,8 +552,10 @@ class Optimizer(
     ) -> Any:
         """Updates each variable on its devices, then counts the iteration."""
         in_graph_v1 = not tf.compat.v1.executing_eagerly_outside_functions()
-        update_ops: list[Any] = []
         with name_scope_in_graph(name or self._name):
+            update_ops, grads_and_vars = plan.update_dense(
+                self, distribution, grads_and_vars, apply_state
+            )
             for grad, var in grads_and_vars:
                 update = functools.partial(
                     self.__update_variable,
@@ -587,7 +590,9 @@ class Optimizer(
     ) -> Any:
         """Updates `var` on one device, then applies its constraint."""
         state = {"apply_state": apply_state}
-        if isinstance(grad, tf.IndexedSlices):
+        if plan.takes_sparse(self, grad, var):
+            update_op = plan.update_sparse(self, grad, var, apply_state)
+        elif isinstance(grad, tf.IndexedSlices):
             takes_state = "apply_state" in self._sparse_apply_args
             update_op = self._resource_apply_sparse_duplicate_indices(
                 grad.values, var, grad.indices, **(state if takes_state else {})

@@ -1,10 +1,8 @@
 #include "parallel.h"
 
 #include <cstring>
-#include <optional>
 
 #include "tensorflow/core/framework/device_base.h"
-#include "tensorflow/core/lib/core/threadpool.h"
 
 #ifdef __SSE__
 #include <xmmintrin.h>
@@ -41,13 +39,11 @@ void ParallelFor(tensorflow::OpKernelContext* context, int64_t total, int64_t bl
   if (total <= 0) return;
   auto* workers = context->device()->tensorflow_cpu_worker_threads()->workers;
   if (total <= block || workers == nullptr || workers->NumThreads() <= 1) return work(0, total);
-  using Pool = tensorflow::thread::ThreadPool;
   const unsigned mode = SameFloatMode::Current();
-  workers->ParallelFor(total, Pool::SchedulingParams(Pool::SchedulingStrategy::kFixedBlockSize, std::nullopt, block),
-                       [&work, mode](int64_t begin, int64_t end) {
-                         SameFloatMode same(mode);
-                         work(begin, end);
-                       });
+  workers->ParallelFor(total, compat::FixedBlocks(block), [&work, mode](int64_t begin, int64_t end) {
+    SameFloatMode same(mode);
+    work(begin, end);
+  });
 }
 
 absl::Status CopyTensor(tensorflow::OpKernelContext* context, tensorflow::Tensor* tensor) {

@@ -1,0 +1,124 @@
+"""Runs the native ops: one for the dense gradients of a device and dtype."""
+
+from __future__ import annotations
+
+import collections
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from keras_legacy_opt import private_api
+from keras_legacy_opt.fused import formulas, policy
+
+GradsAndVars = Sequence[tuple[Any, Any]]
+
+
+def update_dense(
+    optimizer: Any,
+    strategy: tf.distribute.Strategy,
+    grads_and_vars: GradsAndVars,
+    apply_state: Mapping,
+) -> tuple[list[Any], GradsAndVars]:
+    """Updates the variables that the native ops take.
+
+    Returns:
+      (update ops, the pairs that are left for the optimizer).
+    """
+    groups, rest = _groups(optimizer, grads_and_vars)
+    updates = []
+    for grads, variables in groups:
+        update = functools.partial(_apply_dense, optimizer, apply_state)
+        updates += tf.nest.flatten(
+            strategy.extended.update(
+                variables[0], update, args=(grads, variables), group=False
+            )
+        )
+    return updates, rest
+
+
+def takes_sparse(optimizer: Any, grad: Any, var: Any) -> bool:
+    """Whether `update_sparse` can update `var` by `grad`."""
+    return (
+        isinstance(grad, tf.IndexedSlices)
+        and policy.ops() is not None
+        and policy.sparse_formula(optimizer) is not None
+        and policy.takes(var)
+    )
+
+
+def update_sparse(
+    optimizer: Any, grad: tf.IndexedSlices, var: Any, apply_state: Mapping
+) -> Any:
+    """Updates `var`, on one device; returns the op."""
+    formula = policy.sparse_formula(optimizer)
+    handles = [var.handle]
+    handles += [optimizer.get_slot(var, slot).handle for slot in formula.slots]
+    return getattr(policy.ops(), f"sparse_{formula.op}")(
+        *handles,
+        grad.values,
+        grad.indices,
+        *_coefficients(optimizer, formula, var, apply_state),
+        [],
+        [],
+        use_locking=optimizer._use_locking,
+        variable_name=optimizer._variable_name(var),
+    )
+
+
+def _groups(
+    optimizer: Any, grads_and_vars: GradsAndVars
+) -> tuple[list[tuple[list[Any], list[Any]]], GradsAndVars]:
+    """Pairs by devices and dtype, and those that no native op takes."""
+    if policy.ops() is None or policy.dense_formula(optimizer) is None:
+        return [], grads_and_vars
+    times = collections.Counter(id(var) for _, var in grads_and_vars)
+    groups = collections.defaultdict(lambda: ([], []))
+    rest = []
+    for grad, var in grads_and_vars:
+        if (
+            isinstance(grad, tf.IndexedSlices)
+            or times[id(var)] > 1
+            or optimizer._constraint(var) is not None
+            or not policy.takes(var)
+        ):
+            rest.append((grad, var))
+        else:
+            key = (private_api.devices_of(var), var.dtype.base_dtype)
+            groups[key][0].append(grad)
+            groups[key][1].append(var)
+    return list(groups.values()), rest
+
+
+def _apply_dense(
+    optimizer: Any,
+    apply_state: Mapping,
+    first: Any,
+    grads: list[Any],
+    variables: list[Any],
+) -> Any:
+    """Updates `variables`, all on one device."""
+    formula = policy.dense_formula(optimizer)
+    handles = [[var.handle for var in variables]]
+    for slot in formula.slots:
+        handles.append([optimizer.get_slot(v, slot).handle for v in variables])
+    return getattr(policy.ops(), formula.op)(
+        *handles,
+        grads,
+        *_coefficients(optimizer, formula, first, apply_state),
+        [],
+        [],
+        use_locking=optimizer._use_locking,
+    )
+
+
+def _coefficients(
+    optimizer: Any, formula: formulas.Formula, var: Any, apply_state: Mapping
+) -> list[tf.Tensor]:
+    """The scalars of the op: as legacy rounds them, in the op's precision."""
+    c = optimizer._coefficients(var, apply_state)
+    values = [c[key] for key in formula.coefficients]
+    if var.dtype.base_dtype in (tf.bfloat16, tf.float16):
+        return [tf.cast(value, tf.float32) for value in values]
+    return values
