@@ -215,8 +215,8 @@ def lookahead(base):
     class LookaheadAdam(Lookahead):
         """Lookahead with a fixed inner optimizer, to be made by numbers."""
 
-        def __init__(self, learning_rate=0.001, amsgrad=False, **kwargs):
-            super().__init__(base.Adam(learning_rate, amsgrad=amsgrad), **kwargs)
+        def __init__(self, learning_rate=0.001, **kwargs):
+            super().__init__(base.Adam(learning_rate), **kwargs)
 
     return LookaheadAdam
 
@@ -273,7 +273,7 @@ def averaging_workers(base):
     It aggregates gradients itself: as if a second worker had found others.
     """
 
-    class _AveragingWorkers:
+    class _AveragingWorkers(base.Optimizer):
         _HAS_AGGREGATE_GRAD = True
 
         def _aggregate_gradients(self, grads_and_vars):
@@ -282,7 +282,9 @@ def averaging_workers(base):
                     # Of the other worker come the same rows in reverse.
                     return tf.IndexedSlices(
                         tf.concat([gradient.values, gradient.values], 0) / 2,
-                        tf.concat([gradient.indices, gradient.indices[::-1]], 0),
+                        tf.concat(
+                            [gradient.indices, gradient.indices[::-1]], 0
+                        ),
                         gradient.dense_shape,
                     )
                 return (gradient + gradient * 3) / 2

@@ -1,0 +1,104 @@
+"""Every optimizer computes what its paper says: NumPy's float64 agrees."""
+
+import numpy as np
+import pytest
+import reference
+import stepping
+from registry import BUILT_IN, SUBJECT, Case, own_cases
+
+# What a step may round, in units of the last place of the largest value of an
+# array: each of the about ten operations of an update once, in every step.
+ULP_PER_STEP = 10
+
+COMMON = [
+    Case(row, option)
+    for row in BUILT_IN
+    for option in (
+        "decay",
+        "clipvalue",
+        "clipnorm",
+        "global clipnorm",
+        "clipvalue and clipnorm",
+    )
+]
+DEFAULTS = {
+    "clipnorm": None,
+    "clipvalue": None,
+    "decay": 0.0,
+    "global_clipnorm": None,
+    "schedule_decay": 0.004,
+}
+
+
+def options_of(case):
+    options = {**DEFAULTS, **case.arguments()}
+    if callable(options.get("momentum")):
+        options["momentum"] = options["momentum"]()
+    if case.row.name == "Nadam":
+        options["decay"] = 0.0  # Legacy ignores it.
+    return options
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("case", [*own_cases(BUILT_IN), *COMMON], ids=str)
+def test_reference(case, dtype):
+    initial, gradients = stepping.problem(str(case), dtype, "mixed")
+    optimizer = case.build(SUBJECT)
+    ours = stepping.run_eagerly(lambda: optimizer, initial, gradients)
+    option = case.option
+    expected = reference.train(
+        case.row.name,
+        initial,
+        gradients,
+        options_of(case),
+        option.slots,
+        option.everywhere,
+    )
+    eps = np.finfo(dtype).eps
+    scale = dict.fromkeys(expected[0], 0.0)
+    for step, (record, state) in enumerate(
+        zip(ours, expected, strict=True), start=1
+    ):
+        assert record.pop(f"{optimizer._name}/iter:0") == step
+        record.pop("Nadam/momentum_cache:0", None)
+        assert len(record) == len(state)
+        for (variable, slot), value in state.items():
+            name = f"{variable}:0"
+            if slot != "variable":
+                name = f"{optimizer._name}/{variable}/{slot}:0"
+            largest = scale[variable, slot]
+            largest = max(largest, np.abs(value).max())
+            scale[variable, slot] = largest
+            np.testing.assert_allclose(
+                record[name].astype(np.float64),
+                value,
+                rtol=0,
+                atol=ULP_PER_STEP * step * eps * largest,
+                err_msg=f"{name} after step {step}",
+            )
+
+
+@pytest.mark.parametrize("case", own_cases(), ids=str)
+def test_rows_without_a_gradient(case):
+    """The registry says what changes outside the rows of a gradient."""
+    _, gradients = stepping.problem(str(case), "float32", "sparse")
+    records = stepping.run_eagerly(
+        lambda: case.build(SUBJECT),
+        *stepping.problem(str(case), "float32", "sparse"),
+    )
+    changed = set()
+    for before, after, grads in zip(
+        records, records[1:], gradients[1:], strict=False
+    ):
+        for name, new in after.items():
+            *path, last = name.removesuffix(":0").split("/")
+            variable, slot = (last, "variable")
+            if last not in grads:
+                variable, slot = (path[-1], last) if path else ("", last)
+            if variable not in grads:
+                continue
+            others = np.ones(len(new), bool)
+            others[grads[variable][1]] = False
+            if (before[name][others] != new[others]).any():
+                changed.add(slot)
+    assert changed == set(case.option.everywhere)

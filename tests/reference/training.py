@@ -1,0 +1,100 @@
+"""What all optimizers share: clipping, decay, sparse gradients, slots."""
+
+import types
+
+import numpy as np
+
+from reference.updates import UPDATES
+
+# Legacy uses these as they are given.  The others pass through float32 on their
+# way to the update, whatever the dtype of what is trained.
+EXACT = frozenset(
+    [
+        "clipnorm",
+        "clipvalue",
+        "epsilon",
+        "global_clipnorm",
+        "initial_accumulator_value",
+        "schedule_decay",
+    ]
+)
+
+
+def _held(name, value):
+    if not isinstance(value, float) or name in EXACT:
+        return value
+    return float(np.float32(value))
+
+
+def _clipped(gradients, o):
+    """Clips values and norms; of sparse gradients, as they came."""
+    values = {
+        k: g[0] if isinstance(g, tuple) else g for k, g in gradients.items()
+    }
+    if o.clipvalue is not None:
+        values = {
+            k: np.clip(v, -o.clipvalue, o.clipvalue) for k, v in values.items()
+        }
+    norms = {k: np.linalg.norm(v) for k, v in values.items()}
+    limit = o.clipnorm
+    if o.global_clipnorm is not None:
+        total = np.linalg.norm(list(norms.values()))
+        norms, limit = dict.fromkeys(norms, total), o.global_clipnorm
+    if limit is not None:
+        values = {
+            k: v * (limit / max(norms[k], limit)) for k, v in values.items()
+        }
+    return {
+        k: (values[k], g[1]) if isinstance(g, tuple) else values[k]
+        for k, g in gradients.items()
+    }
+
+
+def train(name, initial, gradients, options, slots, everywhere):
+    """Trains variables in float64.
+
+    Args:
+      name: Of the optimizer.
+      initial: Maps names to the variables' first values.
+      gradients: For each step, maps names to arrays or (values, indices).
+      options: All arguments of the optimizer, by name.
+      slots: The names of its slots.
+      everywhere: What a sparse gradient changes outside its rows: names of
+        slots, or "variable".
+
+    Returns:
+      For each step, the variables and slots: maps (variable, slot) to an array,
+      where the slot of a variable itself is "variable".
+    """
+    o = types.SimpleNamespace(
+        **{key: _held(key, value) for key, value in options.items()}
+    )
+    rate = o.learning_rate
+    state = {}
+    for variable, value in initial.items():
+        value = value.astype(np.float64)
+        state[variable, "variable"] = value
+        for slot in slots:
+            start = (
+                o.initial_accumulator_value if slot == "accumulator" else 0.0
+            )
+            state[variable, slot] = np.full_like(value, start)
+    history = []
+    for t, step_gradients in enumerate(gradients, start=1):
+        o.learning_rate = rate / (1 + o.decay * (t - 1))
+        for variable, gradient in _clipped(step_gradients, o).items():
+            old = {slot: state[variable, slot] for slot in ("variable", *slots)}
+            touched = None
+            if isinstance(gradient, tuple):
+                values, touched = gradient
+                gradient = np.zeros_like(old["variable"])
+                np.add.at(gradient, touched, values)
+            s = {slot: old[slot] for slot in slots}
+            w = UPDATES[name](old["variable"], s, gradient, o, t)
+            for slot, new in {"variable": w, **s}.items():
+                if touched is not None and slot not in everywhere:
+                    new, changed = old[slot].copy(), new
+                    new[touched] = changed[touched]
+                state[variable, slot] = new
+        history.append(dict(state))
+    return history

@@ -1,0 +1,420 @@
+"""What the conformance tests know of each optimizer: one row per class."""
+
+import dataclasses
+import functools
+import inspect
+import types
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+import third_party
+
+import keras_legacy_opt
+
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+ALL_DTYPES = (*FLOATS, "complex64", "complex128")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Library:
+    """A provider of optimizers and schedules."""
+
+    optimizers: types.ModuleType
+    schedules: types.ModuleType
+
+
+SUBJECT = Library(keras_legacy_opt, keras_legacy_opt.schedules)
+LEGACY = Library(
+    tf_keras.optimizers.legacy,  # What SUBJECT has to equal.
+    tf_keras.optimizers.schedules,
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Late:
+    """An argument that is made for a library when its optimizer is made."""
+
+    make: Callable[[Library], Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Option:
+    """A configuration of an optimizer.
+
+    Attributes:
+      arguments: Of the constructor; a `Late` is called.
+      slots: The names of the slots, in the order of creation.
+      everywhere: What a sparse gradient changes outside its rows, too: names of
+        slots, or "variable".
+      dense: The dtypes for which legacy's dense update works.
+      sparse: The dtypes for which legacy's sparse update works.
+    """
+
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    slots: tuple[str, ...] = ()
+    everywhere: tuple[str, ...] = ()
+    dense: tuple[str, ...] = ALL_DTYPES
+    sparse: tuple[str, ...] = ALL_DTYPES
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Row:
+    """An optimizer class, and the configurations it is tested in.
+
+    Attributes:
+      name: Of the class.
+      options: By name; "plain" has the default arguments, but a learning rate.
+      double: For a class of third parties: the function that makes it.
+      common: Names of those of `COMMON` that it takes.
+    """
+
+    name: str
+    options: Mapping[str, Option]
+    double: Callable[[types.ModuleType], Callable[..., Any]] | None = None
+    common: tuple[str, ...] = ()
+
+    def make_class(self, library: Library) -> Callable[..., Any]:
+        """Returns the class, on the base of a library."""
+        if self.double:
+            return self.double(library.optimizers)
+        return getattr(library.optimizers, self.name)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Case:
+    """A row with one of its options; what a test is parametrized by."""
+
+    row: Row
+    option_name: str
+
+    def __str__(self) -> str:
+        return f"{self.row.name}-{self.option_name.replace(' ', '_')}"
+
+    @functools.cached_property
+    def option(self) -> Option:
+        if self.option_name in self.row.options:
+            return self.row.options[self.option_name]
+        plain = self.row.options["plain"]
+        arguments = {**plain.arguments, **COMMON[self.option_name]}
+        return dataclasses.replace(plain, arguments=arguments)
+
+    def build(self, library: Library, **overrides: Any) -> Any:
+        """Makes the optimizer of a library."""
+        arguments = {**self.option.arguments, **overrides}
+        return self.row.make_class(library)(
+            **{
+                name: value.make(library) if isinstance(value, Late) else value
+                for name, value in arguments.items()
+            }
+        )
+
+    def arguments(self) -> dict[str, Any]:
+        """Returns all arguments of the constructor, defaults included."""
+        cls = self.row.make_class(LEGACY)
+        defaults = {
+            name: parameter.default
+            for name, parameter in inspect.signature(cls).parameters.items()
+            if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        }
+        return {**defaults, **self.option.arguments}
+
+
+# Arguments that every optimizer has, and kinds of values for its learning rate.
+COMMON = {
+    "decay": {"decay": 0.3},
+    "clipvalue": {"clipvalue": 0.4},
+    "clipnorm": {"clipnorm": 0.7},
+    "global clipnorm": {"global_clipnorm": 0.9},
+    "clipvalue and clipnorm": {"clipvalue": 0.4, "clipnorm": 0.7},
+    "schedule": {
+        "learning_rate": Late(
+            lambda library: library.schedules.ExponentialDecay(0.07, 3, 0.6)
+        )
+    },
+    "schedule and decay": {
+        "learning_rate": Late(
+            lambda library: library.schedules.PiecewiseConstantDecay(
+                [2, 5], [0.07, 0.03, 0.01]
+            )
+        ),
+        "decay": 0.3,
+    },
+    "callable": {"learning_rate": lambda: 0.07},
+    "tensor": {"learning_rate": Late(lambda library: tf.constant(0.07))},
+    "variable": {"learning_rate": Late(lambda library: tf.Variable(0.07))},
+}
+
+
+def _without(*dtypes: str) -> tuple[str, ...]:
+    return tuple(dtype for dtype in ALL_DTYPES if dtype not in dtypes)
+
+
+def _ftrl(**arguments: Any) -> Option:
+    return Option(
+        {"learning_rate": 0.3, **arguments},
+        slots=("accumulator", "linear"),
+        dense=FLOATS,
+        sparse=FLOATS,
+    )
+
+
+_MOMENTUM = Option({"learning_rate": 0.1, "momentum": 0.7}, slots=("momentum",))
+# In bfloat16, 0.999 is 1: with that beta_2 legacy stands still, or gets NaN.
+_NOT_BFLOAT16 = _without("bfloat16")
+_ADAM = Option(
+    {"learning_rate": 0.1},
+    slots=("m", "v"),
+    everywhere=("variable", "m", "v"),
+    dense=_NOT_BFLOAT16,
+    sparse=_NOT_BFLOAT16,
+)
+_ADAM_BETAS = dataclasses.replace(
+    _ADAM,
+    arguments={
+        **_ADAM.arguments,
+        "beta_1": 0.6,
+        "beta_2": 0.8,
+        "epsilon": 0.01,
+    },
+    dense=ALL_DTYPES,
+    sparse=ALL_DTYPES,
+)
+_AMSGRAD = dataclasses.replace(
+    _ADAM,
+    arguments={**_ADAM.arguments, "amsgrad": True, "beta_2": 0.6},
+    slots=("m", "v", "vhat"),
+    dense=FLOATS,
+    sparse=FLOATS,
+)
+_NADAM = dataclasses.replace(_ADAM, everywhere=("m", "v"))
+
+
+def _extended(option: Option, **arguments: Any) -> Option:
+    return dataclasses.replace(
+        option, arguments={**option.arguments, **arguments}
+    )
+
+
+BUILT_IN = (
+    Row(
+        "SGD",
+        {
+            "plain": Option({"learning_rate": 0.1}),
+            "momentum": _MOMENTUM,
+            "nesterov": _extended(_MOMENTUM, nesterov=True),
+            "callable momentum": _extended(_MOMENTUM, momentum=lambda: 0.7),
+        },
+        common=tuple(COMMON),
+    ),
+    Row(
+        "RMSprop",
+        {
+            "plain": Option(
+                {"learning_rate": 0.1}, slots=("rms",), everywhere=("rms",)
+            ),
+            "rho and epsilon": Option(
+                {"learning_rate": 0.1, "rho": 0.6, "epsilon": 1e-2},
+                slots=("rms",),
+                everywhere=("rms",),
+            ),
+            "momentum": Option(
+                {"learning_rate": 0.1, "momentum": 0.7, "epsilon": 1e-2},
+                slots=("rms", "momentum"),
+                sparse=_without("bfloat16"),
+            ),
+            "centered": Option(
+                {"learning_rate": 0.1, "centered": True},
+                slots=("rms", "mg"),
+                everywhere=("rms", "mg"),
+            ),
+            "centered momentum": Option(
+                {
+                    "learning_rate": 0.1,
+                    "centered": True,
+                    "momentum": 0.7,
+                    "epsilon": 1e-2,
+                },
+                slots=("rms", "momentum", "mg"),
+                sparse=_without("bfloat16"),
+            ),
+        },
+        common=tuple(COMMON),
+    ),
+    Row(
+        "Adam",
+        {
+            "plain": _ADAM,
+            "betas and epsilon": _ADAM_BETAS,
+            "amsgrad": _AMSGRAD,
+        },
+        common=tuple(COMMON),
+    ),
+    Row(
+        "Adadelta",
+        {
+            "plain": Option(
+                {"learning_rate": 3.0}, slots=("accum_grad", "accum_var")
+            ),
+            "rho and epsilon": Option(
+                {"learning_rate": 0.3, "rho": 0.6, "epsilon": 1e-2},
+                slots=("accum_grad", "accum_var"),
+            ),
+        },
+        common=tuple(COMMON),
+    ),
+    Row(
+        "Adagrad",
+        {
+            "plain": Option({"learning_rate": 0.1}, slots=("accumulator",)),
+            "accumulator and epsilon": Option(
+                {
+                    "learning_rate": 0.1,
+                    "initial_accumulator_value": 0.7,
+                    "epsilon": 1e-2,
+                },
+                slots=("accumulator",),
+            ),
+        },
+        common=tuple(COMMON),
+    ),
+    Row(
+        "Adamax",
+        {
+            "plain": Option(
+                {"learning_rate": 0.1},
+                slots=("m", "v"),
+                dense=("float16", "float32", "float64"),
+                sparse=FLOATS,
+            ),
+            "betas and epsilon": Option(
+                {
+                    "learning_rate": 0.1,
+                    "beta_1": 0.6,
+                    "beta_2": 0.8,
+                    "epsilon": 1e-2,
+                },
+                slots=("m", "v"),
+                dense=("float16", "float32", "float64"),
+                sparse=FLOATS,
+            ),
+        },
+        common=tuple(COMMON),
+    ),
+    Row(
+        "Nadam",
+        {
+            "plain": _NADAM,
+            "schedule decay": _extended(_NADAM, schedule_decay=0.3),
+            "betas and epsilon": dataclasses.replace(
+                _ADAM_BETAS, everywhere=("m", "v")
+            ),
+        },
+        # It refuses schedules and ignores `decay`.
+        common=tuple(name for name in COMMON if "schedule" not in name),
+    ),
+    Row(
+        "Ftrl",
+        {
+            "plain": _ftrl(),
+            "l1": _ftrl(l1_regularization_strength=0.2),
+            "l2": _ftrl(l2_regularization_strength=0.2),
+            "l2 shrinkage": _ftrl(l2_shrinkage_regularization_strength=0.2),
+            "beta": _ftrl(beta=0.3),
+            "learning rate power": _ftrl(learning_rate_power=-0.7),
+            "constant learning rate": _ftrl(learning_rate_power=0.0),
+            "accumulator": _ftrl(initial_accumulator_value=0.7),
+            "all": _ftrl(
+                l1_regularization_strength=0.02,
+                l2_regularization_strength=0.03,
+                l2_shrinkage_regularization_strength=0.04,
+                beta=0.05,
+                learning_rate_power=-0.6,
+                initial_accumulator_value=0.3,
+            ),
+        },
+        common=tuple(COMMON),
+    ),
+)
+
+THIRD_PARTY = (
+    Row(
+        "LazyAdam",
+        {"plain": dataclasses.replace(_ADAM, everywhere=())},
+        double=third_party.lazy_adam,
+        common=("decay", "schedule"),
+    ),
+    Row(
+        "AdamWeightDecay",
+        {
+            "plain": Option(
+                {
+                    "learning_rate": 0.1,
+                    "beta_2": 0.8,
+                    "weight_decay_rate": 0.2,
+                    "exclude_from_weight_decay": ("vector",),
+                },
+                slots=("m", "v"),
+                everywhere=("variable", "m", "v"),
+                dense=FLOATS,  # no norm of complex gradients
+                sparse=FLOATS,
+            )
+        },
+        double=third_party.adam_weight_decay,
+        common=("decay", "schedule"),
+    ),
+    Row(
+        "SGDW",
+        {
+            "plain": Option(
+                {"learning_rate": 0.1, "weight_decay": 0.2, "momentum": 0.7},
+                slots=("momentum",),
+                everywhere=("variable",),
+            )
+        },
+        double=third_party.decoupled_weight_decay,
+        common=("decay", "schedule"),
+    ),
+    Row(
+        "LookaheadAdam",
+        {
+            "plain": dataclasses.replace(
+                _ADAM,
+                slots=("slow",),
+                everywhere=("variable", "m", "v", "slow"),
+            ),
+        },
+        double=third_party.lookahead,
+        common=("schedule", "clipnorm"),
+    ),
+    Row(
+        "SignMomentum",
+        {
+            "plain": Option(
+                {"learning_rate": 0.1},
+                slots=("average",),
+            )
+        },
+        double=third_party.sign_momentum,
+        common=("decay", "schedule", "clipvalue"),
+    ),
+    Row(
+        "AveragingWorkers",
+        {"plain": _ADAM},
+        double=third_party.averaging_workers,
+        common=("decay", "schedule", "global clipnorm"),
+    ),
+)
+
+ROWS = (*BUILT_IN, *THIRD_PARTY)
+
+
+def own_cases(rows: tuple[Row, ...] = ROWS) -> list[Case]:
+    """Every option of its own that an optimizer has."""
+    return [Case(row, name) for row in rows for name in row.options]
+
+
+def common_cases(rows: tuple[Row, ...] = ROWS) -> list[Case]:
+    """Every option that optimizers have in common."""
+    return [Case(row, name) for row in rows for name in row.common]
