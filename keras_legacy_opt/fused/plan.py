@@ -63,7 +63,7 @@ def update_sparse(
         [],
         [],
         use_locking=optimizer._use_locking,
-        variable_name=optimizer._variable_name(var),
+        variable_name=optimizer._known_variables.name(var),
     )
 
 
@@ -80,7 +80,7 @@ def _groups(
         if (
             isinstance(grad, tf.IndexedSlices)
             or times[id(var)] > 1
-            or optimizer._constraint(var) is not None
+            or optimizer._known_variables.constraint(var) is not None
             or not policy.takes(var)
         ):
             rest.append((grad, var))
@@ -117,7 +117,8 @@ def _coefficients(
     optimizer: Any, formula: formulas.Formula, var: Any, apply_state: Mapping
 ) -> list[tf.Tensor]:
     """The scalars of the op: as legacy rounds them, in the op's precision."""
-    c = optimizer._coefficients(var, apply_state)
+    key = (var.device, var.dtype.base_dtype)
+    c = apply_state.get(key) or optimizer._fallback_apply_state(*key)
     values = [c[key] for key in formula.coefficients]
     if var.dtype.base_dtype in (tf.bfloat16, tf.float16):
         return [tf.cast(value, tf.float32) for value in values]

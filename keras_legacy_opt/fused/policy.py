@@ -28,9 +28,8 @@ DTYPES = (tf.float32, tf.float64, tf.bfloat16, tf.float16)
 
 # The methods that an update runs through.  A class that has others than this
 # package's is updated by them.
-_DENSE_METHODS = ("_update_variable", "_resource_apply_dense")
+_DENSE_METHODS = ("_resource_apply_dense",)
 _SPARSE_METHODS = (
-    "_update_variable",
     "_resource_apply_sparse_duplicate_indices",
     "_resource_apply_sparse",
     "_resource_scatter_add",

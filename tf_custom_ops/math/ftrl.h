@@ -12,7 +12,7 @@
 namespace keras_legacy_opt {
 
 // kRoot: learning_rate_power is -0.5, so that n^p is a square root and the loop vectorises.
-template <class T, Path, bool kShrink, bool kRoot>
+template <class T, Path kPath, bool kShrink, bool kRoot>
 struct FtrlFunctor {
   static constexpr int kSlots = 2, kHypers = 6;
   static constexpr bool kIdle = false;

@@ -13,7 +13,7 @@
 
 namespace keras_legacy_opt {
 
-template <class T, Average kAverage>
+template <class T, Path kPath, Average kAverage>
 struct RmsPropBase {
   static constexpr int kHypers = 4;
   static constexpr bool kSumDuplicates = true;
@@ -25,18 +25,20 @@ struct RmsPropBase {
 
   KLO_FN T Averaged(T a, T x) const { return MovingAverage<kAverage>(a, x, rho, one_minus_rho); }
   KLO_FN void Move(T& var, T d, T g) const { var -= lr * g / (Sqrt(d) + epsilon); }
-  KLO_FN void MoveWithMomentum(T& var, T& mom, T d, T g) const {
-    mom = mom * momentum + (g * lr) / Sqrt(d + epsilon);
+  KLO_FN void MoveWithMomentum(T& var, T& mom, T d_plus_epsilon, T g) const {
+    // The sparse kernels multiply by the inverse root.
+    const T root = Sqrt(d_plus_epsilon);
+    mom = mom * momentum + (kPath == Path::kDense ? (g * lr) / root : T(1) / root * lr * g);
     var -= mom;
   }
 };
 
-template <class T, Path>
-struct RmsProp : RmsPropBase<T, Average::kWeighted> {
+template <class T, Path kPath>
+struct RmsProp : RmsPropBase<T, kPath, Average::kWeighted> {
   static constexpr int kSlots = 1;
   static constexpr bool kIdle = true;
 
-  using RmsPropBase<T, Average::kWeighted>::RmsPropBase;
+  using RmsPropBase<T, kPath, Average::kWeighted>::RmsPropBase;
 
   KLO_FN void operator()(T& var, T& ms, T g) const {
     ms = this->Averaged(ms, g * g);
@@ -46,12 +48,12 @@ struct RmsProp : RmsPropBase<T, Average::kWeighted> {
   KLO_FN void Idle(T&, T& ms) const { ms *= this->rho; }
 };
 
-template <class T, Path>
-struct RmsPropCentered : RmsPropBase<T, Average::kWeighted> {
+template <class T, Path kPath>
+struct RmsPropCentered : RmsPropBase<T, kPath, Average::kWeighted> {
   static constexpr int kSlots = 2;
   static constexpr bool kIdle = true;
 
-  using RmsPropBase<T, Average::kWeighted>::RmsPropBase;
+  using RmsPropBase<T, kPath, Average::kWeighted>::RmsPropBase;
 
   KLO_FN void operator()(T& var, T& ms, T& mg, T g) const {
     ms = this->Averaged(ms, g * g);
@@ -66,29 +68,29 @@ struct RmsPropCentered : RmsPropBase<T, Average::kWeighted> {
 };
 
 template <class T, Path kPath>
-struct RmsPropMomentum : RmsPropBase<T, AverageOn(kPath)> {
+struct RmsPropMomentum : RmsPropBase<T, kPath, AverageOn(kPath)> {
   static constexpr int kSlots = 2;
   static constexpr bool kIdle = false;
 
-  using RmsPropBase<T, AverageOn(kPath)>::RmsPropBase;
+  using RmsPropBase<T, kPath, AverageOn(kPath)>::RmsPropBase;
 
   KLO_FN void operator()(T& var, T& ms, T& mom, T g) const {
     ms = this->Averaged(ms, g * g);
-    this->MoveWithMomentum(var, mom, ms, g);
+    this->MoveWithMomentum(var, mom, ms + this->epsilon, g);
   }
 };
 
 template <class T, Path kPath>
-struct RmsPropCenteredMomentum : RmsPropBase<T, AverageOn(kPath)> {
+struct RmsPropCenteredMomentum : RmsPropBase<T, kPath, AverageOn(kPath)> {
   static constexpr int kSlots = 3;
   static constexpr bool kIdle = false;
 
-  using RmsPropBase<T, AverageOn(kPath)>::RmsPropBase;
+  using RmsPropBase<T, kPath, AverageOn(kPath)>::RmsPropBase;
 
   KLO_FN void operator()(T& var, T& ms, T& mom, T& mg, T g) const {
     ms = this->Averaged(ms, g * g);
     mg = this->Averaged(mg, g);
-    this->MoveWithMomentum(var, mom, ms - mg * mg, g);
+    this->MoveWithMomentum(var, mom, kPath == Path::kDense ? ms - mg * mg + this->epsilon : ms + this->epsilon - mg * mg, g);
   }
 };
 
