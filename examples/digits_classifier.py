@@ -154,9 +154,9 @@ def main():
 
     difference = np.ptp(final_losses) / np.min(final_losses)
     print(
-        f"between the loops: weights differ by at most "
-        f"{np.ptp(final_weights, axis=0).max():.1e}, final losses by "
-        f"{difference:.1e} of the loss (bound {LOSS_BOUND:.0e})"
+        f"largest difference between the loops: weights "
+        f"{np.ptp(final_weights, axis=0).max():.1e}, final losses "
+        f"{difference:.1e} (bound {LOSS_BOUND:.0e})"
     )
     ok = min(accuracies) > ACCURACY_GOAL and difference <= LOSS_BOUND
     print(f"accuracy above {ACCURACY_GOAL:.0%} and equal losses: {ok}")

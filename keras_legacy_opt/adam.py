@@ -193,7 +193,7 @@ class Adam(Optimizer):
         the surplus third of the slots is then left out.
         """
         slots_of_one = (len(self.weights) - 1) // 2
-        if self._slots_created and len(weights) == 3 * slots_of_one + 1:
+        if self.built and len(weights) == 3 * slots_of_one + 1:
             weights = weights[: len(self.weights)]
         super().set_weights(weights)
 

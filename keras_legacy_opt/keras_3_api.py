@@ -46,7 +46,6 @@ class Keras3Mixin:
             self._create_all_weights(
                 [v for v in var_list if not overwritten_with_gradient(v)]
             )
-        self.built = True
 
     def apply(
         self,
@@ -69,8 +68,8 @@ class Keras3Mixin:
         if len(grads) != len(variables):
             raise ValueError(
                 f"apply() of optimizer {self._name!r} got {len(grads)}"
-                f" gradients for {len(variables)} variables. Pass `trainable_variables`,"
-                " or call `build` with them first."
+                f" gradients for {len(variables)} variables. Pass"
+                " `trainable_variables`, or call `build` with them first."
             )
         self.apply_gradients(zip(grads, variables, strict=True))
 

@@ -60,7 +60,7 @@ class Nadam(Optimizer):
     >>> var = tf.Variable(10.0)
     >>> _ = opt.minimize(lambda: var**2 / 2.0, [var])
     >>> round(float(var), 3)
-    9.708
+    9.789
 
     Reference: [Dozat, 2015](
     https://cs229.stanford.edu/proj2015/054_report.pdf).
@@ -107,6 +107,7 @@ class Nadam(Optimizer):
         self._set_hyper("beta_2", beta_2)
         self.epsilon = epsilon or DEFAULT_EPSILON
         self._m_cache = None
+        self._m_cache_read = None
 
     def _create_slots(self, var_list: Sequence[Any]) -> None:
         if self._m_cache is None:
@@ -126,7 +127,10 @@ class Nadam(Optimizer):
     def _prepare(self, var_list: Sequence[Any]) -> dict:
         # All devices and dtypes of a step start from the same cache.
         self._m_cache_read = tf.identity(self._m_cache)
-        return super()._prepare(var_list)
+        try:
+            return super()._prepare(var_list)
+        finally:
+            self._m_cache_read = None  # A trace's tensor is of no use later.
 
     def _prepare_local(
         self, var_device: str, var_dtype: tf.DType, apply_state: dict
@@ -137,7 +141,10 @@ class Nadam(Optimizer):
         next_step = tf.cast(self.iterations + 2, var_dtype)
         mu = _momentum_at(self, step, beta_1)
         next_mu = _momentum_at(self, next_step, beta_1)
-        cache = tf.cast(self._m_cache_read, var_dtype) * mu
+        last_cache = self._m_cache_read
+        if last_cache is None:
+            last_cache = tf.identity(self._m_cache)
+        cache = tf.cast(last_cache, var_dtype) * mu
         if var_dtype is self._m_cache.dtype:
             cache = tf.identity(
                 tf.compat.v1.assign(

@@ -201,14 +201,13 @@ class Optimizer(
         """Sets up what is never pickled: variables, and what refers to them."""
         self._iterations = None
         self._hypers_created = False
-        self._slots_created = False
         self._slots = {}
         self._weights = []
         self._deferred_slot_restorations = {}
         self._distribution_strategy = None
         self._known_variables = KnownVariables()
         self._clip_limits = clipping.ClipLimits()
-        self.built = False
+        self.built = False  # Whether any variable has got its slots.
 
     def _init_set_name(self, name: str | None, zero_based: bool = True) -> None:
         self._name = name or _unique_name(type(self).__name__, zero_based)
@@ -384,7 +383,7 @@ class Optimizer(
             if grad is None:
                 raise ValueError(
                     f"Variable {param.name!r} has no gradient: the loss does"
-                    " not depend on it, or depends through an operation that has"
+                    " not depend on it, or only through an operation that has"
                     " none, such as argmax or round."
                 )
         return grads
@@ -501,7 +500,7 @@ class Optimizer(
         self._known_variables.add_with_slots(var_list)
         self._create_slots(var_list)
         self._create_slots_for_sharded_variables(var_list)
-        self._slots_created = True
+        self.built = True
         if self._pending_weights is not None:
             saving.apply_pending_weights(self)
 

@@ -23,7 +23,6 @@ _PROCESS_STATE = frozenset(
         "_iterations",
         "_known_variables",
         "_slots",
-        "_slots_created",
         "_weights",
         "built",
     ]
@@ -71,7 +70,7 @@ class SavingMixin:
     """The part of an optimizer that hands its state out and takes it in."""
 
     _weights: list[Any]
-    _slots_created: bool
+    built: bool
     _known_variables: KnownVariables
     # Values that came before the variables: a list from `set_weights`, a
     # dictionary from `load_own_variables` or a pickle.
@@ -116,7 +115,7 @@ class SavingMixin:
             was changed then.
         """
         variables, weights = self.weights, list(weights)
-        if not self._slots_created and len(weights) != len(variables):
+        if not self.built and len(weights) != len(variables):
             self._pending_weights = [np.array(w) for w in weights]
             if variables and not np.shape(weights[0]):
                 assign_all(variables[:1], weights[:1])  # The iterations.
@@ -163,7 +162,7 @@ class SavingMixin:
             nothing was changed then.
         """
         values = {name: np.asarray(store[name]) for name in store.keys()}
-        if not self._slots_created:
+        if not self.built:
             self._pending_weights = values
             return
         named = _own_variables(self)
@@ -175,9 +174,9 @@ class SavingMixin:
         if unexpected or missing:
             raise ValueError(
                 f"The saved state is not that of optimizer {self._name!r}: it"
-                f" lacks {missing} and has, in addition, {unexpected}. Names"
-                " are '<slot>.<number of the trainable variable>'. To load only the"
-                " model's weights, compile afterwards, or pass"
+                f" lacks {missing} and also has {unexpected}. Names"
+                " are '<slot>.<number of the trainable variable>'. To load only"
+                " the model's weights, compile afterwards, or pass"
                 " `skip_mismatch=True`."
             )
         for name, value in values.items():

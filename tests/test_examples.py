@@ -25,6 +25,7 @@ def run_to_goal(name, *arguments):
     result = run(name, *arguments)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.splitlines()[-1].endswith(": True")
+    assert "WARNING:tensorflow" not in result.stderr, result.stderr
     return result.stdout
 
 
