@@ -41,7 +41,7 @@ class OptimizerShield:
 class _Hidden:
     """An attribute that is not there, unless the instance has it itself."""
 
-    def __set_name__(self, owner: type, name: str) -> None:
+    def __init__(self, name: str):
         self._name = name
 
     def __get__(self, instance: Any, owner: type) -> Any:
@@ -159,15 +159,14 @@ def _append_base(host: type, base: type) -> None:
 
 
 def _hide_names_of(base: type) -> None:
-    ours = (private_api.Trackable, object)
+    roots = (private_api.Trackable, object)
     for optimizer in OptimizerHost.__subclasses__():
         for name in dir(base):
             definer = next(c for c in optimizer.__mro__ if name in vars(c))
-            if definer in ours or definer.__module__.startswith(PACKAGE):
+            if definer in roots or definer.__module__.startswith(PACKAGE):
                 continue
-            hidden = _Hidden()
-            hidden.__set_name__(optimizer, name)
-            shield = vars(private_api.Trackable).get(name, hidden)
+            root = next((c for c in roots if name in vars(c)), None)
+            shield = vars(root)[name] if root else _Hidden(name)
             setattr(OptimizerShield, name, shield)
 
 
