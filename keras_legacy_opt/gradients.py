@@ -194,7 +194,8 @@ def deduplicate(
     count = tf.shape(indices)[0]
     order = tf.argsort(indices, stable=True)
     indices = tf.gather(indices, order)
-    starts = tf.concat([[True], indices[1:] != indices[:-1]], 0)[:count]
+    changes = tf.not_equal(indices[1:], indices[:-1])
+    starts = tf.concat([[True], changes], 0)[:count]
     positions = tf.cumsum(tf.cast(starts, tf.int32)) - 1
     summed = tf.math.unsorted_segment_sum(
         tf.gather(values, order), positions, count

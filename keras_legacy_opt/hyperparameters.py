@@ -177,32 +177,23 @@ class HyperparameterMixin:
 def _inverse_time_decayed(
     optimizer: HyperparameterMixin, learning_rate: tf.Tensor, dtype: tf.DType
 ) -> tf.Tensor:
-    may_change = _decay_may_change_in_trace(optimizer)
-    if optimizer._initial_decay <= 0 and not may_change:
+    if decay_may_change(optimizer):
+        decay = optimizer._get_hyper("decay", dtype)
+    elif optimizer._initial_decay > 0:
+        decay = tf.cast(optimizer._initial_decay, dtype)
+    else:
         return learning_rate
-    decay = decay_at(optimizer, dtype)
     step = tf.cast(optimizer.iterations, dtype)
     decayed = learning_rate / (1.0 + decay * step)
-    if not may_change:
-        return decayed
+    # In float16 even 0 * step may be NaN: the step may be infinite.
     return tf.where(tf.math.real(decay) > 0, decayed, learning_rate)
 
 
-def decay_at(optimizer: HyperparameterMixin, dtype: tf.DType) -> tf.Tensor:
-    """The `decay` of this step.
+def decay_may_change(optimizer: HyperparameterMixin) -> bool:
+    """Whether this is traced, so that `decay` must be read from its variable.
 
-    It is the number that the optimizer was made with, which has more digits
-    than its float32 variable; in a trace, the variable if that was changed.
+    In eager execution, `_initial_decay` has what was set last.
     """
-    initial = tf.cast(optimizer._initial_decay, dtype)
-    if not _decay_may_change_in_trace(optimizer):
-        return initial
-    current = optimizer._get_hyper("decay")
-    is_initial = current == tf.cast(optimizer._initial_decay, current.dtype)
-    return tf.where(is_initial, initial, tf.cast(current, dtype))
-
-
-def _decay_may_change_in_trace(optimizer: HyperparameterMixin) -> bool:
     return not tf.executing_eagerly() and isinstance(
         optimizer._hyper.get("decay"), tf.Variable
     )

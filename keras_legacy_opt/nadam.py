@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_legacy_opt import hosts, slots
-from keras_legacy_opt.hyperparameters import decay_at, is_schedule
+from keras_legacy_opt.hyperparameters import decay_may_change, is_schedule
 from keras_legacy_opt.optimizer import DEFAULT_EPSILON, Optimizer, coefficients
 
 
@@ -219,5 +219,10 @@ def _momentum_at(
 ) -> tf.Tensor:
     """The momentum of `step` in the momentum schedule."""
     base = tf.cast(0.96, step.dtype)
-    decay = decay_at(optimizer, step.dtype)
+    decay = tf.convert_to_tensor(optimizer._initial_decay, step.dtype)
+    if decay_may_change(optimizer):
+        # The variable has fewer digits: use it only if it was changed.
+        current = optimizer._get_hyper("decay")
+        unchanged = tf.equal(current, tf.cast(decay, current.dtype))
+        decay = tf.where(unchanged, decay, tf.cast(current, step.dtype))
     return beta_1 * (1.0 - 0.5 * tf.pow(base, decay * step))
