@@ -22,7 +22,7 @@ from keras_legacy_opt import (
     slots,
 )
 from keras_legacy_opt.distribution import name_scope_in_graph
-from keras_legacy_opt.fused import plan
+from keras_legacy_opt.fused import clip, eager, plan
 from keras_legacy_opt.hyperparameters import HyperparameterMixin
 from keras_legacy_opt.keras_3_api import Keras3Mixin, overwritten_with_gradient
 from keras_legacy_opt.saving import SavingMixin
@@ -436,6 +436,10 @@ class Optimizer(
             aggregate and shall not.
         """
         distribution.check_context(experimental_aggregate_gradients)
+        grads_and_vars = gradients.pairs(grads_and_vars)
+        iterations = eager.step(self, grads_and_vars)
+        if iterations is not None:
+            return iterations
         grads_and_vars = self.__usable(grads_and_vars)
         var_list = [v for _, v in grads_and_vars]
         with tf.name_scope(self._name):
@@ -452,7 +456,7 @@ class Optimizer(
                     grads_and_vars
                 )
                 grads_and_vars = self._aggregate_gradients(grads_and_vars)
-            grads_and_vars = self._transform_gradients(grads_and_vars)
+            grads_and_vars = clip.transform_gradients(self, grads_and_vars)
             return private_api.maybe_merge_call(
                 functools.partial(
                     self._distributed_apply, apply_state=apply_state
@@ -462,11 +466,11 @@ class Optimizer(
                 name=name,
             )
 
-    def __usable(self, grads_and_vars: Iterable[Any]) -> list[tuple[Any, Any]]:
+    def __usable(self, grads_and_vars: GradsAndVars) -> list[tuple[Any, Any]]:
         """Checked pairs of gradient and `tf.Variable`, without the `None`s."""
         known = self._known_variables
         pairs = gradients.filter_empty(
-            gradients.pairs(grads_and_vars),
+            grads_and_vars,
             lambda v: known.name(known.unwrap(v)),
         )
         usable, overwriting = [], []

@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_legacy_opt import private_api
-from keras_legacy_opt.fused import formulas, policy
+from keras_legacy_opt.fused import clip, formulas, policy
 
 GradsAndVars = Sequence[tuple[Any, Any]]
 
@@ -29,7 +29,13 @@ def update_dense(
     groups, rest = _groups(optimizer, grads_and_vars)
     updates = []
     for grads, variables in groups:
-        update = functools.partial(_apply_dense, optimizer, apply_state)
+        transforms = []
+        if isinstance(grads[0], clip.Transformed):
+            transforms = _joined([grad.transform for grad in grads])
+            grads = [grad.gradient for grad in grads]
+        update = functools.partial(
+            _apply_dense, optimizer, apply_state, transforms
+        )
         updates += tf.nest.flatten(
             strategy.extended.update(
                 variables[0], update, args=(grads, variables), group=False
@@ -40,6 +46,8 @@ def update_dense(
 
 def takes_sparse(optimizer: Any, grad: Any, var: Any) -> bool:
     """Whether `update_sparse` can update `var` by `grad`."""
+    if isinstance(grad, clip.Transformed):
+        return True  # Else it had not been deferred.
     return (
         isinstance(grad, tf.IndexedSlices)
         and policy.ops() is not None
@@ -49,9 +57,16 @@ def takes_sparse(optimizer: Any, grad: Any, var: Any) -> bool:
 
 
 def update_sparse(
-    optimizer: Any, grad: tf.IndexedSlices, var: Any, apply_state: Mapping
+    optimizer: Any,
+    grad: tf.IndexedSlices | clip.Transformed,
+    var: Any,
+    apply_state: Mapping,
 ) -> Any:
     """Updates `var`, on one device; returns the op."""
+    transforms = []
+    if isinstance(grad, clip.Transformed):
+        transforms.append(grad.transform)
+        grad = grad.gradient
     formula = policy.sparse_formula(optimizer)
     handles = [var.handle]
     handles += [optimizer.get_slot(var, slot).handle for slot in formula.slots]
@@ -60,7 +75,7 @@ def update_sparse(
         grad.values,
         grad.indices,
         *_coefficients(optimizer, formula, var, apply_state),
-        [],
+        transforms,
         [],
         use_locking=optimizer._use_locking,
         variable_name=optimizer._known_variables.name(var),
@@ -78,7 +93,7 @@ def _groups(
     rest = []
     for grad, var in grads_and_vars:
         if (
-            isinstance(grad, tf.IndexedSlices)
+            _is_sparse(grad)
             or times[id(var)] > 1
             or optimizer._known_variables.constraint(var) is not None
             or not policy.takes(var)
@@ -91,9 +106,23 @@ def _groups(
     return list(groups.values()), rest
 
 
+def _is_sparse(grad: Any) -> bool:
+    if isinstance(grad, clip.Transformed):
+        grad = grad.gradient
+    return isinstance(grad, tf.IndexedSlices)
+
+
+def _joined(transforms: list[tf.Tensor]) -> list[tf.Tensor]:
+    """The transforms of a group as its op takes them."""
+    if all(transform is transforms[0] for transform in transforms):
+        return transforms[:1]
+    return [tf.stack(transforms)]
+
+
 def _apply_dense(
     optimizer: Any,
     apply_state: Mapping,
+    transforms: list[tf.Tensor],
     first: Any,
     grads: list[Any],
     variables: list[Any],
@@ -103,11 +132,26 @@ def _apply_dense(
     handles = [[var.handle for var in variables]]
     for slot in formula.slots:
         handles.append([optimizer.get_slot(v, slot).handle for v in variables])
+    return call_dense(
+        optimizer, formula, handles, grads, first, apply_state, transforms
+    )
+
+
+def call_dense(
+    optimizer: Any,
+    formula: formulas.Formula,
+    handles: list[list[tf.Tensor]],
+    grads: list[tf.Tensor],
+    first: Any,
+    apply_state: Mapping,
+    transforms: Sequence[tf.Tensor] = (),
+) -> Any:
+    """Calls the dense op; `handles` are those of the variables and slots."""
     return getattr(policy.ops(), formula.op)(
         *handles,
         grads,
         *_coefficients(optimizer, formula, first, apply_state),
-        [],
+        list(transforms),
         [],
         use_locking=optimizer._use_locking,
     )

@@ -80,6 +80,28 @@ def takes(variable: Any) -> bool:
     )
 
 
+def updates(optimizer: Any, grad: Any, variable: Any) -> bool:
+    """Whether native ops update `variable` by `grad`."""
+    if isinstance(grad, tf.IndexedSlices):
+        formula = sparse_formula(optimizer)
+    else:
+        formula = dense_formula(optimizer)
+    return (
+        formula is not None
+        and optimizer._known_variables.constraint(variable) is None
+        and takes(variable)
+    )
+
+
+@functools.lru_cache(maxsize=None)
+def is_own(cls: type, methods: tuple[str, ...]) -> bool:
+    """Whether the `methods` of a class are this package's."""
+    return all(
+        getattr(cls, method).__module__.partition(".")[0] == "keras_legacy_opt"
+        for method in methods
+    )
+
+
 def _formula(
     optimizer: Any, methods: tuple[str, ...]
 ) -> formulas.Formula | None:

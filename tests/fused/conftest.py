@@ -3,11 +3,16 @@
 import contextlib
 import fcntl
 import os
+import pathlib
+import sys
 
 import pytest
 
 from keras_legacy_opt import fused
 from keras_legacy_opt.fused import build, library, loader
+
+# For `stepping`, which these tests share with those.
+sys.path.append(str(pathlib.Path(__file__).parents[1] / "conformance"))
 
 
 @pytest.fixture(scope="session")

@@ -1,17 +1,18 @@
 """The native ops compute what the optimizers' own path computes.
 
-Each step starts from the same state. float32 and float64 agree in every bit,
-but for the rows of EXCEPTIONS. The 16-bit types round once per step natively
-and after every operation otherwise: they agree to a few of their roundings.
+Each step starts from the same state. All bits agree, but for the rows of
+EXCEPTIONS. The 16-bit types are another matter: there TensorFlow rounds after
+every operation, and the native ops once, see test_half.py.
 """
 
+import fnmatch
 import zlib
 
 import numpy as np
 import pytest
 import stepping
 import tensorflow as tf
-from registry import BUILT_IN, FLOATS, SUBJECT, Case, common_cases, own_cases
+from registry import BUILT_IN, SUBJECT, Case, common_cases, own_cases
 
 from keras_legacy_opt import fused
 
@@ -26,23 +27,29 @@ SHAPES = {
 SPARSE = {"table": np.int32, "column": np.int64}
 STEPS = 5
 
-# (start of the case, kind of variable): where TensorFlow's kernels round
+# (pattern of the case, kind of variable): where TensorFlow's kernels round
 # otherwise than ours, and why.
 EXCEPTIONS = {
     # Eigen's float32 reciprocal root is an approximation, refined once; ours
     # is a division by the root.
-    ("Adadelta", "dense float32"),
+    ("Adadelta*", "dense float32"),
     # For rows of one element, TensorFlow has a formula of its own, which uses
     # powers where the one for longer rows, and ours, uses roots.
-    ("Ftrl", "column"),
+    ("Ftrl*", "column"),
     # Eigen's vectorised power differs from the C library's in the last bit,
     # and the difference of two powers magnifies it.
     ("Ftrl-learning_rate_power", "any"),
     ("Ftrl-all", "any"),
+    # The norm of all gradients is summed in another order, in float64.
+    ("*clipnorm", "any"),
 }
 
 CASES = [
-    *((case, dtype) for case in own_cases(BUILT_IN) for dtype in FLOATS),
+    *(
+        (case, dtype)
+        for case in own_cases(BUILT_IN)
+        for dtype in ("float32", "float64")
+    ),
     *((case, "float32") for case in common_cases(BUILT_IN)),
 ]
 
@@ -54,8 +61,8 @@ def is_exception(case: Case, dtype: str, variable: str) -> bool:
         f"{'sparse' if variable in SPARSE else 'dense'} {dtype}",
     }
     return any(
-        str(case).startswith(start) and kind in kinds
-        for start, kind in EXCEPTIONS
+        fnmatch.fnmatch(str(case), pattern) and kind in kinds
+        for pattern, kind in EXCEPTIONS
     )
 
 
@@ -69,32 +76,17 @@ def gradients(rng, dtype):
         yield name, (values, indices)
 
 
-def assert_close(ours, plain, before, dtype, exact, message):
+def assert_close(ours, plain, before, exact, message):
     if exact:
         np.testing.assert_array_equal(ours, plain, message)
         return
     # Errors are relative to the largest number that went into a sum.
-    ours, plain, before = (
-        x.astype(np.float64) for x in (ours, plain, before)
-    )
-    epsilon = float(tf.experimental.numpy.finfo(dtype).eps)
-    scale = np.maximum(np.maximum(abs(plain), abs(before)), 1e-2)
-    roundings = 4 if dtype in ("float32", "float64") else 16
-    assert (abs(ours - plain) <= roundings * epsilon * scale).all(), (
-        message,
-        (abs(ours - plain) / (epsilon * scale)).max(),
-    )
+    scale = np.maximum(np.maximum(abs(plain), abs(before)), 1)
+    error = abs(ours - plain) / (np.finfo(plain.dtype).eps * scale)
+    assert (error <= 64).all(), (message, error.max())
 
 
-def legacy_takes(case: Case, dtype: str) -> bool:
-    return dtype in case.option.dense and dtype in case.option.sparse
-
-
-@pytest.mark.parametrize(
-    ("case", "dtype"),
-    [(case, dtype) for case, dtype in CASES if legacy_takes(case, dtype)],
-    ids=str,
-)
+@pytest.mark.parametrize(("case", "dtype"), CASES, ids=str)
 def test_fused_equals_plain(native_ops, case, dtype):
     rng = np.random.default_rng(zlib.crc32(str(case).encode()))
     initial = {
@@ -111,28 +103,23 @@ def test_fused_equals_plain(native_ops, case, dtype):
         with fused.disabled():
             plain.apply_gradients([(grads[k], plain_vars[k]) for k in grads])
         for name in SHAPES:
-            pairs = [(native_vars[name], plain_vars[name])]
+            exact = not is_exception(case, dtype, name)
+            message = f"{name} after step {step + 1}"
+            ours, theirs = native_vars[name], plain_vars[name]
+            now = theirs.numpy()
+            assert_close(ours.numpy(), now, initial[name], exact, message)
             for slot in native.get_slot_names():
-                pairs.append(
-                    (
-                        native.get_slot(native_vars[name], slot),
-                        plain.get_slot(plain_vars[name], slot),
-                    )
-                )
-            for ours, theirs in pairs:
-                exact = dtype in ("float32", "float64") and not is_exception(
-                    case, dtype, name
-                )
-                old = initial[name] if theirs is plain_vars[name] else None
+                our_slot = native.get_slot(ours, slot)
+                their_slot = plain.get_slot(theirs, slot)
                 assert_close(
-                    ours.numpy(),
-                    theirs.numpy(),
-                    np.zeros(()) if old is None else old,
-                    dtype,
+                    our_slot.numpy(),
+                    their_slot.numpy(),
+                    0.0,
                     exact,
-                    f"{theirs.name} after step {step + 1}",
+                    f"{slot} of {message}",
                 )
-                ours.assign(theirs)
-            moved |= bool((plain_vars[name].numpy() != initial[name]).any())
-            initial[name] = plain_vars[name].numpy()
+                our_slot.assign(their_slot)
+            ours.assign(theirs)
+            moved |= bool((now != initial[name]).any())
+            initial[name] = now
     assert moved
