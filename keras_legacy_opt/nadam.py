@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -201,6 +201,22 @@ class Nadam(Optimizer):
         m_bar = lookahead(grad, tf.gather(m, indices), c)
         step = c["neg_lr_t"] * m_bar / denominator(tf.gather(v, indices), c)
         return tf.group(self._resource_scatter_add(var, indices, step), m, v)
+
+    @classmethod
+    def from_config(
+        cls,
+        config: Mapping[str, Any],
+        custom_objects: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """The optimizer of a configuration; see `keras_legacy_opt.Optimizer`.
+
+        The `decay` of a configuration is the `schedule_decay` of the optimizer
+        that it describes.
+        """
+        config = dict(config)
+        if "decay" in config:
+            config.setdefault("schedule_decay", config.pop("decay"))
+        return super().from_config(config, custom_objects)
 
     def get_config(self) -> dict[str, Any]:
         """The configuration; see `keras_legacy_opt.Optimizer.get_config`."""

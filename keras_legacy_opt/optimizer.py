@@ -443,11 +443,8 @@ class Optimizer(
         grads_and_vars = self.__usable(grads_and_vars)
         var_list = [v for _, v in grads_and_vars]
         with tf.name_scope(self._name):
-            in_function = not tf.executing_eagerly()
             with tf.init_scope():
                 self._create_all_weights(var_list)
-                if in_function and tf.executing_eagerly():
-                    self.__create_clip_limits()
             if not grads_and_vars:
                 return tf.no_op()
             apply_state = self._prepare(var_list)
@@ -499,6 +496,8 @@ class Optimizer(
         var_list = [self._known_variables.unwrap(v) for v in var_list]
         _ = self.iterations
         self._create_hypers()
+        if tf.executing_eagerly():
+            self.__create_clip_limits()
         if not var_list:
             return
         self._known_variables.add_with_slots(var_list)

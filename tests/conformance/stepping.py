@@ -155,6 +155,8 @@ def run_in_graph(
             [(placeholders[k], variables[k]) for k in variables]
         )
         weights = weights_by_name(variables, optimizer)
+        # First the variables: slots may start from their values.
+        session.run([v.initializer for v in variables.values()])
         session.run(tf.compat.v1.global_variables_initializer())
         records = []
         for grads in gradients:

@@ -18,10 +18,11 @@ from registry import (
     own_cases,
 )
 
+FLOAT32_AND_64 = ("float32", "float64")
 OWN = [
     (case, dtype)
     for case in own_cases()
-    for dtype in ALL_DTYPES
+    for dtype in (FLOAT32_AND_64 if case.row.double else ALL_DTYPES)
     if stepping.kind_for(case, dtype)
 ]
 COMMON = [(case, "float32") for case in common_cases()]
@@ -95,7 +96,8 @@ def test_function(case, dtype):
     assert_traced_equal(case, dtype, stepping.run_in_function)
 
 
-@every_case
+# What optimizers have in common is traced alike in functions and graphs.
+@pytest.mark.parametrize(("case", "dtype"), OWN, ids=str)
 def test_graph(case, dtype):
     assert_traced_equal(case, dtype, stepping.run_in_graph)
 
