@@ -84,7 +84,7 @@ def step(optimizer: Any, grads_and_vars: GradsAndVars) -> Any:
     ):
         if (
             type(grad) is not eager_tensor
-            or grad.dtype != dtype
+            or grad.dtype is not dtype
             or grad.shape != shape
         ):
             return None
