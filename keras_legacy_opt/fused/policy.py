@@ -73,9 +73,13 @@ def sparse_formula(optimizer: Any) -> formulas.Formula | None:
 
 def takes(variable: Any) -> bool:
     """Whether the native ops can update `variable`."""
+    if isinstance(variable, tf.distribute.DistributedValues):
+        is_resource = True  # It has handles in replicas only.
+    else:
+        is_resource = getattr(variable, "handle", None) is not None
     return (
-        variable.dtype.base_dtype in DTYPES
-        and getattr(variable, "handle", None) is not None
+        is_resource
+        and variable.dtype.base_dtype in DTYPES
         and all(map(_is_local_cpu, private_api.devices_of(variable)))
     )
 

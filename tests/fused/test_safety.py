@@ -318,10 +318,11 @@ def test_clip_limits_change_without_a_new_trace(calls):
         opt.apply_gradients([(tf.constant([10.0]), var)])
 
     step()
+    traced = list(calls)
     opt.global_clipnorm = 1.0
     step()
     np.testing.assert_allclose(var, [-3.0], rtol=1e-6)
-    assert calls == ["call_dense"]
+    assert calls == traced != []
 
 
 # Which path is taken.
@@ -414,7 +415,7 @@ def test_strategy(calls):
 
     train()
     train()
-    assert calls == ["call_dense"]
+    assert set(calls) == {"call_dense"}
     assert [float(v.numpy()[0]) for v in variables] == [-0.25, 0.75]
 
 
