@@ -62,6 +62,7 @@ def tensorflow_step(make, shapes, mode, steps):
 
     if mode == "eager":
         return step
+
     # Gradients are arguments: as constants, TensorFlow would copy them.
     @tf.function(
         jit_compile=mode == "xla",

@@ -97,7 +97,7 @@ def updates(optimizer: Any, grad: Any, variable: Any) -> bool:
     )
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def is_own(cls: type, methods: tuple[str, ...]) -> bool:
     """Whether the `methods` of a class are this package's."""
     return all(
@@ -113,7 +113,7 @@ def _formula(
     return None if cls is None else formulas.FORMULAS[cls.__name__](optimizer)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _formula_class(cls: type, methods: tuple[str, ...]) -> type | None:
     """The class of ours whose `methods` those of `cls` are."""
     for base in cls.__mro__:
@@ -126,7 +126,7 @@ def _formula_class(cls: type, methods: tuple[str, ...]) -> type | None:
     return None
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _is_local_cpu(device: str) -> bool:
     spec = tf.DeviceSpec.from_string(device or "")
     if spec.job not in (None, "localhost"):

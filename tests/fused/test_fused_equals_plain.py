@@ -11,7 +11,6 @@ import zlib
 import numpy as np
 import pytest
 import stepping
-import tensorflow as tf
 from registry import BUILT_IN, SUBJECT, Case, common_cases, own_cases
 
 from keras_legacy_opt import fused

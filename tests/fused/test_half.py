@@ -27,7 +27,9 @@ def make_state(rng, formula, dtype):
         noise = abs(stepping.random_array(rng, (ROWS, WIDTH), dtype))
         # The square of an average is no larger than the average square.
         mean = slot == "mg"
-        state.append(noise / noise.dtype.type(8) if mean else noise + noise.dtype.type(1))
+        state.append(
+            noise / noise.dtype.type(8) if mean else noise + noise.dtype.type(1)
+        )
     return state
 
 
@@ -57,7 +59,11 @@ def test_rounds_once(native_ops, rng, case, dtype):
             )
         else:
             getattr(native_ops, formula.op)(
-                *([v.handle] for v in variables), [cast(dense)], *scalars, [], []
+                *([v.handle] for v in variables),
+                [cast(dense)],
+                *scalars,
+                [],
+                [],
             )
         return [v.numpy() for v in variables]
 

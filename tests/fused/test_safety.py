@@ -249,7 +249,12 @@ def test_results_do_not_depend_on_threads(native_ops):
         variables = [tf.Variable(tf.ones(g.shape)) for g in grads]
         opt = keras_legacy_opt.Adam(0.1, global_clipnorm=0.5)
         for _ in range(3):
-            opt.apply_gradients(zip(map(tf.constant, grads), variables))
+            opt.apply_gradients(
+                [
+                    (tf.constant(g), v)
+                    for g, v in zip(grads, variables, strict=True)
+                ]
+            )
         return [v.numpy() for v in variables]
 
     first = run()
@@ -298,7 +303,7 @@ def test_clipping_is_fused_for_all_gradients(calls, option):
         var, table = tf.Variable([3.0, 4.0]), tf.Variable(tf.ones([5, 2]))
         for _ in range(3):
             grads = var * 2.0, rows(np.ones((3, 2), np.float32), [1, 4, 1])
-            opt.apply_gradients(zip(grads, [var, table]))
+            opt.apply_gradients(zip(grads, [var, table], strict=True))
         return var.numpy(), table.numpy()
 
     ours = run(keras_legacy_opt.SGD(0.1, **{option: 0.5}))
