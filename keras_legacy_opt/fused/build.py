@@ -187,7 +187,7 @@ def _compile(
 
 
 def _units(scratch: pathlib.Path, count: int) -> list[pathlib.Path]:
-    """Joins the sources to `count` files or fewer: the headers take most of the time."""
+    """Joins the sources to few files: the headers take most of the time."""
     files = sorted((library.sources() / "ops").glob("*.cc"))
     count = min(count, 4)
     units = []

@@ -49,7 +49,7 @@ class _Group(NamedTuple):
 
 
 class _Memory(NamedTuple):
-    """What is known of a list of variables; no groups: it takes the long way."""
+    """What is known of a list of variables; no groups: take the long way."""
 
     given: list[weakref.ref[Any]]
     variables: list[weakref.ref[Any]]
