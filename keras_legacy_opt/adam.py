@@ -31,6 +31,31 @@ def amsgrad_step(
     return var - m * alpha / (tf.sqrt(vhat) + epsilon), m, v, vhat
 
 
+def accumulate_moments(
+    optimizer: Optimizer,
+    var: Any,
+    indices: tf.Tensor,
+    grad: tf.Tensor,
+    c: dict[str, tf.Tensor],
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Decays all of `m` and `v`, then adds a sparse gradient: their values."""
+    m = slots.decay_then_scatter_add(
+        optimizer,
+        optimizer.get_slot(var, "m"),
+        c["beta_1_t"],
+        indices,
+        grad * c["one_minus_beta_1_t"],
+    )
+    v = slots.decay_then_scatter_add(
+        optimizer,
+        optimizer.get_slot(var, "v"),
+        c["beta_2_t"],
+        indices,
+        grad * grad * c["one_minus_beta_2_t"],
+    )
+    return m, v
+
+
 @hosts.public
 class Adam(Optimizer):
     """Adam: steps scaled by estimates of the gradient's first two moments.
@@ -163,20 +188,7 @@ class Adam(Optimizer):
         apply_state: dict | None = None,
     ) -> Any:
         c = coefficients(self, var, apply_state)
-        m = slots.decay_then_scatter_add(
-            self,
-            self.get_slot(var, "m"),
-            c["beta_1_t"],
-            indices,
-            grad * c["one_minus_beta_1_t"],
-        )
-        v = slots.decay_then_scatter_add(
-            self,
-            self.get_slot(var, "v"),
-            c["beta_2_t"],
-            indices,
-            grad * grad * c["one_minus_beta_2_t"],
-        )
+        m, v = accumulate_moments(self, var, indices, grad, c)
         updates = [m, v]
         if self.amsgrad:
             vhat = self.get_slot(var, "vhat")

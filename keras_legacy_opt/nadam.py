@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_legacy_opt import hosts, slots
+from keras_legacy_opt.adam import accumulate_moments
 from keras_legacy_opt.hyperparameters import decay_may_change, is_schedule
 from keras_legacy_opt.optimizer import DEFAULT_EPSILON, Optimizer, coefficients
 
@@ -184,20 +185,7 @@ class Nadam(Optimizer):
         apply_state: dict | None = None,
     ) -> Any:
         c = coefficients(self, var, apply_state)
-        m = slots.decay_then_scatter_add(
-            self,
-            self.get_slot(var, "m"),
-            c["beta_1_t"],
-            indices,
-            grad * c["one_minus_beta_1_t"],
-        )
-        v = slots.decay_then_scatter_add(
-            self,
-            self.get_slot(var, "v"),
-            c["beta_2_t"],
-            indices,
-            grad * grad * c["one_minus_beta_2_t"],
-        )
+        m, v = accumulate_moments(self, var, indices, grad, c)
         m_bar = lookahead(grad, tf.gather(m, indices), c)
         step = c["neg_lr_t"] * m_bar / denominator(tf.gather(v, indices), c)
         return tf.group(self._resource_scatter_add(var, indices, step), m, v)

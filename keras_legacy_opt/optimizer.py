@@ -399,6 +399,8 @@ class Optimizer(
 
     # One step.
 
+    # As legacy: AutoGraph would slow tracing and rewrite subclasses' methods.
+    @tf.autograph.experimental.do_not_convert
     def apply_gradients(
         self,
         grads_and_vars: Iterable[tuple[Any, Any]],

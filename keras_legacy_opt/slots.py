@@ -23,7 +23,7 @@ _INITIALIZERS = {
 }
 
 
-def resolve_initializer(initializer: Any) -> Callable[..., Any]:
+def resolve_initializer(initializer: Any) -> Any:
     """The callable `initializer(shape=, dtype=)` that a name or class means.
 
     Raises:
