@@ -19,6 +19,7 @@ try:
 except ImportError:
     torch = None
 
+SKIPPED = set()  # names of contestants to leave out
 OURS = "ours"
 LEGACY = "tf_keras legacy"
 
@@ -111,31 +112,32 @@ def contestants(optimizer, shapes, mode, steps=1, peers=True, **options):
     def of(module):
         return functools.partial(getattr(module, name), **arguments)
 
-    found = {
-        OURS: tensorflow_step(of(keras_legacy_opt), shapes, mode, steps),
-        LEGACY: tensorflow_step(
-            of(tf_keras.optimizers.legacy), shapes, mode, steps
-        ),
+    def tf_step(module, mode):
+        return functools.partial(
+            tensorflow_step, of(module), shapes, mode, steps
+        )
+
+    def torch_of(**options):
+        return functools.partial(
+            torch_step, optimizer, shapes, steps, **options
+        )
+
+    makers = {
+        OURS: tf_step(keras_legacy_opt, mode),
+        LEGACY: tf_step(tf_keras.optimizers.legacy, mode),
     }
-    if not peers:
-        return found
-    found["Keras 3"] = tensorflow_step(
-        of(keras.optimizers), shapes, mode, steps
-    )
-    if mode == "graph":
-        found["Keras 3 XLA"] = tensorflow_step(
-            of(keras.optimizers), shapes, "xla", steps
-        )
-    if torch is not None and name != "Ftrl":
-        torch.set_num_threads(_threads())
-        found["torch foreach"] = torch_step(
-            optimizer, shapes, steps, foreach=True
-        )
-        if optimizer in _TORCH_FUSED:
-            found["torch fused"] = torch_step(
-                optimizer, shapes, steps, fused=True
-            )
-    return found
+    if peers:
+        makers["Keras 3"] = tf_step(keras.optimizers, mode)
+        if mode == "graph":
+            makers["Keras 3 XLA"] = tf_step(keras.optimizers, "xla")
+        if torch is not None and name != "Ftrl":
+            torch.set_num_threads(_threads())
+            makers["torch foreach"] = torch_of(foreach=True)
+            if optimizer in _TORCH_FUSED:
+                makers["torch fused"] = torch_of(fused=True)
+    return {
+        name: make() for name, make in makers.items() if name not in SKIPPED
+    }
 
 
 def _threads():

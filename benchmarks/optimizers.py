@@ -187,10 +187,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="*", help="sections")
     parser.add_argument("--rows", help="rows that contain this")
+    parser.add_argument("--skip", nargs="*", default=[], help="contestants")
     parser.add_argument("--json", help="where to save the seconds")
     arguments = parser.parse_args()
     if not fused.is_available():
         parser.exit(1, f"No native library: {fused.why_not()}\n")
+    contestants.SKIPPED.update(arguments.skip)
     saved = {
         "machine": platform.processor() or platform.machine(),
         "threads": len(os.sched_getaffinity(0)),
