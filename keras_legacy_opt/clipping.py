@@ -83,3 +83,73 @@ class ClipLimits:
         return CLIPPING[option](
             grads_and_vars, lambda dtype: tf.cast(variable, dtype)
         )
+
+
+class ClippingMixin:
+    """The part of an optimizer that keeps its limits."""
+
+    _clip_limits: ClipLimits
+    gradient_transformers: Sequence[Callable[..., GradsAndVars]]
+
+    @property
+    def clipnorm(self) -> float | None:
+        """`float` or `None`: the limit of each gradient's L2 norm."""
+        return self._clipnorm
+
+    @clipnorm.setter
+    def clipnorm(self, val: float | None) -> None:
+        _set_limit(self, "clipnorm", val)
+
+    @property
+    def global_clipnorm(self) -> float | None:
+        """`float` or `None`: the limit of all gradients' L2 norm."""
+        return self._global_clipnorm
+
+    @global_clipnorm.setter
+    def global_clipnorm(self, val: float | None) -> None:
+        _set_limit(self, "global_clipnorm", val)
+
+    @property
+    def clipvalue(self) -> float | None:
+        """`float` or `None`: the limit of each gradient's elements."""
+        return self._clipvalue
+
+    @clipvalue.setter
+    def clipvalue(self, val: float | None) -> None:
+        _set_limit(self, "clipvalue", val)
+
+
+def _set_limit(
+    optimizer: ClippingMixin, option: str, val: float | None
+) -> None:
+    transformers = optimizer.gradient_transformers
+    if val is not None and transformers:
+        raise ValueError(
+            f"`{option}` cannot be set together with `gradient_transformers`:"
+            f" clip in one of these. Received: {option}={val},"
+            f" gradient_transformers={transformers}."
+        )
+    object.__setattr__(optimizer, f"_{option}", val)
+    optimizer._clip_limits.update(option, val)
+
+
+def create_limits(optimizer: ClippingMixin) -> None:
+    """Makes variables of the limits that are set, unless they are there."""
+    with optimizer._distribution_strategy_scope():
+        for option in CLIPPING:
+            if getattr(optimizer, option) is not None:
+                value = getattr(optimizer, option)
+                optimizer._clip_limits.create(option, value)
+
+
+def clip(
+    optimizer: ClippingMixin, grads_and_vars: GradsAndVars
+) -> GradsAndVars:
+    """Clips by every limit that is set."""
+    for option in CLIPPING:
+        value = getattr(optimizer, option)
+        if value is not None:
+            grads_and_vars = optimizer._clip_limits.clip(
+                option, value, grads_and_vars
+            )
+    return grads_and_vars

@@ -37,6 +37,7 @@ class Keras3Mixin:
     def name(self, name: str) -> None:
         self._name = name
 
+    @tf.autograph.experimental.do_not_convert
     def build(self, var_list: Sequence[Any]) -> None:
         """Creates the iterations, hyperparameters, and slots of `var_list`.
 
@@ -47,6 +48,7 @@ class Keras3Mixin:
                 [v for v in var_list if not overwritten_with_gradient(v)]
             )
 
+    @tf.autograph.experimental.do_not_convert
     def apply(
         self,
         grads: Sequence[Any],

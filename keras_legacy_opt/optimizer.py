@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from keras_legacy_opt import (
@@ -19,8 +18,8 @@ from keras_legacy_opt import (
     private_api,
     saving,
     serialization,
-    slots,
 )
+from keras_legacy_opt.clipping import ClippingMixin
 from keras_legacy_opt.distribution import name_scope_in_graph
 from keras_legacy_opt.fused import clip, eager, plan
 from keras_legacy_opt.hyperparameters import HyperparameterMixin
@@ -28,6 +27,7 @@ from keras_legacy_opt.keras_3_api import Keras3Mixin, overwritten_with_gradient
 from keras_legacy_opt.saving import SavingMixin
 from keras_legacy_opt.slots import SlotMixin
 from keras_legacy_opt.variables import KnownVariables
+from keras_legacy_opt.weights import WeightMixin
 
 DEFAULT_EPSILON = 1e-7  # Keras' `backend.epsilon()`.
 
@@ -59,6 +59,8 @@ class Optimizer(
     HyperparameterMixin,
     SlotMixin,
     SavingMixin,
+    WeightMixin,
+    ClippingMixin,
     Keras3Mixin,
     hosts.OptimizerShield,
     hosts.OptimizerHost,
@@ -212,48 +214,9 @@ class Optimizer(
     def _init_set_name(self, name: str | None, zero_based: bool = True) -> None:
         self._name = name or _unique_name(type(self).__name__, zero_based)
 
-    # Clipping.
-
-    @property
-    def clipnorm(self) -> float | None:
-        """`float` or `None`: the limit of each gradient's L2 norm."""
-        return self._clipnorm
-
-    @clipnorm.setter
-    def clipnorm(self, val: float | None) -> None:
-        self.__set_clipping("clipnorm", val)
-
-    @property
-    def global_clipnorm(self) -> float | None:
-        """`float` or `None`: the limit of all gradients' L2 norm."""
-        return self._global_clipnorm
-
-    @global_clipnorm.setter
-    def global_clipnorm(self, val: float | None) -> None:
-        self.__set_clipping("global_clipnorm", val)
-
-    @property
-    def clipvalue(self) -> float | None:
-        """`float` or `None`: the limit of each gradient's elements."""
-        return self._clipvalue
-
-    @clipvalue.setter
-    def clipvalue(self, val: float | None) -> None:
-        self.__set_clipping("clipvalue", val)
-
-    def __set_clipping(self, option: str, val: float | None) -> None:
-        if val is not None and self.gradient_transformers:
-            raise ValueError(
-                f"`{option}` cannot be set together with"
-                " `gradient_transformers`: clip in one of these. Received:"
-                f" {option}={val},"
-                f" gradient_transformers={self.gradient_transformers}."
-            )
-        object.__setattr__(self, f"_{option}", val)
-        self._clip_limits.update(option, val)
-
     # Gradients.
 
+    @tf.autograph.experimental.do_not_convert
     def minimize(
         self,
         loss: Any,
@@ -351,16 +314,12 @@ class Optimizer(
         self, grads_and_vars: GradsAndVars
     ) -> GradsAndVars:
         """Clips the aggregated gradients, then applies the transformers."""
-        for option in clipping.CLIPPING:
-            value = getattr(self, option)
-            if value is not None:
-                grads_and_vars = self._clip_limits.clip(
-                    option, value, grads_and_vars
-                )
+        grads_and_vars = clipping.clip(self, grads_and_vars)
         for transform in self.gradient_transformers:
             grads_and_vars = transform(grads_and_vars)
         return grads_and_vars
 
+    @tf.autograph.experimental.do_not_convert
     def get_gradients(self, loss: tf.Tensor, params: Any) -> list[Any]:
         """The gradients of `loss` with respect to `params`, in a TF1 graph.
 
@@ -388,6 +347,7 @@ class Optimizer(
                 )
         return grads
 
+    @tf.autograph.experimental.do_not_convert
     def get_updates(self, loss: tf.Tensor, params: Any) -> list[Any]:
         """The update ops of one step, in a TF1 graph."""
         params = [
@@ -499,7 +459,7 @@ class Optimizer(
         _ = self.iterations
         self._create_hypers()
         if tf.executing_eagerly():
-            self.__create_clip_limits()
+            clipping.create_limits(self)
         if not var_list:
             return
         self._known_variables.add_with_slots(var_list)
@@ -541,12 +501,7 @@ class Optimizer(
         self._prepare_local(var_device, var_dtype, apply_state)
         return apply_state[var_device, var_dtype]
 
-    def __create_clip_limits(self) -> None:
-        with self._distribution_strategy_scope():
-            for option in clipping.CLIPPING:
-                if getattr(self, option) is not None:
-                    self._clip_limits.create(option, getattr(self, option))
-
+    @tf.autograph.experimental.do_not_convert
     def _distributed_apply(
         self,
         distribution: tf.distribute.Strategy,
@@ -585,6 +540,7 @@ class Optimizer(
             with tf.control_dependencies([tf.group(update_ops)]):
                 return self.iterations.assign_add(1, read_value=False)
 
+    @tf.autograph.experimental.do_not_convert
     def __update_variable(
         self,
         var: Any,
@@ -684,91 +640,6 @@ class Optimizer(
         return _argument_names(_function(self._resource_apply_sparse))
 
     # Variables.
-
-    @property
-    def iterations(self) -> Any:
-        """int64 scalar variable: the number of steps so far.
-
-        May be set to another variable before it is first used.
-        """
-        if self._iterations is None:
-            self._iterations = self.add_weight(
-                "iter",
-                shape=[],
-                dtype=tf.int64,
-                trainable=False,
-                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-            )
-            self._weights.append(self._iterations)
-        return self._iterations
-
-    @iterations.setter
-    def iterations(self, variable: Any) -> None:
-        if self._iterations is not None:
-            raise RuntimeError(
-                "`iterations` cannot be set to another variable after the"
-                " optimizer's variables were created: assign to it instead."
-                f" Received: {variable}."
-            )
-        self._iterations = hosts.unwrap(variable)
-        self._weights.append(self._iterations)
-
-    def add_weight(
-        self,
-        name: str,
-        shape: Any,
-        dtype: Any = None,
-        initializer: Any = "zeros",
-        trainable: bool | None = None,
-        synchronization: tf.VariableSynchronization = (
-            tf.VariableSynchronization.AUTO
-        ),
-        aggregation: tf.VariableAggregation = tf.VariableAggregation.NONE,
-    ) -> Any:
-        """Adds a variable to the optimizer and to its checkpoints.
-
-        Args:
-          name: String, its name in checkpoints.
-          shape: its shape.
-          dtype: its dtype; float32 if `None` and `initializer` is no value.
-          initializer: a name, an initializer, a function of (shape, dtype), or
-            the initial value itself.
-          trainable: whether it is trainable; `True` if `None`.
-          synchronization: when it is synchronized under a strategy.
-          aggregation: how it is aggregated under a strategy.
-
-        Returns:
-          The variable.
-
-        Raises:
-          ValueError: if it is trainable and to be synchronized on read.
-        """
-        if synchronization == tf.VariableSynchronization.ON_READ:
-            if trainable:
-                raise ValueError(
-                    f"Variable {name!r} cannot be trainable with"
-                    " synchronization=ON_READ: pass trainable=False."
-                )
-            trainable = False
-        if isinstance(initializer, str) or callable(initializer):
-            initializer = slots.resolve_initializer(initializer)
-            dtype = tf.float32 if dtype is None else dtype
-        elif dtype is None:
-            dtype = _dtype_of_value(initializer)
-        with self._distribution_strategy_scope():
-            variable = self._add_variable_with_custom_getter(
-                name=name,
-                shape=shape,
-                getter=_make_variable,
-                overwrite=True,
-                initializer=initializer,
-                dtype=dtype,
-                trainable=True if trainable is None else trainable,
-                synchronization=synchronization,
-                aggregation=aggregation,
-            )
-        variable.path = private_api.shared_name(variable)
-        return variable
 
     def _distribution_strategy_scope(self) -> Any:
         return distribution.scope_of(self._distribution_strategy)
@@ -903,30 +774,3 @@ def _function(method: Any) -> Any:
 @functools.cache
 def _argument_names(function: Callable[..., Any]) -> list[str]:
     return list(inspect.signature(function).parameters)
-
-
-def _dtype_of_value(value: Any) -> tf.DType:
-    for python_type, dtype in (
-        (bool, tf.bool),
-        (int, tf.int32),
-        (float, tf.float32),
-    ):
-        if type(value) is python_type:
-            return dtype
-    return tf.as_dtype(np.asarray(value).dtype)
-
-
-def _make_variable(
-    name: str, shape: Any, dtype: Any, initializer: Any, **kwargs: Any
-) -> Any:
-    if callable(initializer):
-        initializer = functools.partial(initializer, shape=shape, dtype=dtype)
-    # v1's constructor, whose variables keep their names in TF1 checkpoints.
-    return tf.compat.v1.Variable(
-        initial_value=initializer,
-        name=name,
-        dtype=dtype,
-        shape=tf.TensorShape(shape),
-        use_resource=True,
-        **kwargs,
-    )

@@ -64,9 +64,9 @@ def deserialize(
     >>> keras_legacy_opt.deserialize(old).get_config()["learning_rate"]
     0.01
     """
-    from keras_legacy_opt.optimizer import Optimizer
-
-    return _deserialize_object(config, Optimizer, "optimizer", custom_objects)
+    return _deserialize_object(
+        config, hosts.OptimizerHost, "optimizer", custom_objects
+    )
 
 
 def get(identifier: Any) -> Any:
@@ -84,9 +84,7 @@ def get(identifier: Any) -> Any:
     >>> keras_legacy_opt.get("adam").get_config()["beta_2"]
     0.999
     """
-    from keras_legacy_opt.optimizer import Optimizer
-
-    if isinstance(identifier, Optimizer):
+    if isinstance(identifier, hosts.OptimizerHost):
         return identifier
     if isinstance(identifier, Mapping):
         return deserialize(identifier)
@@ -95,7 +93,7 @@ def get(identifier: Any) -> Any:
     raise ValueError(
         f"Could not interpret the optimizer {identifier!r} of type"
         f" {type(identifier).__name__}: pass one of"
-        f" {hosts.public_names(Optimizer)}, a config dictionary, or a"
+        f" {hosts.public_names(hosts.OptimizerHost)}, a config dictionary, or a"
         " keras_legacy_opt optimizer."
     )
 
@@ -125,10 +123,8 @@ def deserialize_schedule(
     Raises:
       ValueError: if no such schedule is known, or the dictionary is malformed.
     """
-    from keras_legacy_opt.schedules import LearningRateSchedule
-
     return _deserialize_object(
-        config, LearningRateSchedule, "schedule", custom_objects
+        config, hosts.ScheduleHost, "schedule", custom_objects
     )
 
 

@@ -1,0 +1,130 @@
+"""Variables of an optimizer's own: the iterations, and those it adds."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_legacy_opt import hosts, private_api, slots
+
+
+class WeightMixin:
+    """The part of an optimizer that creates its own variables."""
+
+    _iterations: Any
+    _weights: list[Any]
+
+    @property
+    def iterations(self) -> Any:
+        """int64 scalar variable: the number of steps so far.
+
+        May be set to another variable before it is first used.
+        """
+        if self._iterations is None:
+            self._iterations = self.add_weight(
+                "iter",
+                shape=[],
+                dtype=tf.int64,
+                trainable=False,
+                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+            )
+            self._weights.append(self._iterations)
+        return self._iterations
+
+    @iterations.setter
+    def iterations(self, variable: Any) -> None:
+        if self._iterations is not None:
+            raise RuntimeError(
+                "`iterations` cannot be set to another variable after the"
+                " optimizer's variables were created: assign to it instead."
+                f" Received: {variable}."
+            )
+        self._iterations = hosts.unwrap(variable)
+        self._weights.append(self._iterations)
+
+    def add_weight(
+        self,
+        name: str,
+        shape: Any,
+        dtype: Any = None,
+        initializer: Any = "zeros",
+        trainable: bool | None = None,
+        synchronization: tf.VariableSynchronization = (
+            tf.VariableSynchronization.AUTO
+        ),
+        aggregation: tf.VariableAggregation = tf.VariableAggregation.NONE,
+    ) -> Any:
+        """Adds a variable to the optimizer and to its checkpoints.
+
+        Args:
+          name: String, its name in checkpoints.
+          shape: its shape.
+          dtype: its dtype; float32 if `None` and `initializer` is no value.
+          initializer: a name, an initializer, a function of (shape, dtype), or
+            the initial value itself.
+          trainable: whether it is trainable; `True` if `None`.
+          synchronization: when it is synchronized under a strategy.
+          aggregation: how it is aggregated under a strategy.
+
+        Returns:
+          The variable.
+
+        Raises:
+          ValueError: if it is trainable and to be synchronized on read.
+        """
+        if synchronization == tf.VariableSynchronization.ON_READ:
+            if trainable:
+                raise ValueError(
+                    f"Variable {name!r} cannot be trainable with"
+                    " synchronization=ON_READ: pass trainable=False."
+                )
+            trainable = False
+        if isinstance(initializer, str) or callable(initializer):
+            initializer = slots.resolve_initializer(initializer)
+            dtype = tf.float32 if dtype is None else dtype
+        elif dtype is None:
+            dtype = _dtype_of_value(initializer)
+        with self._distribution_strategy_scope():
+            variable = self._add_variable_with_custom_getter(
+                name=name,
+                shape=shape,
+                getter=_make_variable,
+                overwrite=True,
+                initializer=initializer,
+                dtype=dtype,
+                trainable=True if trainable is None else trainable,
+                synchronization=synchronization,
+                aggregation=aggregation,
+            )
+        variable.path = private_api.shared_name(variable)
+        return variable
+
+
+def _dtype_of_value(value: Any) -> tf.DType:
+    for python_type, dtype in (
+        (bool, tf.bool),
+        (int, tf.int32),
+        (float, tf.float32),
+    ):
+        if type(value) is python_type:
+            return dtype
+    return tf.as_dtype(np.asarray(value).dtype)
+
+
+def _make_variable(
+    name: str, shape: Any, dtype: Any, initializer: Any, **kwargs: Any
+) -> Any:
+    if callable(initializer):
+        initializer = functools.partial(initializer, shape=shape, dtype=dtype)
+    # v1's constructor, whose variables keep their names in TF1 checkpoints.
+    return tf.compat.v1.Variable(
+        initial_value=initializer,
+        name=name,
+        dtype=dtype,
+        shape=tf.TensorShape(shape),
+        use_resource=True,
+        **kwargs,
+    )
