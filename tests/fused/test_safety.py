@@ -425,15 +425,17 @@ def test_strategy(calls):
 
 
 def test_saved_model(tmp_path, native_ops):
+    opt = keras_legacy_opt.Adam(0.5)
+
     class Trainer(tf.Module):
         def __init__(self):
             self.var = tf.Variable([1.0, 2.0])
-            self.opt = keras_legacy_opt.Adam(0.5)
-            self.opt.build([self.var])
+            opt.build([self.var])
+            self.state = [*opt.weights, *opt._hyper.values()]
 
         @tf.function(input_signature=[])
         def train(self):
-            self.opt.apply_gradients([(self.var * 2.0, self.var)])
+            opt.apply_gradients([(self.var * 2.0, self.var)])
             return self.var.read_value()
 
     trainer = Trainer()
