@@ -6,4 +6,4 @@ cd "$(dirname "$0")/.."
 source scripts/environment.sh
 
 make_environment .venv "tensorflow>=2.16,<2.22"
-.venv/bin/python -m pytest --numprocesses=auto "$@"
+.venv/bin/python -m pytest --numprocesses=auto --dist=loadfile "$@"
