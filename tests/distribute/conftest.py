@@ -33,7 +33,7 @@ def workers(tmp_path_factory, given_checkpoint):
         names = cluster.start_all(
             "worker", "multi_worker.py", folder, given_checkpoint.path
         )
-        cluster.wait(names, timeout=240)
+        cluster.wait(names, timeout=400)
     return types.SimpleNamespace(
         results=[
             outcomes.load(folder / f"worker_{i}.pickle") for i in range(2)
@@ -52,7 +52,7 @@ def coordinator(tmp_path_factory, given_checkpoint):
         names = cluster.start_all(
             "chief", "parameter_server.py", folder, given_checkpoint.path
         )
-        cluster.wait(names, timeout=240)
+        cluster.wait(names, timeout=400)
     return types.SimpleNamespace(
         result=outcomes.load(folder / "coordinator.pickle"),
         checkpoint=folder / "checkpoint",
