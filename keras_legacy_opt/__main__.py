@@ -7,9 +7,10 @@ import sys
 from collections.abc import Sequence
 
 from keras_legacy_opt.checkpoints import command_line as checkpoint_commands
+from keras_legacy_opt.fused import command_line as fused_commands
 
 # Each adds its subcommands to the parser.
-_COMMANDS = (checkpoint_commands.add_commands,)
+_COMMANDS = (checkpoint_commands.add_commands, fused_commands.add_commands)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

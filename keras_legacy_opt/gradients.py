@@ -141,7 +141,7 @@ def all_reduce_sum(grads_and_vars: GradsAndVars) -> list[tuple[Any, Any]]:
     """
     grads_and_vars = list(grads_and_vars)
     present = [(g, v) for g, v in grads_and_vars if g is not None]
-    if not present:
+    if not present or not tf.distribute.has_strategy():
         return grads_and_vars
     context = tf.distribute.get_replica_context()
     if private_api.strategy_supports_no_merge_call():

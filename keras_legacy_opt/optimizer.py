@@ -21,6 +21,7 @@ from keras_legacy_opt import (
 )
 from keras_legacy_opt.clipping import ClippingMixin
 from keras_legacy_opt.distribution import name_scope_in_graph
+from keras_legacy_opt.fused import clip, eager, plan
 from keras_legacy_opt.hyperparameters import HyperparameterMixin
 from keras_legacy_opt.keras_3_api import Keras3Mixin, overwritten_with_gradient
 from keras_legacy_opt.saving import SavingMixin
@@ -398,6 +399,10 @@ class Optimizer(
             aggregate and shall not.
         """
         distribution.check_context(experimental_aggregate_gradients)
+        grads_and_vars = gradients.pairs(grads_and_vars)
+        iterations = eager.step(self, grads_and_vars)
+        if iterations is not None:
+            return iterations
         grads_and_vars = self.__usable(grads_and_vars)
         var_list = [v for _, v in grads_and_vars]
         with tf.name_scope(self._name):
@@ -411,7 +416,7 @@ class Optimizer(
                     grads_and_vars
                 )
                 grads_and_vars = self._aggregate_gradients(grads_and_vars)
-            grads_and_vars = self._transform_gradients(grads_and_vars)
+            grads_and_vars = clip.transform_gradients(self, grads_and_vars)
             return private_api.maybe_merge_call(
                 functools.partial(
                     self._distributed_apply, apply_state=apply_state
@@ -421,11 +426,11 @@ class Optimizer(
                 name=name,
             )
 
-    def __usable(self, grads_and_vars: Iterable[Any]) -> list[tuple[Any, Any]]:
+    def __usable(self, grads_and_vars: GradsAndVars) -> list[tuple[Any, Any]]:
         """Checked pairs of gradient and `tf.Variable`, without the `None`s."""
         known = self._known_variables
         pairs = gradients.filter_empty(
-            gradients.pairs(grads_and_vars),
+            grads_and_vars,
             lambda v: known.name(known.unwrap(v)),
         )
         usable, overwriting = [], []
@@ -507,8 +512,10 @@ class Optimizer(
     ) -> Any:
         """Updates each variable on its devices, then counts the iteration."""
         in_graph_v1 = not tf.compat.v1.executing_eagerly_outside_functions()
-        update_ops: list[Any] = []
         with name_scope_in_graph(name or self._name):
+            update_ops, grads_and_vars = plan.update_dense(
+                self, distribution, grads_and_vars, apply_state
+            )
             for grad, var in grads_and_vars:
                 update = functools.partial(
                     self.__update_variable,
@@ -544,7 +551,9 @@ class Optimizer(
     ) -> Any:
         """Updates `var` on one device, then applies its constraint."""
         state = {"apply_state": apply_state}
-        if isinstance(grad, tf.IndexedSlices):
+        if plan.takes_sparse(self, grad, var):
+            update_op = plan.update_sparse(self, grad, var, apply_state)
+        elif isinstance(grad, tf.IndexedSlices):
             takes_state = "apply_state" in self._sparse_apply_args
             update_op = self._resource_apply_sparse_duplicate_indices(
                 grad.values, var, grad.indices, **(state if takes_state else {})

@@ -54,6 +54,8 @@ def in_variable_creator_scope() -> bool:
 
 def primary_variable(variable: Any) -> Any:
     """The distributed variable that `variable` is a component of, or itself."""
+    if isinstance(variable, tf.distribute.DistributedValues):
+        return variable  # Its `handle` raises in cross-replica context.
     if hasattr(variable, "_distributed_container"):
         return variable._distributed_container()
     handle = getattr(variable, "handle", None)

@@ -67,12 +67,7 @@ class SlotMixin:
         Raises:
           KeyError: if `var` has no such slot.
         """
-        var = hosts.unwrap(var)
-        slot = self._slots[var_key(var)][slot_name]
-        if isinstance(slot, private_api.ShardedVariable):
-            shards = [self.get_slot(s, slot_name) for s in slot.variables]
-            return private_api.ShardedVariable(shards, name=slot.name)
-        return slot
+        return self._slots[var_key(hosts.unwrap(var))][slot_name]
 
     def add_slot(
         self,
@@ -139,15 +134,29 @@ class SlotMixin:
     def _create_slots_for_sharded_variables(
         self, var_list: Sequence[Any]
     ) -> None:
-        """Lets `get_slot` find shards' slots by their `ShardedVariable`."""
+        """Joins the slots of shards, for `get_slot` and for checkpoints.
+
+        A checkpoint knows sharded variables as wholes, and restores their slots
+        as wholes: once all the shards have them.
+        """
         containers = {}
         for var in var_list:
             container = private_api.sharded_container(var)
             if container is not None:
                 containers[var_key(container)] = container
         for key, container in containers.items():
-            # `get_slot` gathers the shards' slots anew at each call.
-            self._slots[key] = dict.fromkeys(self._slot_names, container)
+            joined = self._slots.setdefault(key, {})
+            shards = [
+                self._slots.get(var_key(v), {}) for v in container.variables
+            ]
+            for name in self._slot_names:
+                if name in joined or any(name not in slots for slots in shards):
+                    continue
+                joined[name] = private_api.ShardedVariable(
+                    [slots[name] for slots in shards],
+                    name=f"{container.name}/{name}",
+                )
+                self._restore_slot_variable(name, container, joined[name])
 
     # A checkpoint finds and restores slots through the two methods below.
 
@@ -190,6 +199,7 @@ class SlotMixin:
         slot = self._slots.get(key, {}).get(slot_name)
         if (
             slot is None
+            and not isinstance(variable, private_api.ShardedVariable)
             and tf.executing_eagerly()
             and slot_variable_position.is_simple_variable()
             # A scope that wants to see `variable` created must not be shown its
@@ -216,8 +226,6 @@ class SlotMixin:
                 slot_name, {}
             ).setdefault(key, []).append(slot_variable_position)
             return None
-        if isinstance(slot, private_api.ShardedVariable):
-            return self.get_slot(variable, slot_name)
         return slot
 
     # Updates of some rows of a variable, for sparse gradients.

@@ -8,6 +8,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 import pytest
 
+from keras_legacy_opt import fused
+
 
 @pytest.fixture
 def rng(request) -> np.random.Generator:
@@ -22,3 +24,10 @@ def pytest_addoption(parser):
         default=1,
         help="how often test_kills.py kills each training run",
     )
+
+
+@pytest.fixture
+def plain_path():
+    """TensorFlow's own kernels, whose bits are legacy's, also on 16 bits."""
+    with fused.disabled():
+        yield

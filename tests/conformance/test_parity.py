@@ -19,6 +19,9 @@ from registry import (
 )
 
 FLOAT32_AND_64 = ("float32", "float64")
+# tests/fused compares the native ops with what is compared here with legacy.
+pytestmark = pytest.mark.usefixtures("plain_path")
+
 OWN = [
     (case, dtype)
     for case in own_cases()

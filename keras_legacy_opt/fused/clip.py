@@ -1,0 +1,125 @@
+"""Clipping without a pass of its own: the updates scale as they read.
+
+A norm costs one read of the gradients; the clipped gradients are never written.
+Norms are summed in float64, in a fixed order, so that they differ from
+TensorFlow's in the last bits.
+"""
+
+from __future__ import annotations
+
+import collections
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from keras_legacy_opt import distribution
+from keras_legacy_opt.fused import policy
+
+GradsAndVars = Sequence[tuple[Any, Any]]
+
+_DTYPES = (tf.float32, tf.float64)
+_STEPS = ("_transform_gradients", "_distributed_apply")
+_OPTIONS = ("clipvalue", "clipnorm", "global_clipnorm")
+
+
+class Transformed:
+    """A gradient, and what the update has to do to it first.
+
+    Attributes:
+      gradient: tensor or `IndexedSlices`.
+      transform: tensor of shape [4]: unscale by the first number, clip to the
+        second, multiply by the third, divide by the fourth.
+    """
+
+    def __init__(self, gradient: Any, transform: tf.Tensor):
+        self.gradient = gradient
+        self.transform = transform
+
+
+class _Limits(NamedTuple):
+    """The clipping that is wanted; None where it is not."""
+
+    clipvalue: Any
+    clipnorm: Any
+    global_clipnorm: Any
+
+
+def transform_gradients(
+    optimizer: Any, grads_and_vars: GradsAndVars
+) -> GradsAndVars:
+    """`optimizer._transform_gradients`, deferred to the updates if possible."""
+    if not _can_defer(optimizer, grads_and_vars):
+        return optimizer._transform_gradients(grads_and_vars)
+    dtype = grads_and_vars[0][1].dtype.base_dtype
+    limits = _Limits(*(_limit(optimizer, name, dtype) for name in _OPTIONS))
+    values = [
+        g.values if isinstance(g, tf.IndexedSlices) else g
+        for g, _ in grads_and_vars
+    ]
+    transforms = _transforms(values, limits, dtype)
+    return [
+        (Transformed(grad, transform), var)
+        for (grad, var), transform in zip(
+            grads_and_vars, transforms, strict=True
+        )
+    ]
+
+
+def _can_defer(optimizer: Any, grads_and_vars: GradsAndVars) -> bool:
+    """Whether native ops will update every variable, and can clip."""
+    if all(getattr(optimizer, name) is None for name in _OPTIONS):
+        return False
+    if (
+        optimizer.gradient_transformers
+        or not policy.is_own(type(optimizer), _STEPS)
+        or distribution.current_strategy() is not None
+        or policy.ops() is None
+    ):
+        return False
+    times = collections.Counter(id(var) for _, var in grads_and_vars)
+    dtype = grads_and_vars[0][1].dtype.base_dtype
+    return dtype in _DTYPES and all(
+        var.dtype.base_dtype == dtype
+        and times[id(var)] == 1
+        and policy.updates(optimizer, grad, var)
+        for grad, var in grads_and_vars
+    )
+
+
+def _limit(optimizer: Any, option: str, dtype: tf.DType) -> Any:
+    value = getattr(optimizer, option)
+    variable = optimizer._clip_limits.variables.get(option)
+    if value is None or variable is None or tf.executing_eagerly():
+        return None if value is None else tf.constant(value, dtype)
+    return tf.cast(variable, dtype)
+
+
+def _transforms(
+    values: list[tf.Tensor], limits: _Limits, dtype: tf.DType
+) -> list[tf.Tensor]:
+    """One transform per gradient; the same tensor for all where possible."""
+    one = tf.ones([], dtype)
+    bound = limits.clipvalue
+    if bound is None:
+        bound = tf.constant(math.inf, dtype)
+    if limits.clipnorm is None and limits.global_clipnorm is None:
+        return [tf.stack([one, bound, one, one])] * len(values)
+    squares, _ = policy.ops().gradient_norms(
+        values, tf.stack([one, bound, one, one])
+    )
+    # The last steps are those of tf.clip_by_norm and tf.clip_by_global_norm.
+    if limits.clipnorm is not None:
+        limit = limits.clipnorm
+        divisors = tf.maximum(tf.sqrt(squares), limit)
+        return [
+            tf.stack([one, bound, limit, divisor])
+            for divisor in tf.unstack(divisors, num=len(values))
+        ]
+    limit = limits.global_clipnorm
+    norm = tf.sqrt(tf.reduce_sum(squares))
+    scale = limit * tf.minimum(1.0 / norm, one / limit)
+    # Not finite in, not finite out.
+    scale = tf.where(tf.math.is_finite(norm), scale, math.nan)
+    return [tf.stack([one, bound, scale, one])] * len(values)

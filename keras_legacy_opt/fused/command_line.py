@@ -1,0 +1,91 @@
+"""The subcommands `doctor` and `build`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+import sys
+from typing import Any
+
+
+def add_commands(subparsers: Any) -> None:
+    """Adds the subcommands of this module."""
+    doctor = subparsers.add_parser(
+        "doctor",
+        help="say which path updates variables here, and why",
+        description=(
+            "Says which TensorFlow, Keras and native library are used, and what"
+            " runs fused. The exit code is 0 if the native library is active, 1"
+            " if variables are updated through TensorFlow's own ops."
+        ),
+    )
+    doctor.set_defaults(run=_doctor)
+    build = subparsers.add_parser(
+        "build",
+        help="compile the native library for the installed TensorFlow",
+        description=(
+            "Compiles the native library into the user's cache. It needs g++ or"
+            " clang; set CXX to choose. The exit code is 0 if the library is"
+            " there afterwards."
+        ),
+    )
+    build.add_argument(
+        "--folder", type=pathlib.Path, help="instead of the user's cache"
+    )
+    build.add_argument(
+        "--jobs", type=int, help="how many compilers to run at once"
+    )
+    build.set_defaults(run=_build)
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    from keras_legacy_opt.fused import build
+
+    try:
+        build.build(arguments.folder, jobs=arguments.jobs)
+    except (build.BuildError, FileNotFoundError) as error:
+        print(f"The native library cannot be built: {error}", file=sys.stderr)
+        print("Everything works without it, more slowly.", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import tensorflow as tf
+
+    import keras_legacy_opt
+    from keras_legacy_opt.fused import formulas, loader, policy
+
+    def line(what: str, is_what: object) -> None:
+        print(f"{what:<17} {is_what}")
+
+    ops = loader.load()
+    line("keras_legacy_opt", keras_legacy_opt.__version__)
+    line("Python", sys.version.split()[0])
+    line("TensorFlow", tf.__version__)
+    line("Keras", _version("keras"))
+    line("tf_keras", _version("tf_keras"))
+    if ops is None:
+        line("native library", f"none: {loader.why_not()}")
+        line("fused", "nothing; TensorFlow's own ops yield the same numbers")
+        return 1
+    line("native library", ops.path)
+    line("instruction set", ops.isa)
+    line("fused", ", ".join(formulas.FORMULAS))
+    line("", "dense and sparse gradients, on the CPU, of variables of")
+    line("", ", ".join(dtype.name for dtype in policy.DTYPES))
+    line("not fused", "variables on a GPU, complex variables, functions that")
+    line("", "XLA compiles, dense gradients of variables with a constraint,")
+    line("", "subclasses that override `_resource_apply_*`")
+    return 0
+
+
+def _version(package: str) -> str:
+    import importlib.metadata
+
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,94 @@
+"""Loads the native library: once, on first use, and never with an error."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import threading
+from typing import Any
+
+import tensorflow as tf
+from absl import logging
+
+from keras_legacy_opt.fused import library
+
+SWITCH = "KERAS_LEGACY_OPT_FUSED"  # "0": as if there were no library
+
+_lock = threading.Lock()
+
+
+class Ops:
+    """The ops of a loaded library.
+
+    Attributes:
+      path: of the library.
+      isa: the instruction set that its loops were chosen for.
+    """
+
+    def __init__(self, path: str):
+        self.path = path
+        self._module = tf.load_op_library(path)
+        isa = ctypes.CDLL(path).keras_legacy_opt_isa
+        isa.restype = ctypes.c_char_p
+        self.isa = isa().decode()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, f"keras_legacy_opt_{name}")
+
+
+def load() -> Ops | None:
+    """The native ops, or None; the first failure is logged."""
+    return _load()[0]
+
+
+def is_available() -> bool:
+    """Whether the native library is loaded, or could be just now."""
+    return load() is not None
+
+
+def why_not() -> str | None:
+    """Why there is no native library, in words; None if there is."""
+    return _load()[1]
+
+
+def _load() -> tuple[Ops | None, str | None]:
+    with _lock:
+        return _load_once()
+
+
+@functools.cache
+def _load_once() -> tuple[Ops | None, str | None]:
+    if os.environ.get(SWITCH) == "0":
+        return None, f"the environment variable {SWITCH} is 0"
+    ops, reason = _first_that_loads()
+    if ops is None:
+        logging.warning(
+            "keras_legacy_opt updates variables through TensorFlow's own ops:"
+            " %s. The numbers are the same.",
+            reason,
+        )
+    return ops, reason
+
+
+def cxx11_abi() -> int:
+    """TensorFlow's setting of _GLIBCXX_USE_CXX11_ABI."""
+    return tf.sysconfig.CXX11_ABI_FLAG
+
+
+def _first_that_loads() -> tuple[Ops | None, str | None]:
+    reasons = []
+    for candidate in library.candidates():
+        misfit = candidate.manifest.misfit(tf.__version__, cxx11_abi())
+        if misfit is None:
+            try:
+                return Ops(str(candidate.path)), None
+            except (tf.errors.OpError, OSError, AttributeError) as error:
+                misfit = f"it does not load ({error})"
+        reasons.append(f"{candidate.path} is not usable, because {misfit}")
+    if reasons:
+        return None, "; ".join(reasons)
+    return None, (
+        f"no native library was built for TensorFlow {tf.__version__}; `python"
+        " -m keras_legacy_opt build` does it"
+    )

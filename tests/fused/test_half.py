@@ -1,0 +1,76 @@
+"""float16 and bfloat16 compute in float32, and round once."""
+
+import numpy as np
+import pytest
+import stepping
+import tensorflow as tf
+from registry import BUILT_IN, SUBJECT, own_cases
+
+from keras_legacy_opt.fused import policy
+
+ROWS, WIDTH = 40, 9
+INDICES = np.array([3, 7, 3, 39, 0, 3], np.int32)
+CASES = own_cases(BUILT_IN)
+
+
+def coefficients_of(optimizer, formula):
+    """The float32 scalars of an optimizer's first step."""
+    variable = tf.Variable(tf.zeros([1]))
+    optimizer._create_all_weights([variable])
+    state = optimizer._prepare([variable])[variable.device, tf.float32]
+    return [state[name] for name in formula.coefficients]
+
+
+def make_state(rng, formula, dtype):
+    state = [stepping.random_array(rng, (ROWS, WIDTH), dtype)]
+    for slot in formula.slots:
+        noise = abs(stepping.random_array(rng, (ROWS, WIDTH), dtype))
+        # The square of an average is no larger than the average square.
+        mean = slot == "mg"
+        state.append(
+            noise / noise.dtype.type(8) if mean else noise + noise.dtype.type(1)
+        )
+    return state
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_rounds_once(native_ops, rng, case, dtype):
+    optimizer = case.build(SUBJECT)
+    formula = policy.dense_formula(optimizer)
+    assert policy.sparse_formula(optimizer) == formula
+    scalars = coefficients_of(optimizer, formula)
+    state = make_state(rng, formula, dtype)
+    dense = stepping.random_array(rng, (ROWS, WIDTH), dtype)
+    # No row twice: SGD applies duplicates one after the other.
+    indices = INDICES[1:5]
+    rows = stepping.random_array(rng, (len(indices), WIDTH), dtype)
+
+    def run(sparse, cast):
+        variables = [tf.Variable(cast(value)) for value in state]
+        if sparse:
+            getattr(native_ops, f"sparse_{formula.op}")(
+                *(v.handle for v in variables),
+                cast(rows),
+                indices,
+                *scalars,
+                [],
+                [],
+            )
+        else:
+            getattr(native_ops, formula.op)(
+                *([v.handle] for v in variables),
+                [cast(dense)],
+                *scalars,
+                [],
+                [],
+            )
+        return [v.numpy() for v in variables]
+
+    for sparse in (False, True):
+        halves = run(sparse, tf.constant)
+        floats = run(sparse, lambda x: tf.constant(x.astype(np.float32)))
+        for half, single in zip(halves, floats, strict=True):
+            expected = single.astype(half.dtype)
+            np.testing.assert_array_equal(half, expected)
+        assert (halves[0] != state[0]).any()

@@ -1,0 +1,554 @@
+"""The native ops are ordinary citizens of TensorFlow."""
+
+import concurrent.futures
+import gc
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_legacy_opt
+from keras_legacy_opt import __main__ as command_line
+from keras_legacy_opt import fused
+from keras_legacy_opt.fused import library, loader, plan, policy
+
+pytestmark = pytest.mark.usefixtures("native_ops")
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Names of the native updates that were run or traced."""
+    seen = []
+    for name in ("call_dense", "update_sparse"):
+        original = getattr(plan, name)
+
+        def spy(*args, name=name, original=original, **kwargs):
+            seen.append(name)
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(plan, name, spy)
+    return seen
+
+
+def rows(values, indices, dtype=np.int64):
+    return tf.IndexedSlices(
+        tf.constant(values), tf.constant(np.array(indices, dtype))
+    )
+
+
+# Copies and order.
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, tf.function])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_values_read_before_a_step_stay(calls, wrap, sparse):
+    var = tf.Variable(tf.ones([8, 4]))
+    opt = keras_legacy_opt.SGD(1.0, momentum=0.5)
+    grad = rows(np.ones((1, 4), np.float32), [3]) if sparse else tf.ones([8, 4])
+
+    @wrap
+    def step():
+        before = var.read_value()
+        opt.apply_gradients([(grad, var)])
+        return before, var.read_value()
+
+    held = []
+    for _ in range(3):
+        held.append(step())
+    expected = [(1, 0), (0, -1.5), (-1.5, -3.25)]
+    for (before, after), (b, a) in zip(held, expected, strict=True):
+        np.testing.assert_array_equal(before[3], [b] * 4)
+        np.testing.assert_array_equal(after[3], [a] * 4)
+        if sparse:
+            np.testing.assert_array_equal(after[4], [1] * 4)
+    assert calls
+
+
+def test_a_gradient_may_be_the_variables_own_buffer():
+    var = tf.Variable(tf.range(6, dtype=tf.float32))
+    opt = keras_legacy_opt.SGD(0.5)
+    for _ in range(2):
+        opt.apply_gradients([(var.read_value(), var)])
+    np.testing.assert_array_equal(var, np.arange(6) / 4)
+
+
+def test_a_variable_may_come_twice():
+    var, other = tf.Variable([1.0, 2.0]), tf.Variable(3.0)
+    opt = keras_legacy_opt.SGD(0.5, momentum=0.5)
+    one = tf.ones([2])
+    opt.apply_gradients([(one, var), (tf.ones([]), other), (2 * one, var)])
+    # Momentum: -0.5, then -0.25 - 1.
+    np.testing.assert_array_equal(var, [1 - 0.5 - 1.25, 2 - 0.5 - 1.25])
+    assert opt.iterations == 1
+
+
+def test_the_op_itself_takes_a_variable_twice(native_ops):
+    var = tf.Variable(tf.ones([40000]))
+    native_ops.sgd(
+        [var.handle] * 3, [tf.fill([40000], g) for g in (1.0, 2.0, 4.0)],
+        tf.constant(0.5), [], [],
+    )  # fmt: skip
+    np.testing.assert_array_equal(var, np.full(40000, 1 - 3.5))
+
+
+def test_control_flow(calls):
+    var = tf.Variable([1.0, 2.0])
+    opt = keras_legacy_opt.Adam(0.1)
+    twin, plain = tf.Variable([1.0, 2.0]), keras_legacy_opt.Adam(0.1)
+    opt.build([var])
+
+    @tf.function
+    def train(steps, update):
+        for _ in tf.range(steps):
+            if update:
+                opt.apply_gradients([(var * 2.0, var)])
+
+    train(tf.constant(3), tf.constant(False))
+    np.testing.assert_array_equal(var, twin)
+    train(tf.constant(3), tf.constant(True))
+    with fused.disabled():
+        for _ in range(3):
+            plain.apply_gradients([(twin * 2.0, twin)])
+    np.testing.assert_array_equal(var, twin)
+    assert opt.iterations == 3
+    assert calls
+
+
+def test_tf1_graph(calls):
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        var = tf.compat.v1.get_variable(
+            "v", initializer=[[1.0], [2.0]], use_resource=True
+        )
+        opt = keras_legacy_opt.SGD(0.5)
+        dense = opt.apply_gradients([(tf.ones([2, 1]), var)])
+        sparse = opt.apply_gradients([(rows([[2.0]], [1]), var)])
+        session.run(tf.compat.v1.global_variables_initializer())
+        session.run(dense)
+        session.run(sparse)
+        np.testing.assert_array_equal(session.run(var), [[0.5], [0.5]])
+    assert calls == ["call_dense", "update_sparse"]
+
+
+def test_uninitialized_variable(native_ops):
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        var = tf.compat.v1.get_variable("v", shape=[2], use_resource=True)
+        step = native_ops.sgd([var.handle], [tf.ones([2])], 0.5, [], [])
+        with pytest.raises(tf.errors.FailedPreconditionError, match="'v'"):
+            session.run(step)
+
+
+# Errors change nothing.
+
+
+@pytest.mark.parametrize("bad", [-1, 5, 2**40])
+@pytest.mark.parametrize("name", ["SGD", "Adam", "Adagrad"])
+def test_index_out_of_range(name, bad):
+    var = tf.Variable(tf.ones([5, 2]), name="table")
+    opt = getattr(keras_legacy_opt, name)()
+    opt.build([var])
+    before = [w.numpy() for w in [var, *opt.weights[1:]]]
+    grad = rows(np.ones((3, 2), np.float32), [0, bad, 1])
+    with pytest.raises(
+        tf.errors.InvalidArgumentError,
+        match=rf"'table'.* index {bad} at position 1.* \[0, 5\)",
+    ):
+        opt.apply_gradients([(grad, var)])
+    for old, new in zip(before, [var, *opt.weights[1:]], strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_no_indices():
+    var = tf.Variable(tf.ones([5, 2]))
+    grad = rows(np.ones((0, 2), np.float32), [])
+    keras_legacy_opt.Adagrad().apply_gradients([(grad, var)])
+    np.testing.assert_array_equal(var, np.ones([5, 2]))
+
+
+def test_shapes_are_checked_when_traced_and_when_run(native_ops):
+    var, slot = tf.Variable(tf.ones([2])), tf.Variable(tf.ones([3]))
+
+    def step(handles, grad):
+        native_ops.adagrad(*handles, [grad], 0.1, 1e-7, [], [])
+
+    @tf.function
+    def traced():
+        step(([var.handle], [slot.handle]), tf.ones([2]))
+
+    with pytest.raises(ValueError, match="must be equal"):
+        traced()
+    with pytest.raises(tf.errors.InvalidArgumentError, match="its slot has"):
+        step(([var.handle], [slot.handle]), tf.ones([2]))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="its gradient"):
+        step(([var.handle], [var.handle]), tf.ones([4]))
+    np.testing.assert_array_equal(var, [1, 1])
+
+
+# Threads.
+
+
+def test_concurrent_steps_lose_nothing(native_ops):
+    """Sums of whole numbers are exact: a lost update would show."""
+    variables = [tf.Variable(tf.zeros([n])) for n in (1, 100, 30000)]
+    table = tf.Variable(tf.zeros([50, 8]))
+    handles = [v.handle for v in variables]
+    grads = [tf.fill(v.shape, -1.0) for v in variables]
+    lr = tf.constant(1.0)
+
+    def train(thread):
+        order = slice(None, None, 1 if thread % 2 else -1)
+        for step in range(100):
+            native_ops.sgd(handles[order], grads[order], lr, [], [])
+            native_ops.sparse_sgd(
+                table.handle,
+                tf.fill([3, 8], -1.0),
+                tf.constant([step % 50, 7, 7]),
+                lr,
+                [],
+                [],
+            )
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        list(pool.map(train, range(4)))
+    for var in variables:
+        np.testing.assert_array_equal(var, np.full(var.shape, 400))
+    expected = np.full([50, 8], 8.0)
+    expected[7] += 800
+    np.testing.assert_array_equal(table, expected)
+
+
+def test_concurrent_readers_see_whole_steps(native_ops):
+    """Both variables of a step change under one lock."""
+    size = 200_000
+    var, twin = tf.Variable(tf.zeros([size])), tf.Variable(tf.zeros([size]))
+    grad, lr = tf.fill([size], -1.0), tf.constant(1.0)
+    done = False
+
+    def read():
+        while not done:
+            value = var.read_value().numpy()
+            assert value[0] == value[-1] == value[size // 2]
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        reading = pool.submit(read)
+        for _ in range(100):
+            native_ops.sgd([twin.handle, var.handle], [grad] * 2, lr, [], [])
+        done = True
+        reading.result()
+    np.testing.assert_array_equal(var, np.full(size, 100))
+
+
+def test_results_do_not_depend_on_threads(native_ops):
+    """The same bits at any split of the work."""
+    rng = np.random.default_rng(1)
+    grads = [rng.standard_normal(n).astype("f") for n in (3, 70_001, 40_000)]
+
+    def run():
+        variables = [tf.Variable(tf.ones(g.shape)) for g in grads]
+        opt = keras_legacy_opt.Adam(0.1, global_clipnorm=0.5)
+        for _ in range(3):
+            opt.apply_gradients(
+                [
+                    (tf.constant(g), v)
+                    for g, v in zip(grads, variables, strict=True)
+                ]
+            )
+        return [v.numpy() for v in variables]
+
+    first = run()
+    for _ in range(5):
+        for a, b in zip(first, run(), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+# The rest of the step.
+
+
+def test_transform_and_condition(native_ops):
+    var = tf.Variable([1.0, 1.0, 1.0])
+    grad = tf.constant([8.0, -80.0, 0.5])
+    transform = tf.constant([0.5, 2.0, 3.0, 4.0])
+
+    def step(finite):
+        native_ops.sgd(
+            [var.handle], [grad], 1.0, [transform], [tf.constant(finite)]
+        )
+
+    step(False)
+    np.testing.assert_array_equal(var, [1, 1, 1])
+    step(True)
+    np.testing.assert_array_equal(var, [1 - 1.5, 1 + 1.5, 1 - 0.1875])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_norms_and_finite(native_ops, dtype, bad):
+    single = "float64" if dtype == "float64" else "float32"
+    grads = [tf.cast([3.0, 4.0], dtype), tf.cast(tf.fill([40_000], 0.5), dtype)]
+    identity = tf.constant([1, np.inf, 1, 1], single)
+    squares, finite = native_ops.gradient_norms(grads, identity)
+    np.testing.assert_array_equal(squares, [25, 10_000])
+    assert finite
+    grads[1] = tf.concat([grads[1], tf.cast([bad], dtype)], 0)
+    squares, finite = native_ops.gradient_norms(grads, identity)
+    assert squares[0] == 25
+    assert not finite
+
+
+@pytest.mark.parametrize("option", ["clipnorm", "global_clipnorm", "clipvalue"])
+def test_clipping_is_fused_for_all_gradients(calls, option):
+    def run(opt):
+        var, table = tf.Variable([3.0, 4.0]), tf.Variable(tf.ones([5, 2]))
+        for _ in range(3):
+            grads = var * 2.0, rows(np.ones((3, 2), np.float32), [1, 4, 1])
+            opt.apply_gradients(zip(grads, [var, table], strict=True))
+        return var.numpy(), table.numpy()
+
+    ours = run(keras_legacy_opt.SGD(0.1, **{option: 0.5}))
+    assert calls == ["call_dense", "update_sparse"] * 3
+    with fused.disabled():
+        plain = run(keras_legacy_opt.SGD(0.1, **{option: 0.5}))
+    for a, b in zip(ours, plain, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_clip_limits_change_without_a_new_trace(calls):
+    var = tf.Variable([0.0])
+    opt = keras_legacy_opt.SGD(1.0, global_clipnorm=2.0)
+
+    @tf.function
+    def step():
+        opt.apply_gradients([(tf.constant([10.0]), var)])
+
+    step()
+    traced = list(calls)
+    opt.global_clipnorm = 1.0
+    step()
+    np.testing.assert_allclose(var, [-3.0], rtol=1e-6)
+    assert calls == traced != []
+
+
+# Which path is taken.
+
+
+def test_eager_steps_are_remembered(calls):
+    variables = [tf.Variable([1.0]), tf.Variable([[2.0]]), tf.Variable(3.0)]
+    opt = keras_legacy_opt.SGD(0.5)
+    for _ in range(3):
+        opt.apply_gradients([(tf.ones_like(v), v) for v in variables])
+    opt.learning_rate = 1.0
+    opt.apply_gradients([(tf.ones_like(v), v) for v in variables])
+    # Other variables, other gradients, and mistakes.
+    opt.apply_gradients([(tf.ones_like(v), v) for v in variables[:2]])
+    opt.apply_gradients([(None, variables[0]), (tf.ones([]), variables[2])])
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        opt.apply_gradients([(tf.ones([2]), variables[0])])
+    values = [float(tf.squeeze(v)) for v in variables]
+    assert values == [1 - 3.5, 2 - 3.5, 3 - 3.5]
+    assert opt.iterations == 6
+    assert len(calls) == 6
+
+
+def test_remembered_variables_are_not_kept_alive():
+    opt = keras_legacy_opt.SGD(0.5)
+    var = tf.Variable(tf.ones([3]))
+    for _ in range(3):
+        opt.apply_gradients([(tf.ones([3]), var)])
+    handle = var.handle
+    del var
+    gc.collect()
+    fresh = tf.Variable(tf.ones([3]))
+    opt.apply_gradients([(tf.ones([3]), fresh)])
+    np.testing.assert_array_equal(fresh, [0.5] * 3)
+    assert handle is not None
+
+
+def test_groups_by_dtype(calls):
+    variables = [tf.Variable(tf.ones([2], d)) for d in policy.DTYPES]
+    opt = keras_legacy_opt.SGD(0.5)
+    for _ in range(3):
+        opt.apply_gradients([(tf.ones_like(v), v) for v in variables])
+    assert len(calls) == 3 * len(policy.DTYPES)
+    for var in variables:
+        np.testing.assert_array_equal(var, [-0.5, -0.5])
+
+
+def test_plain_where_native_ops_do_not_apply(calls):
+    class Own(keras_legacy_opt.SGD):
+        def _resource_apply_dense(self, grad, var, apply_state=None):
+            return super()._resource_apply_dense(-grad, var, apply_state)
+
+    var = tf.Variable([1.0])
+    Own(0.5).apply_gradients([(tf.ones([1]), var)])
+    np.testing.assert_array_equal(var, [1.5])
+    positive = tf.Variable([1.0], constraint=tf.nn.relu)
+    for _ in range(3):
+        keras_legacy_opt.SGD(2.0).apply_gradients([(tf.ones([1]), positive)])
+    np.testing.assert_array_equal(positive, [0])
+    number = tf.Variable([1 + 1j])
+    keras_legacy_opt.SGD(0.5).apply_gradients([(tf.constant([1 + 1j]), number)])
+    np.testing.assert_array_equal(number, [0.5 + 0.5j])
+    opt = keras_legacy_opt.SGD(0.5)
+
+    @tf.function(jit_compile=True)
+    def compiled():
+        opt.apply_gradients([(tf.ones([1]), var)])
+
+    compiled()
+    np.testing.assert_array_equal(var, [1])
+    with fused.disabled():
+        opt.apply_gradients([(tf.ones([1]), var)])
+    np.testing.assert_array_equal(var, [0.5])
+    assert calls == []
+    opt.apply_gradients([(tf.ones([1]), var)])
+    assert calls == ["call_dense"]
+
+
+def test_strategy(calls):
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        variables = [tf.Variable([1.0]), tf.Variable([2.0])]
+        opt = keras_legacy_opt.SGD(0.5, momentum=0.5)
+
+    @tf.function
+    def train():
+        strategy.run(
+            lambda: opt.apply_gradients([(tf.ones([1]), v) for v in variables])
+        )
+
+    train()
+    train()
+    assert set(calls) == {"call_dense"}
+    assert [float(v.numpy()[0]) for v in variables] == [-0.25, 0.75]
+
+
+def test_saved_model(tmp_path, native_ops):
+    opt = keras_legacy_opt.Adam(0.5)
+
+    class Trainer(tf.Module):
+        def __init__(self):
+            self.var = tf.Variable([1.0, 2.0])
+            opt.build([self.var])
+            self.state = [*opt.weights, *opt._hyper.values()]
+
+        @tf.function(input_signature=[])
+        def train(self):
+            opt.apply_gradients([(self.var * 2.0, self.var)])
+            return self.var.read_value()
+
+    trainer = Trainer()
+    tf.saved_model.save(trainer, str(tmp_path))
+    expected = trainer.train().numpy()
+    loaded = tf.saved_model.load(str(tmp_path))
+    np.testing.assert_array_equal(loaded.train(), expected)
+
+    # Where the library is not loaded, the error names the missing op.
+    code = f"import tensorflow as tf; tf.saved_model.load({str(tmp_path)!r})"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True
+    )
+    assert result.returncode
+    assert "KerasLegacyOptAdam" in result.stderr
+
+
+# The library itself.
+
+
+def run_python(code, **environment):
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert not result.returncode, result.stderr
+    return result
+
+
+STEP_WITHOUT_LIBRARY = """
+import os, pathlib
+import tensorflow as tf, keras_legacy_opt
+from keras_legacy_opt.fused import library
+library.PACKAGED = pathlib.Path(os.environ.get("PACKAGED", library.PACKAGED))
+var = tf.Variable([1.0])
+for _ in range(2):
+    keras_legacy_opt.SGD(0.5).apply_gradients([(tf.ones([1]), var)])
+assert var.numpy() == 0, var
+assert not keras_legacy_opt.fused.is_available()
+print(keras_legacy_opt.fused.why_not())
+"""
+
+
+def test_without_a_library(tmp_path):
+    result = run_python(
+        STEP_WITHOUT_LIBRARY,
+        KERAS_LEGACY_OPT_CACHE=str(tmp_path),
+        PACKAGED=str(tmp_path),
+    )
+    assert "keras_legacy_opt build" in result.stdout
+    assert result.stderr.count("TensorFlow's own ops") == 1
+
+
+def test_switched_off():
+    result = run_python(STEP_WITHOUT_LIBRARY, KERAS_LEGACY_OPT_FUSED="0")
+    assert "KERAS_LEGACY_OPT_FUSED" in result.stdout
+
+
+def test_misfits_are_explained():
+    fitting = library.Manifest(
+        tensorflow=tf.__version__,
+        cxx11_abi=loader.cxx11_abi(),
+        machine=os.uname().machine,
+        compiler="g++ 12",
+        sources=library.source_hash(),
+    )
+
+    def misfit(**changes):
+        values = {**fitting.__dict__, **changes}
+        return library.Manifest(**values).misfit(
+            tf.__version__, loader.cxx11_abi()
+        )
+
+    assert misfit() is None
+    assert "TensorFlow 2.4.1" in misfit(tensorflow="2.4.1")
+    assert "CXX11_ABI=7" in misfit(cxx11_abi=7)
+    assert "vax" in misfit(machine="vax")
+    assert "sources" in misfit(sources="other")
+
+
+def test_a_broken_library_is_no_error(tmp_path, monkeypatch):
+    good = library.candidates()[0]
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    (folder / library.LIBRARY).write_bytes(b"not a library")
+    manifest = (good.path.parent / library.MANIFEST).read_text()
+    (folder / library.MANIFEST).write_text(manifest)
+    monkeypatch.setattr(library, "PACKAGED", tmp_path / "none")
+    monkeypatch.setenv("KERAS_LEGACY_OPT_CACHE", str(tmp_path))
+    ops, reason = loader._first_that_loads()
+    assert ops is None
+    assert "does not load" in reason
+
+
+def test_doctor(capsys):
+    assert command_line.main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert tf.__version__ in out
+    assert library.LIBRARY in out
+    assert "instruction set" in out
+
+
+def test_doctor_without_a_library(capsys, monkeypatch):
+    monkeypatch.setattr(loader, "_load_once", lambda: (None, "of the test"))
+    assert command_line.main(["doctor"]) == 1
+    assert "of the test" in capsys.readouterr().out
+
+
+def test_build_without_a_compiler(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    assert command_line.main(["build", "--folder", str(tmp_path)]) == 1
+    assert "g++ or clang" in capsys.readouterr().err

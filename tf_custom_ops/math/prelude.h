@@ -1,0 +1,57 @@
+// What every formula may use. The functors of this folder include nothing else, so that one text serves the dense loop,
+// the sparse rows, every instruction set and, later, the GPU.
+//
+// A functor has
+//   kSlots, kHypers    how many slot variables and scalars it takes, in the order of its op's inputs
+//   F(const T* hyper)  derives from the scalars what does not change from element to element
+//   f(var, slots..., grad)   one step of one element
+//   f.Idle(var, slots...)    sparse gradients only: one step of an element whose row got no gradient, where legacy
+//                            updates such rows (kIdle says so)
+#ifndef KERAS_LEGACY_OPT_MATH_PRELUDE_H_
+#define KERAS_LEGACY_OPT_MATH_PRELUDE_H_
+
+#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
+#define KLO_FN __host__ __device__ __forceinline__
+#else
+#define KLO_FN inline __attribute__((always_inline))
+#endif
+
+namespace keras_legacy_opt {
+
+KLO_FN float Sqrt(float x) { return __builtin_sqrtf(x); }
+KLO_FN double Sqrt(double x) { return __builtin_sqrt(x); }
+KLO_FN float Pow(float x, float y) { return __builtin_powf(x, y); }
+KLO_FN double Pow(double x, double y) { return __builtin_pow(x, y); }
+KLO_FN float Abs(float x) { return __builtin_fabsf(x); }
+KLO_FN double Abs(double x) { return __builtin_fabs(x); }
+
+// A NaN on the left stays, as in TensorFlow's kernels.
+template <class T>
+KLO_FN T Max(T a, T b) {
+  return a < b ? b : a;
+}
+template <class T>
+KLO_FN T Min(T a, T b) {
+  return b < a ? b : a;
+}
+
+// Where the formula is used. Legacy computes the same mathematics by different roundings: its dense kernels on one side,
+// its sparse ones and its compositions of plain ops on the other.
+enum class Path { kDense, kSparse };
+
+// How an exponential average is rounded.
+enum class Average {
+  kStep,     // a + (x - a) * (1 - decay)
+  kWeighted  // a * decay + x * (1 - decay)
+};
+
+template <Average kAverage, class T>
+KLO_FN T MovingAverage(T a, T x, T decay, T one_minus_decay) {
+  return kAverage == Average::kStep ? a + (x - a) * one_minus_decay : a * decay + x * one_minus_decay;
+}
+
+constexpr Average AverageOn(Path path) { return path == Path::kDense ? Average::kStep : Average::kWeighted; }
+
+}  // namespace keras_legacy_opt
+
+#endif  // KERAS_LEGACY_OPT_MATH_PRELUDE_H_

@@ -1,0 +1,47 @@
+// Gradient descent, with momentum in the Keras convention (the accumulator holds steps, not gradients):
+//   a   <- momentum * a - lr * g
+//   var <- var + a                      plain
+//   var <- var + momentum * a - lr * g  Nesterov (Sutskever et al., 2013)
+#ifndef KERAS_LEGACY_OPT_MATH_SGD_H_
+#define KERAS_LEGACY_OPT_MATH_SGD_H_
+
+#include "prelude.h"
+
+namespace keras_legacy_opt {
+
+template <class T, Path>
+struct Sgd {
+  static constexpr int kSlots = 0, kHypers = 1;
+  static constexpr bool kIdle = false;
+  static constexpr bool kSumDuplicates = false;  // legacy scatters them one after the other
+
+  T lr;
+
+  KLO_FN explicit Sgd(const T* hyper) : lr(hyper[0]) {}
+
+  KLO_FN void operator()(T& var, T g) const { var -= g * lr; }
+};
+
+template <bool kNesterov>
+struct Momentum {
+  template <class T, Path>
+  struct Functor {
+    static constexpr int kSlots = 1, kHypers = 2;
+    static constexpr bool kIdle = false;
+    static constexpr bool kSumDuplicates = true;
+
+    T lr, momentum;
+
+    KLO_FN explicit Functor(const T* hyper) : lr(hyper[0]), momentum(hyper[1]) {}
+
+    KLO_FN void operator()(T& var, T& accum, T g) const {
+      const T step = accum * momentum - g * lr;
+      accum = step;
+      var += kNesterov ? step * momentum - g * lr : step;
+    }
+  };
+};
+
+}  // namespace keras_legacy_opt
+
+#endif  // KERAS_LEGACY_OPT_MATH_SGD_H_

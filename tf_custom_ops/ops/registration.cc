@@ -1,0 +1,101 @@
+#include "registration.h"
+
+#include <string>
+
+namespace keras_legacy_opt {
+namespace {
+
+using tensorflow::register_op::OpDefBuilderWrapper;
+using tensorflow::shape_inference::InferenceContext;
+using tensorflow::shape_inference::ShapeHandle;
+
+// The shape that the handle at `input` promises; checks the element type on the way.
+absl::Status VariableShape(InferenceContext* c, int input, ShapeHandle* shape) {
+  const auto* known = c->input_handle_shapes_and_types(input);
+  if (known == nullptr || known->empty()) {
+    *shape = c->UnknownShape();
+    return absl::OkStatus();
+  }
+  tensorflow::DataType dtype;
+  KLO_RETURN_IF_ERROR(c->GetAttr("T", &dtype));
+  if ((*known)[0].dtype != tensorflow::DT_INVALID && (*known)[0].dtype != dtype) {
+    return absl::InvalidArgumentError(absl::StrCat("Variable or slot at input ", input, " holds ",
+                                                   tensorflow::DataTypeString((*known)[0].dtype), ", not ",
+                                                   tensorflow::DataTypeString(dtype), "."));
+  }
+  *shape = (*known)[0].shape;
+  return absl::OkStatus();
+}
+
+absl::Status ScalarShapes(InferenceContext* c, int input, int hypers) {
+  ShapeHandle unused;
+  for (int i = 0; i < hypers; ++i) KLO_RETURN_IF_ERROR(c->WithRank(c->input(input + i), 0, &unused));
+  return absl::OkStatus();
+}
+
+absl::Status DenseShapes(InferenceContext* c, int state, int hypers) {
+  int count;
+  KLO_RETURN_IF_ERROR(c->GetAttr("N", &count));
+  for (int i = 0; i < count; ++i) {
+    ShapeHandle shape, slot;
+    KLO_RETURN_IF_ERROR(VariableShape(c, i, &shape));
+    for (int k = 1; k < state; ++k) {
+      KLO_RETURN_IF_ERROR(VariableShape(c, k * count + i, &slot));
+      KLO_RETURN_IF_ERROR(c->Merge(shape, slot, &shape));
+    }
+    KLO_RETURN_IF_ERROR(c->Merge(shape, c->input(state * count + i), &shape));
+  }
+  return ScalarShapes(c, (state + 1) * count, hypers);
+}
+
+absl::Status SparseShapes(InferenceContext* c, int state, int hypers) {
+  ShapeHandle shape, slot, indices, rows, expected;
+  KLO_RETURN_IF_ERROR(VariableShape(c, 0, &shape));
+  for (int k = 1; k < state; ++k) {
+    KLO_RETURN_IF_ERROR(VariableShape(c, k, &slot));
+    KLO_RETURN_IF_ERROR(c->Merge(shape, slot, &shape));
+  }
+  KLO_RETURN_IF_ERROR(c->WithRankAtLeast(shape, 1, &shape));
+  KLO_RETURN_IF_ERROR(c->WithRank(c->input(state + 1), 1, &indices));
+  KLO_RETURN_IF_ERROR(c->Subshape(shape, 1, &rows));
+  KLO_RETURN_IF_ERROR(c->Concatenate(indices, rows, &expected));
+  KLO_RETURN_IF_ERROR(c->Merge(c->input(state), expected, &expected));
+  return ScalarShapes(c, state + 2, hypers);
+}
+
+OpDefBuilderWrapper Scalars(OpDefBuilderWrapper op, Names hypers) {
+  for (const char* name : hypers) op = std::move(op).Input(std::string(name) + ": U");
+  return std::move(op)
+      .Input("transform: transforms * U")
+      .Input("condition: conditions * bool")
+      .Attr("T: {half, bfloat16, float, double}")
+      .Attr("U: {float, double}")
+      .Attr("transforms: int >= 0 = 0")
+      .Attr("conditions: int >= 0 = 0")
+      .Attr("use_locking: bool = true")
+      .SetIsStateful();
+}
+
+}  // namespace
+
+OpDefBuilderWrapper DenseOp(const char* name, Names slots, Names hypers) {
+  OpDefBuilderWrapper op(name);
+  op = std::move(op).Input("var: N * resource");
+  for (const char* slot : slots) op = std::move(op).Input(std::string(slot) + ": N * resource");
+  op = Scalars(std::move(op).Input("grad: N * T"), hypers).Attr("N: int >= 1");
+  const int state = static_cast<int>(slots.size()) + 1, scalars = static_cast<int>(hypers.size());
+  return std::move(op).SetShapeFn([=](InferenceContext* c) { return DenseShapes(c, state, scalars); });
+}
+
+OpDefBuilderWrapper SparseOp(const char* name, Names slots, Names hypers) {
+  OpDefBuilderWrapper op(name);
+  op = std::move(op).Input("var: resource");
+  for (const char* slot : slots) op = std::move(op).Input(std::string(slot) + ": resource");
+  op = Scalars(std::move(op).Input("grad: T").Input("indices: Tindices"), hypers)
+           .Attr("Tindices: {int32, int64}")
+           .Attr("variable_name: string = ''");
+  const int state = static_cast<int>(slots.size()) + 1, scalars = static_cast<int>(hypers.size());
+  return std::move(op).SetShapeFn([=](InferenceContext* c) { return SparseShapes(c, state, scalars); });
+}
+
+}  // namespace keras_legacy_opt

@@ -1,0 +1,30 @@
+// The few lines a C++ test needs.
+#ifndef KERAS_LEGACY_OPT_TESTS_CHECK_H_
+#define KERAS_LEGACY_OPT_TESTS_CHECK_H_
+
+#include <cstdio>
+#include <cstdlib>
+#include <sstream>
+
+namespace keras_legacy_opt {
+
+inline int& Checks() {
+  static int checks = 0;
+  return checks;
+}
+
+}  // namespace keras_legacy_opt
+
+// Stops at the first failure, with whatever is streamed into the second argument.
+#define CHECK(condition, message)                                                                        \
+  do {                                                                                                   \
+    ++::keras_legacy_opt::Checks();                                                                      \
+    if (!(condition)) {                                                                                  \
+      std::ostringstream text;                                                                           \
+      text << message;                                                                                   \
+      std::fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, __LINE__, #condition, text.str().c_str());       \
+      std::exit(1);                                                                                      \
+    }                                                                                                    \
+  } while (false)
+
+#endif  // KERAS_LEGACY_OPT_TESTS_CHECK_H_

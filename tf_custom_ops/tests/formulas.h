@@ -1,0 +1,185 @@
+// The textbook formulas, in long double, written independently of math/: what the functors are tested against.
+#ifndef KERAS_LEGACY_OPT_TESTS_FORMULAS_H_
+#define KERAS_LEGACY_OPT_TESTS_FORMULAS_H_
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "../math/adadelta.h"
+#include "../math/adagrad.h"
+#include "../math/adam.h"
+#include "../math/adamax.h"
+#include "../math/ftrl.h"
+#include "../math/nadam.h"
+#include "../math/rmsprop.h"
+#include "../math/sgd.h"
+
+namespace keras_legacy_opt {
+
+using Real = long double;
+using Hypers = const std::vector<Real>&;
+
+// step(s, g, h): s[0] is the variable, s[1...] its slots.
+// idle: what happens to a row without gradient; null where nothing does.
+struct Formula {
+  const char* name;
+  std::vector<Real> hypers;
+  std::vector<Real> first_state;
+  void (*step)(Real* s, Real g, Hypers h);
+  void (*idle)(Real* s, Hypers h);
+};
+
+inline Real Blend(Real a, Real x, Real decay) { return decay * a + (1 - decay) * x; }
+
+inline Formula SgdFormula() {
+  return {"Sgd", {0.01L}, {0.5L}, [](Real* s, Real g, Hypers h) { s[0] -= h[0] * g; }, nullptr};
+}
+
+template <bool kNesterov>
+Formula MomentumFormula() {
+  return {"Momentum",
+          {0.01L, 0.9L},
+          {0.5L, 0.02L},
+          [](Real* s, Real g, Hypers h) {
+            s[1] = h[1] * s[1] - h[0] * g;
+            s[0] += kNesterov ? h[1] * s[1] - h[0] * g : s[1];
+          },
+          nullptr};
+}
+
+template <bool kAmsgrad>
+Formula AdamFormula() {
+  static const auto step = [](Real* s, Real g, Hypers h) {
+    const Real alpha = h[0] * std::sqrt(1 - h[2]) / (1 - h[1]);
+    s[1] = Blend(s[1], g, h[3]);
+    s[2] = Blend(s[2], g * g, h[4]);
+    if (kAmsgrad) s[3] = std::max(s[3], s[2]);
+    s[0] -= alpha * s[1] / (std::sqrt(s[kAmsgrad ? 3 : 2]) + h[5]);
+  };
+  std::vector<Real> state = {0.5L, 0.02L, 0.01L};
+  if (kAmsgrad) state.push_back(0.011L);
+  return {"Adam",
+          {0.001L, 0.729L, 0.997002999L, 0.9L, 0.999L, 1e-7L},
+          state,
+          [](Real* s, Real g, Hypers h) { step(s, g, h); },
+          [](Real* s, Hypers h) { step(s, 0, h); }};
+}
+
+template <bool kMomentum, bool kCentered>
+Formula RmsPropFormula() {
+  static const auto mg = kMomentum ? 3 : 2;
+  std::vector<Real> state = {0.5L, 0.5L};
+  if (kMomentum) state.push_back(0.02L);
+  if (kCentered) state.push_back(0.1L);
+  Formula formula = {"RmsProp", {0.001L, 0.9L, 0.8L, 1e-3L}, state, nullptr, nullptr};
+  formula.step = [](Real* s, Real g, Hypers h) {
+    s[1] = Blend(s[1], g * g, h[1]);
+    if (kCentered) s[mg] = Blend(s[mg], g, h[1]);
+    const Real d = kCentered ? s[1] - s[mg] * s[mg] : s[1];
+    if (kMomentum) {
+      s[2] = h[2] * s[2] + h[0] * g / std::sqrt(d + h[3]);
+      s[0] -= s[2];
+    } else {
+      s[0] -= h[0] * g / (std::sqrt(d) + h[3]);
+    }
+  };
+  if (!kMomentum) {
+    formula.idle = [](Real* s, Hypers h) {
+      s[1] *= h[1];
+      if (kCentered) s[mg] *= h[1];
+    };
+  }
+  return formula;
+}
+
+inline Formula AdadeltaFormula() {
+  return {"Adadelta",
+          {0.5L, 0.95L, 1e-6L},
+          {0.5L, 0.1L, 0.01L},
+          [](Real* s, Real g, Hypers h) {
+            s[1] = Blend(s[1], g * g, h[1]);
+            const Real u = std::sqrt((s[2] + h[2]) / (s[1] + h[2])) * g;
+            s[2] = Blend(s[2], u * u, h[1]);
+            s[0] -= h[0] * u;
+          },
+          nullptr};
+}
+
+inline Formula AdagradFormula() {
+  return {"Adagrad",
+          {0.01L, 1e-7L},
+          {0.5L, 0.1L},
+          [](Real* s, Real g, Hypers h) {
+            s[1] += g * g;
+            s[0] -= h[0] * g / (std::sqrt(s[1]) + h[1]);
+          },
+          nullptr};
+}
+
+inline Formula AdamaxFormula() {
+  return {"Adamax",
+          {0.001L, 0.729L, 0.9L, 0.999L, 1e-7L},
+          {0.5L, 0.02L, 0.3L},
+          [](Real* s, Real g, Hypers h) {
+            s[1] = Blend(s[1], g, h[2]);
+            s[2] = std::max(h[3] * s[2], std::fabs(g));
+            s[0] -= h[0] / (1 - h[1]) * s[1] / (s[2] + h[4]);
+          },
+          nullptr};
+}
+
+inline Formula NadamFormula() {
+  return {"Nadam",
+          {0.001L, 0.9L, 0.999L, 0.45L, 0.56L, 0.7L, 0.85L, 0.003L, 1e-7L},
+          {0.5L, 0.02L, 0.01L},
+          [](Real* s, Real g, Hypers h) {
+            s[1] = Blend(s[1], g, h[1]);
+            s[2] = Blend(s[2], g * g, h[2]);
+            const Real ahead = h[3] * g / h[5] + h[4] * s[1] / h[6];
+            s[0] -= h[0] * ahead / (std::sqrt(s[2] / h[7]) + h[8]);
+          },
+          [](Real* s, Hypers h) {
+            s[1] *= h[1];
+            s[2] *= h[2];
+          }};
+}
+
+template <bool kShrink>
+Formula FtrlFormula(Real power) {
+  Formula formula = {"Ftrl", {0.05L, power, 0.01L, 0.02L, 0.3L, 0.04L}, {0.5L, 0.1L, -0.3L}, nullptr, nullptr};
+  formula.step = [](Real* s, Real g, Hypers h) {
+    const Real n = s[1] + g * g, l2 = h[3] + h[4] / (2 * h[0]);
+    const Real sigma = (std::pow(n, -h[1]) - std::pow(s[1], -h[1])) / h[0];
+    s[2] += (kShrink ? g + 2 * h[5] * s[0] : g) - sigma * s[0];
+    const Real sign = s[2] > 0 ? 1 : -1;
+    s[0] = std::fabs(s[2]) > h[2] ? (sign * h[2] - s[2]) / (std::pow(n, -h[1]) / h[0] + 2 * l2) : 0;
+    s[1] = n;
+  };
+  return formula;
+}
+
+// Calls visit with each functor and its formula.
+template <class Visitor>
+void ForEachFormula(Visitor visit) {
+  visit.template operator()<Sgd>(SgdFormula());
+  visit.template operator()<Momentum<false>::Functor>(MomentumFormula<false>());
+  visit.template operator()<Momentum<true>::Functor>(MomentumFormula<true>());
+  visit.template operator()<Adam>(AdamFormula<false>());
+  visit.template operator()<AdamAmsgrad>(AdamFormula<true>());
+  visit.template operator()<RmsProp>(RmsPropFormula<false, false>());
+  visit.template operator()<RmsPropCentered>(RmsPropFormula<false, true>());
+  visit.template operator()<RmsPropMomentum>(RmsPropFormula<true, false>());
+  visit.template operator()<RmsPropCenteredMomentum>(RmsPropFormula<true, true>());
+  visit.template operator()<Adadelta>(AdadeltaFormula());
+  visit.template operator()<Adagrad>(AdagradFormula());
+  visit.template operator()<Adamax>(AdamaxFormula());
+  visit.template operator()<Nadam>(NadamFormula());
+  visit.template operator()<Ftrl<false>::Functor>(FtrlFormula<false>(-0.5L));
+  visit.template operator()<Ftrl<true>::Functor>(FtrlFormula<true>(-0.5L));
+  visit.template operator()<Ftrl<false>::Functor>(FtrlFormula<false>(-0.7L));
+}
+
+}  // namespace keras_legacy_opt
+
+#endif  // KERAS_LEGACY_OPT_TESTS_FORMULAS_H_
