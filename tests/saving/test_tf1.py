@@ -28,7 +28,7 @@ PAIRS = {
     "adam": (
         lambda: V1.AdamOptimizer(0.1, epsilon=1e-7),
         lambda: klo.Adam(0.1, epsilon=1e-7),
-        4,
+        8,  # TF1 multiplies the powers of the betas up, we compute them.
     ),
     "adagrad": (
         lambda: V1.AdagradOptimizer(0.1),
