@@ -80,6 +80,12 @@ def fitted(gradient: Any, variable: tf.Variable, name: str) -> Any:
     # tf_keras' AutoCastVariable reports the dtype it casts to.
     dtype = getattr(variable, "true_dtype", variable.dtype).base_dtype
     if isinstance(gradient, tf.IndexedSlices):
+        if not isinstance(gradient.values, tf.Tensor):
+            gradient = tf.IndexedSlices(
+                tf.convert_to_tensor(gradient.values, dtype),
+                tf.convert_to_tensor(gradient.indices),
+                gradient.dense_shape,
+            )
         values, shape = gradient.values, variable.shape[1:]
         given = values.shape[1:]
         if variable.shape.rank == 0 or values.shape.rank == 0:

@@ -25,12 +25,12 @@ class KnownVariables:
         # {key: weak reference to the variable as the caller has it}
         self._given: dict[str, weakref.ref[Any]] = {}
         # The keys of the variables that have slots, in order of their creation.
-        self.keys_with_slots: list[str] = []
+        self.keys_with_slots: dict[str, None] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> KnownVariables:
         copied = KnownVariables()
         copied._given = dict(self._given)
-        copied.keys_with_slots = list(self.keys_with_slots)
+        copied.keys_with_slots = dict(self.keys_with_slots)
         return copied
 
     def unwrap(self, variable: Any) -> Any:
@@ -46,9 +46,7 @@ class KnownVariables:
     def add_with_slots(self, variables: Iterable[Any]) -> None:
         """Notes that these `tf.Variable`s have slots now."""
         for variable in variables:
-            key = var_key(variable)
-            if key not in self.keys_with_slots:
-                self.keys_with_slots.append(key)
+            self.keys_with_slots.setdefault(var_key(variable))
 
     def with_slots(self) -> list[Any]:
         """The variables that have slots and still exist, as they were given."""

@@ -319,6 +319,14 @@ def test_some_gradients_missing_is_one_warning(caplog):
     assert [float(v) for v in (kept, *left)] == [0.0, 1.0, 1.0]
 
 
+def test_numpy_and_python_gradients_are_taken():
+    dense, rows = tf.Variable([1.0, 2.0]), tf.Variable([[1.0], [2.0]])
+    slices = tf.IndexedSlices(np.ones((1, 1), "float32"), np.array([1]))
+    SGD(1.0).apply_gradients([([1.0, 0.0], dense), (slices, rows)])
+    np.testing.assert_array_equal(dense, [0.0, 2.0])
+    np.testing.assert_array_equal(rows, [[1.0], [1.0]])
+
+
 def test_lr_is_an_old_name():
     with pytest.warns(UserWarning, match="use `learning_rate`"):
         optimizer = SGD(lr=0.5)

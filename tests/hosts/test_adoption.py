@@ -195,3 +195,30 @@ def test_subclass_in_a_module_named_like_keras(tmp_path):
     """)
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     _run(code, PYTHONPATH=path)
+
+
+# Attributes of ours that neither legacy nor Keras 3 has.  A subclass of a third
+# party may have any name of its own: keep these few, and unlikely.
+ADDED = {
+    "_clip_limits",
+    "_init_process_state",
+    "_known_variables",
+    "_pending_weights",
+    "_slots_out_of_turn",
+    "_takes_weights_without_iterations",
+}
+
+
+def test_few_names_are_added_to_those_of_legacy():
+    theirs = {
+        *dir(keras.optimizers.Adam()),
+        *dir(tf_keras.optimizers.legacy.Adam()),
+    }
+    added = {
+        name
+        for name in dir(keras_legacy_opt.Adam())
+        # Python mangles the names that are private to one class.
+        if name not in theirs and "Mixin__" not in name
+        if not name.startswith(("__", "_Optimizer__"))
+    }
+    assert added == ADDED
