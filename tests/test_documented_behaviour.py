@@ -269,6 +269,6 @@ def test_public_names():
         [
             *("SGD", "RMSprop", "Adam", "Adadelta", "Adagrad", "Adamax"),
             *("Nadam", "Ftrl", "Optimizer", "schedules"),
-            *("get", "serialize", "deserialize"),
+            *("checkpoints", "get", "serialize", "deserialize"),
         ]
     )
