@@ -31,3 +31,11 @@ def plain_path():
     """TensorFlow's own kernels, whose bits are legacy's, also on 16 bits."""
     with fused.disabled():
         yield
+
+
+def pytest_ignore_collect(collection_path):
+    """Takes tests only: no examples from scripts, which would be executed."""
+    if collection_path.suffix == ".py":
+        name = collection_path.name
+        return True if not name.startswith(("test_", "conftest")) else None
+    return None
