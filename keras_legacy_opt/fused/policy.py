@@ -5,6 +5,8 @@ this holds when the step is run eagerly or traced:
 
 * the library is loaded, and not switched off;
 * the function being traced is not compiled by XLA, which cannot call it;
+* no `tf.distribute.Strategy` is entered: the order in which rows of several
+  replicas are summed is not that of TensorFlow's ops yet;
 * the optimizer is one of this package's, or a subclass that leaves the methods
   alone which update a variable;
 * the variable is a resource variable of a float dtype on a local CPU, has no
@@ -56,7 +58,11 @@ def disabled() -> Iterator[None]:
 
 def ops() -> loader.Ops | None:
     """The native ops, if the step that is run or traced may use them."""
-    if getattr(_switch, "off", False) or private_api.compiled_by_xla():
+    if (
+        getattr(_switch, "off", False)
+        or tf.distribute.has_strategy()
+        or private_api.compiled_by_xla()
+    ):
         return None
     return loader.load()
 
