@@ -1,8 +1,8 @@
 """Clipping without a pass of its own: the updates scale as they read.
 
 A norm costs one read of the gradients; the clipped gradients are never written.
-Norms are summed in float64, in a fixed order, so that they differ from
-TensorFlow's in the last bits.
+Norms come from the ops that `tf.clip_by_norm` and `tf.clip_by_global_norm`
+take them from, because no other order of summation yields the same bits.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def transform_gradients(
 
 def _can_defer(optimizer: Any, grads_and_vars: GradsAndVars) -> bool:
     """Whether native ops will update every variable, and can clip."""
-    if all(getattr(optimizer, name) is None for name in _OPTIONS):
+    if sum(getattr(optimizer, name) is not None for name in _OPTIONS) != 1:
         return False
     if (
         optimizer.gradient_transformers
@@ -101,25 +101,19 @@ def _transforms(
 ) -> list[tf.Tensor]:
     """One transform per gradient; the same tensor for all where possible."""
     one = tf.ones([], dtype)
-    bound = limits.clipvalue
-    if bound is None:
-        bound = tf.constant(math.inf, dtype)
-    if limits.clipnorm is None and limits.global_clipnorm is None:
-        return [tf.stack([one, bound, one, one])] * len(values)
-    squares, _ = policy.ops().gradient_norms(
-        values, tf.stack([one, bound, one, one])
-    )
-    # The last steps are those of tf.clip_by_norm and tf.clip_by_global_norm.
+    unlimited = tf.constant(math.inf, dtype)
     if limits.clipnorm is not None:
         limit = limits.clipnorm
-        divisors = tf.maximum(tf.sqrt(squares), limit)
+        norms = [tf.sqrt(tf.reduce_sum(value * value)) for value in values]
         return [
-            tf.stack([one, bound, limit, divisor])
-            for divisor in tf.unstack(divisors, num=len(values))
+            tf.stack([one, unlimited, limit, tf.maximum(norm, limit)])
+            for norm in norms
         ]
-    limit = limits.global_clipnorm
-    norm = tf.sqrt(tf.reduce_sum(squares))
-    scale = limit * tf.minimum(1.0 / norm, one / limit)
-    # Not finite in, not finite out.
-    scale = tf.where(tf.math.is_finite(norm), scale, math.nan)
-    return [tf.stack([one, bound, scale, one])] * len(values)
+    if limits.global_clipnorm is not None:
+        limit = limits.global_clipnorm
+        norm = tf.linalg.global_norm(values)
+        scale = limit * tf.minimum(1.0 / norm, one / limit)
+        # Not finite in, not finite out.
+        scale += norm - norm
+        return [tf.stack([one, unlimited, scale, one])] * len(values)
+    return [tf.stack([one, limits.clipvalue, one, one])] * len(values)

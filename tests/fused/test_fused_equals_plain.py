@@ -8,9 +8,13 @@ every operation, and the native ops once, see test_half.py.
 import fnmatch
 import zlib
 
+import hypothesis
 import numpy as np
 import pytest
 import stepping
+import tensorflow as tf
+from configurations import arguments, problems
+from hypothesis import strategies as st
 from registry import BUILT_IN, SUBJECT, Case, common_cases, own_cases
 
 from keras_legacy_opt import fused
@@ -21,26 +25,25 @@ SHAPES = {
     "scalar": (),
     "empty": (0, 3),
     "table": (50, 7),
+    "wide_table": (20, 33),
     "column": (60,),
 }
-SPARSE = {"table": np.int32, "column": np.int64}
+SPARSE = {"table": np.int32, "wide_table": np.int32, "column": np.int64}
 STEPS = 5
 
-# (pattern of the case, kind of variable): where TensorFlow's kernels round
-# otherwise than ours, and why.
+# (pattern of the case, pattern of the variable and dtype): by how many ulp of
+# the larger of the old and the new value TensorFlow's kernels round otherwise.
 EXCEPTIONS = {
-    # Eigen's float32 reciprocal root is an approximation, refined once; ours
-    # is a division by the root.
-    ("Adadelta*", "dense float32"),
+    # Eigen's float32 reciprocal root, where it is vectorised, is an
+    # approximation that is refined once; ours is a division by the root.
+    ("Adadelta*", "[!s]* float32"): 8,
+    ("RMSprop-*momentum", "wide_table float32"): 8,
     # For rows of one element, TensorFlow has a formula of its own, which uses
     # powers where the one for longer rows, and ours, uses roots.
-    ("Ftrl*", "column"),
-    # Eigen's vectorised power differs from the C library's in the last bit,
-    # and the difference of two powers magnifies it.
-    ("Ftrl-learning_rate_power", "any"),
-    ("Ftrl-all", "any"),
-    # The norm of all gradients is summed in another order, in float64.
-    ("*clipnorm", "any"),
+    ("Ftrl*", "column *"): 3,
+    # Eigen's vectorised power differs from the C library's in the last bits.
+    ("Ftrl-learning_rate_power", "*"): 16,
+    ("Ftrl-all", "*"): 16,
 }
 
 CASES = [
@@ -53,15 +56,16 @@ CASES = [
 ]
 
 
-def is_exception(case: Case, dtype: str, variable: str) -> bool:
-    kinds = {
-        "any",
-        variable,
-        f"{'sparse' if variable in SPARSE else 'dense'} {dtype}",
-    }
-    return any(
-        fnmatch.fnmatch(str(case), pattern) and kind in kinds
-        for pattern, kind in EXCEPTIONS
+def tolerance(case: str, variable: str) -> int:
+    """Returns the ulp by which `variable` may differ after a step."""
+    return max(
+        (
+            ulp
+            for (cases, variables), ulp in EXCEPTIONS.items()
+            if fnmatch.fnmatch(case, cases)
+            and fnmatch.fnmatch(variable, variables)
+        ),
+        default=0,
     )
 
 
@@ -75,50 +79,103 @@ def gradients(rng, dtype):
         yield name, (values, indices)
 
 
-def assert_close(ours, plain, before, exact, message):
-    if exact:
-        np.testing.assert_array_equal(ours, plain, message)
-        return
-    # Errors are relative to the largest number that went into a sum.
-    scale = np.maximum(np.maximum(abs(plain), abs(before)), 1)
-    error = abs(ours - plain) / (np.finfo(plain.dtype).eps * scale)
-    assert (error <= 64).all(), (message, error.max())
+def state(optimizer, variable):
+    """The values of a variable and its slots, by name."""
+    slots = {
+        name: optimizer.get_slot(variable, name)
+        for name in optimizer.get_slot_names()
+    }
+    return {
+        key: value.numpy() for key, value in {"": variable, **slots}.items()
+    }
+
+
+def magnitudes(optimizer, before, after):
+    """The largest numbers that went into the sums which yielded `after`."""
+    result = {
+        key: np.maximum(abs(value), abs(before.get(key, 0.0)))
+        for key, value in after.items()
+    }
+    if "linear" in after:
+        rate = optimizer._decayed_lr(tf.float32).numpy()
+        exponent = -optimizer.get_config()["learning_rate_power"]
+        power = after["accumulator"] ** exponent
+        result["linear"] = np.maximum(
+            result["linear"],
+            power / rate * abs(before[""]),
+        ).astype(after["linear"].dtype)
+    return result
+
+
+class Pair:
+    """Variables that are trained with native ops, and others without."""
+
+    def __init__(self, make_optimizer, initial):
+        self.native, self.plain = make_optimizer(), make_optimizer()
+        self.native_vars = stepping.make_variables(initial)
+        self.plain_vars = stepping.make_variables(initial)
+
+    def step(self, grads, tolerance):
+        """Steps, compares, and lets both go on from the plain state."""
+        before = {
+            name: state(self.plain, variable)
+            if self.plain.weights
+            else {"": variable.numpy()}
+            for name, variable in self.plain_vars.items()
+        }
+        grads = {name: stepping.as_tensor(g) for name, g in grads.items()}
+        self.native.apply_gradients(
+            [(grads[name], self.native_vars[name]) for name in grads]
+        )
+        with fused.disabled():
+            self.plain.apply_gradients(
+                [(grads[name], self.plain_vars[name]) for name in grads]
+            )
+        for name, ours in self.native_vars.items():
+            theirs = self.plain_vars[name]
+            after = state(self.plain, theirs)
+            scales = magnitudes(self.plain, before[name], after)
+            for slot, value in state(self.native, ours).items():
+                error = abs(value - after[slot]) / np.spacing(scales[slot])
+                same = (value == after[slot]) | (
+                    np.isnan(value) & np.isnan(after[slot])
+                )
+                ulp = tolerance(f"{name} {value.dtype}")
+                assert (same | (error <= ulp)).all(), (name, slot, error.max())
+            for slot in self.native.get_slot_names():
+                self.native.get_slot(ours, slot).assign(
+                    self.plain.get_slot(theirs, slot)
+                )
+            ours.assign(theirs)
 
 
 @pytest.mark.parametrize(("case", "dtype"), CASES, ids=str)
-def test_fused_equals_plain(native_ops, case, dtype):
+def test_fused_equals_plain(native_ops, case: Case, dtype):
     rng = np.random.default_rng(zlib.crc32(str(case).encode()))
     initial = {
         name: stepping.random_array(rng, shape, dtype)
         for name, shape in SHAPES.items()
     }
-    native, plain = case.build(SUBJECT), case.build(SUBJECT)
-    native_vars = stepping.make_variables(initial)
-    plain_vars = stepping.make_variables(initial)
-    moved = False
-    for step in range(STEPS):
-        grads = {k: stepping.as_tensor(g) for k, g in gradients(rng, dtype)}
-        native.apply_gradients([(grads[k], native_vars[k]) for k in grads])
-        with fused.disabled():
-            plain.apply_gradients([(grads[k], plain_vars[k]) for k in grads])
-        for name in SHAPES:
-            exact = not is_exception(case, dtype, name)
-            message = f"{name} after step {step + 1}"
-            ours, theirs = native_vars[name], plain_vars[name]
-            now = theirs.numpy()
-            assert_close(ours.numpy(), now, initial[name], exact, message)
-            for slot in native.get_slot_names():
-                our_slot = native.get_slot(ours, slot)
-                their_slot = plain.get_slot(theirs, slot)
-                assert_close(
-                    our_slot.numpy(),
-                    their_slot.numpy(),
-                    0.0,
-                    exact,
-                    f"{slot} of {message}",
-                )
-                our_slot.assign(their_slot)
-            ours.assign(theirs)
-            moved |= bool((now != initial[name]).any())
-            initial[name] = now
-    assert moved
+    pair = Pair(lambda: case.build(SUBJECT), initial)
+    for _ in range(STEPS):
+        pair.step(
+            dict(gradients(rng, dtype)),
+            lambda variable: tolerance(str(case), variable),
+        )
+    assert any(
+        (pair.plain_vars[name].numpy() != value).any()
+        for name, value in initial.items()
+    )
+
+
+@pytest.mark.parametrize("name", [row.name for row in BUILT_IN])
+@hypothesis.given(data=st.data(), problem=problems())
+@hypothesis.settings(max_examples=25, deadline=None, derandomize=True)
+def test_random_configurations(native_ops, name, data, problem):
+    chosen = data.draw(arguments(name))
+    optimizer = getattr(SUBJECT.optimizers, name)
+    initial, steps = problem
+    pair = Pair(lambda: optimizer(**chosen), initial)
+    approximate = name in ("Adadelta", "Ftrl") or chosen.get("momentum")
+    for grads in steps:
+        pair.step(grads, lambda _: 16 if name != "SGD" and approximate else 0)
