@@ -14,22 +14,30 @@ Gradient = tf.Tensor | tf.IndexedSlices | None
 GradsAndVars = Sequence[tuple[Any, Any]]
 
 
-def pairs(grads_and_vars: Iterable[Any]) -> list[tuple[Gradient, Any]]:
-    """`grads_and_vars` as a list of checked (gradient, variable) pairs.
-
-    Variables come back as they were given (perhaps a `keras.Variable`).
+def listed(grads_and_vars: Iterable[Any]) -> list[Any]:
+    """`grads_and_vars` as a list, whose items are not checked.
 
     Raises:
-      TypeError: if it is not an iterable of pairs, or a pair holds anything but
-        a gradient and a variable.
-      NotImplementedError: if the second of a pair is a tensor.
+      TypeError: if it is not an iterable of pairs.
     """
     if isinstance(grads_and_vars, (tf.Tensor, tf.Variable, dict, str)):
         raise TypeError(_malformed(grads_and_vars))
     try:
-        items = list(grads_and_vars)
+        return list(grads_and_vars)
     except TypeError:
         raise TypeError(_malformed(grads_and_vars)) from None
+
+
+def pairs(items: Sequence[Any]) -> list[tuple[Gradient, Any]]:
+    """`items` as checked (gradient, variable) pairs.
+
+    Variables come back as they were given (perhaps a `keras.Variable`).
+
+    Raises:
+      TypeError: if one is no pair, or holds anything but a gradient and a
+        variable.
+      NotImplementedError: if the second of a pair is a tensor.
+    """
     for item in items:
         if not isinstance(item, (tuple, list)) or len(item) != 2:
             raise TypeError(_malformed(item))

@@ -399,11 +399,11 @@ class Optimizer(
             aggregate and shall not.
         """
         distribution.check_context(experimental_aggregate_gradients)
-        grads_and_vars = gradients.pairs(grads_and_vars)
-        iterations = eager.step(self, grads_and_vars)
+        items = gradients.listed(grads_and_vars)
+        iterations = eager.step(self, items)
         if iterations is not None:
             return iterations
-        grads_and_vars = self.__usable(grads_and_vars)
+        grads_and_vars = self.__usable(gradients.pairs(items))
         var_list = [v for _, v in grads_and_vars]
         with tf.name_scope(self._name):
             with tf.init_scope():

@@ -2,13 +2,16 @@
 
 For many small variables an eager step costs what Python does per variable. What
 cannot have changed since the last step is remembered: which variables these
-are, that native ops take all of them, and where their slots are. A step that
-this does not cover goes the long way, which yields the same.
+are, that one native op takes all of them, and where their slots are. That op
+has one input for all variables and slots, because each input of an eager op
+costs more than a microsecond. A step that this does not cover goes the long
+way, which yields the same.
 """
 
 from __future__ import annotations
 
 import itertools
+import operator
 import weakref
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,10 +19,8 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_legacy_opt import distribution, gradients, private_api
-from keras_legacy_opt.fused import formulas, plan, policy
+from keras_legacy_opt.fused import plan, policy
 from keras_legacy_opt.keras_3_api import overwritten_with_gradient
-
-GradsAndVars = Sequence[tuple[Any, Any]]
 
 # What the short way leaves out or calls on its own terms: a class that has its
 # own idea of one of these takes the long way.
@@ -36,26 +37,20 @@ _STEPS = (
 )
 
 
-class _Group(NamedTuple):
-    """Variables on one device and of one dtype.
+class _Memory(NamedTuple):
+    """What is known of a list of variables.
 
     Attributes:
-      places: their positions in the step's list.
-      handles_of_slots: for each slot, the handles for all variables.
+      given: the variables, as the caller has them.
+      first: weak reference to one of the `tf.Variable`s; all are on its device
+        and of its dtype.
+      group: the handle of the native `VariableGroup` of the variables and their
+        slots; None if these variables must take the long way.
     """
 
-    places: list[int]
-    handles_of_slots: list[list[Any]]
-
-
-class _Memory(NamedTuple):
-    """What is known of a list of variables; no groups: take the long way."""
-
     given: list[weakref.ref[Any]]
-    variables: list[weakref.ref[Any]]
-    dtypes: list[tf.DType]
-    shapes: list[tf.TensorShape]
-    groups: list[_Group]
+    first: Any
+    group: tf.Tensor | None
 
 
 _memories: weakref.WeakKeyDictionary[Any, _Memory | None] = (
@@ -63,48 +58,40 @@ _memories: weakref.WeakKeyDictionary[Any, _Memory | None] = (
 )
 
 
-def step(optimizer: Any, grads_and_vars: GradsAndVars) -> Any:
+def step(optimizer: Any, grads_and_vars: Sequence[Any]) -> Any:
     """Takes the step the short way, if that is possible.
+
+    Args:
+      optimizer: the optimizer.
+      grads_and_vars: as given by the caller, and not checked yet.
 
     Returns:
       The optimizer's iterations, or None if nothing was done.
     """
     if not _applies(optimizer):
         return None
+    try:
+        grads, variables = zip(*grads_and_vars, strict=True)
+    except (TypeError, ValueError):
+        return None  # Malformed, or empty.
     memory = _memories.get(optimizer)
-    if memory is None or not _is_of(memory, grads_and_vars):
-        _memories[optimizer] = _remember(optimizer, grads_and_vars)
+    if memory is None or not _is_of(memory, variables):
+        _memories[optimizer] = _remember(optimizer, variables)
         return None  # This once: the long way checks everything.
-    if not memory.groups:
+    if memory.group is None or set(map(type, grads)) != {type(memory.group)}:
         return None
-    grads = [grad for grad, _ in grads_and_vars]
-    eager_tensor = type(optimizer.iterations.handle)
-    for grad, dtype, shape in zip(
-        grads, memory.dtypes, memory.shapes, strict=True
-    ):
-        if (
-            type(grad) is not eager_tensor
-            or grad.dtype is not dtype
-            or grad.shape != shape
-        ):
-            return None
-    variables = [reference() for reference in memory.variables]
-    firsts = [variables[group.places[0]] for group in memory.groups]
-    apply_state = optimizer._prepare(firsts)
+    first = memory.first()
+    apply_state = optimizer._prepare([first])
     formula = policy.dense_formula(optimizer)
-    for group, first in zip(memory.groups, firsts, strict=True):
+    try:
         with tf.device(first.device):
-            plan.call_dense(
-                optimizer,
-                formula,
-                [
-                    [variables[place].handle for place in group.places],
-                    *group.handles_of_slots,
-                ],
-                [grads[place] for place in group.places],
-                first,
-                apply_state,
+            plan.call_group(
+                optimizer, formula, memory.group, grads, first, apply_state
             )
+    except (tf.errors.OpError, TypeError, ValueError):
+        # The op checks all before it changes any: the long way finds the same
+        # mistake, and has the words for it.
+        return None
     return optimizer.iterations.assign_add(1)
 
 
@@ -126,55 +113,49 @@ def _applies(optimizer: Any) -> bool:
     )
 
 
-def _is_of(memory: _Memory, grads_and_vars: GradsAndVars) -> bool:
-    return len(memory.given) == len(grads_and_vars) and all(
-        reference() is variable
-        for reference, (_, variable) in zip(
-            memory.given, grads_and_vars, strict=True
-        )
+def _is_of(memory: _Memory, variables: Sequence[Any]) -> bool:
+    return len(memory.given) == len(variables) and all(
+        map(operator.is_, map(_dereferenced, memory.given), variables)
     )
 
 
-def _remember(optimizer: Any, grads_and_vars: GradsAndVars) -> _Memory | None:
+_dereferenced = weakref.ref.__call__
+
+
+def _remember(optimizer: Any, given: Sequence[Any]) -> _Memory | None:
     """What is known of these variables, or None before they have slots."""
-    given = [variable for _, variable in grads_and_vars]
     known = optimizer._known_variables
-    variables = [known.unwrap(variable) for variable in given]
-    if len(set(map(id, variables))) < len(variables) or not all(
-        policy.updates(optimizer, None, unwrapped)
-        and not overwritten_with_gradient(variable)
-        for unwrapped, variable in zip(variables, given, strict=True)
-    ):
-        return _Memory([weakref.ref(v) for v in given], [], [], [], [])
-    formula = policy.dense_formula(optimizer)
     try:
-        return _Memory(
-            given=[weakref.ref(variable) for variable in given],
-            variables=[weakref.ref(variable) for variable in variables],
-            dtypes=[variable.dtype.base_dtype for variable in variables],
-            shapes=[variable.shape for variable in variables],
-            groups=_groups(optimizer, formula, variables),
+        references = [weakref.ref(variable) for variable in given]
+        variables = [known.unwrap(variable) for variable in given]
+        if not _fit_one_op(optimizer, given, variables):
+            return _Memory(references, None, None)
+        formula = policy.dense_formula(optimizer)
+        slots = [
+            [optimizer.get_slot(variable, slot) for variable in variables]
+            for slot in formula.slots
+        ]
+    except (AttributeError, KeyError, TypeError):
+        return None  # One has no slots yet, or is no variable.
+    first = variables[0]
+    with tf.device(first.device):
+        group = policy.ops().variable_group(
+            [v.handle for v in itertools.chain(variables, *slots)]
         )
-    except KeyError:
-        return None  # One has no slots yet.
+    return _Memory(references, weakref.ref(first), group)
 
 
-def _groups(
-    optimizer: Any, formula: formulas.Formula, variables: list[Any]
-) -> list[_Group]:
-    def kind(place: int) -> tuple[str, str]:
-        variable = variables[place]
-        devices = private_api.devices_of(variable)
-        return str(devices), variable.dtype.base_dtype.name
-
-    places = sorted(range(len(variables)), key=kind)
-    return [
-        _Group(
-            members := list(group),
-            [
-                [optimizer.get_slot(variables[m], s).handle for m in members]
-                for s in formula.slots
-            ],
-        )
-        for _, group in itertools.groupby(places, kind)
-    ]
+def _fit_one_op(
+    optimizer: Any, given: Sequence[Any], variables: Sequence[Any]
+) -> bool:
+    """Whether one native op updates all, given dense gradients for all."""
+    kinds = {
+        (private_api.devices_of(variable), variable.dtype.base_dtype)
+        for variable in variables
+    }
+    return (
+        len(kinds) == 1
+        and len(set(map(id, variables))) == len(variables)
+        and all(policy.updates(optimizer, None, v) for v in variables)
+        and not any(map(overwritten_with_gradient, given))
+    )

@@ -34,7 +34,7 @@ def update_dense(
             transforms = _joined([grad.transform for grad in grads])
             grads = [grad.gradient for grad in grads]
         update = functools.partial(
-            _apply_dense, optimizer, apply_state, transforms
+            call_dense, optimizer, apply_state, transforms
         )
         updates += tf.nest.flatten(
             strategy.extended.update(
@@ -119,7 +119,7 @@ def _joined(transforms: list[tf.Tensor]) -> list[tf.Tensor]:
     return [tf.stack(transforms)]
 
 
-def _apply_dense(
+def call_dense(
     optimizer: Any,
     apply_state: Mapping,
     transforms: list[tf.Tensor],
@@ -132,26 +132,33 @@ def _apply_dense(
     handles = [[var.handle for var in variables]]
     for slot in formula.slots:
         handles.append([optimizer.get_slot(v, slot).handle for v in variables])
-    return call_dense(
-        optimizer, formula, handles, grads, first, apply_state, transforms
-    )
-
-
-def call_dense(
-    optimizer: Any,
-    formula: formulas.Formula,
-    handles: list[list[tf.Tensor]],
-    grads: list[tf.Tensor],
-    first: Any,
-    apply_state: Mapping,
-    transforms: Sequence[tf.Tensor] = (),
-) -> Any:
-    """Calls the dense op; `handles` are those of the variables and slots."""
     return getattr(policy.ops(), formula.op)(
         *handles,
         grads,
         *_coefficients(optimizer, formula, first, apply_state),
-        list(transforms),
+        transforms,
+        [],
+        use_locking=optimizer._use_locking,
+    )
+
+
+def call_group(
+    optimizer: Any,
+    formula: formulas.Formula,
+    group: tf.Tensor,
+    grads: Sequence[tf.Tensor],
+    first: Any,
+    apply_state: Mapping,
+) -> Any:
+    """Updates the variables of a native `VariableGroup`, eagerly.
+
+    Control dependencies do not see through a group: not for use in functions.
+    """
+    return getattr(policy.ops(), f"group_{formula.op}")(
+        group,
+        grads,
+        *_coefficients(optimizer, formula, first, apply_state),
+        [],
         [],
         use_locking=optimizer._use_locking,
     )

@@ -3,6 +3,7 @@
 import concurrent.futures
 import gc
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("native_ops")
 def calls(monkeypatch):
     """Names of the native updates that were run or traced."""
     seen = []
-    for name in ("call_dense", "update_sparse"):
+    for name in ("call_dense", "call_group", "update_sparse"):
         original = getattr(plan, name)
 
         def spy(*args, name=name, original=original, **kwargs):
@@ -365,6 +366,29 @@ def test_remembered_variables_are_not_kept_alive():
     assert handle is not None
 
 
+def test_a_group_knows_its_variables(native_ops):
+    variables = [tf.Variable([1.0, 2.0]), tf.Variable(3.0)]
+    group = native_ops.variable_group([v.handle for v in variables])
+
+    def step(*grads):
+        rate = tf.constant(0.5, grads[0].dtype)
+        native_ops.group_sgd(group, grads, rate, [], [])
+
+    step(tf.ones([2]), tf.ones([]))
+    np.testing.assert_array_equal(variables[0], [0.5, 1.5])
+    np.testing.assert_array_equal(variables[1], 2.5)
+    for grads in ([tf.ones([2])], [tf.ones([2]), tf.ones([2])]):
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            step(*grads)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="holds float"):
+        step(tf.ones([2], tf.float64), tf.ones([], tf.float64))
+    np.testing.assert_array_equal(variables[0], [0.5, 1.5])
+    del variables
+    gc.collect()
+    with pytest.raises(tf.errors.FailedPreconditionError, match="no longer"):
+        step(tf.ones([2]), tf.ones([]))
+
+
 def test_groups_by_dtype(calls):
     variables = [tf.Variable(tf.ones([2], d)) for d in policy.DTYPES]
     opt = keras_legacy_opt.SGD(0.5)
@@ -520,11 +544,11 @@ def test_misfits_are_explained():
 
 
 def test_a_broken_library_is_no_error(tmp_path, monkeypatch):
-    good = library.candidates()[0]
+    good = pathlib.Path(loader.load().path)
     folder = tmp_path / "broken"
     folder.mkdir()
     (folder / library.LIBRARY).write_bytes(b"not a library")
-    manifest = (good.path.parent / library.MANIFEST).read_text()
+    manifest = (good.parent / library.MANIFEST).read_text()
     (folder / library.MANIFEST).write_text(manifest)
     monkeypatch.setattr(library, "PACKAGED", tmp_path / "none")
     monkeypatch.setenv("KERAS_LEGACY_OPT_CACHE", str(tmp_path))

@@ -71,19 +71,28 @@ void DenseKernel<T>::Compute(OpKernelContext* context) {
 template <class T>
 absl::Status DenseKernel<T>::Apply(OpKernelContext* context) {
   const int per_variable = this->spec_.slots + 1;
-  const int count = (context->num_inputs() - this->spec_.hypers - this->transforms_ - this->conditional_) /
-                    (per_variable + 1);
-  const int first_grad = count * per_variable;
+  const int lists = context->num_inputs() - this->spec_.hypers - this->transforms_ - this->conditional_;
+  const int count = state_ == State::kGroup ? lists - 1 : lists / (per_variable + 1);
+  const int first_grad = lists - count;
   typename ApplyKernel<T>::Scalars scalars;
   KLO_RETURN_IF_ERROR(this->ReadScalars(context, first_grad + count, count, &scalars));
   if (!scalars.apply) return absl::OkStatus();
 
   Variables variables;
-  KLO_RETURN_IF_ERROR(variables.LookUpAndLock(context, 0, count * per_variable, Lock::kExclusive));
+  if (state_ == State::kGroup) {
+    KLO_RETURN_IF_ERROR(variables.LookUpGroupAndLock(context, 0, Lock::kExclusive));
+    if (variables.size() != count * per_variable) {
+      return absl::InvalidArgumentError(absl::StrCat(count, " gradients of ", this->type_string(), " need a group of ",
+                                                     count * per_variable, " variables and slots, but it has ",
+                                                     variables.size(), "."));
+    }
+  } else {
+    KLO_RETURN_IF_ERROR(variables.LookUpAndLock(context, 0, count * per_variable, Lock::kExclusive));
+  }
   for (int i = 0; i < count; ++i) {
     const tensorflow::TensorShape& shape = variables.Tensor(i).shape();
     const auto check = [&](const char* what, const tensorflow::TensorShape& other) {
-      return shape.IsSameSize(other) ? absl::OkStatus() : ShapeError(Variables::Name(context, i), what, shape, other);
+      return shape.IsSameSize(other) ? absl::OkStatus() : ShapeError(variables.Name(context, i), what, shape, other);
     };
     KLO_RETURN_IF_ERROR(check("gradient", context->input(first_grad + i).shape()));
     for (int k = 1; k < per_variable; ++k) {
@@ -144,7 +153,7 @@ absl::Status SparseKernel<T>::Apply(OpKernelContext* context) {
   const bool exclusive = this->use_locking_ || scalars.formula.idle != nullptr;
   KLO_RETURN_IF_ERROR(
       variables.LookUpAndLock(context, 0, per_variable, exclusive ? Lock::kExclusive : Lock::kShared));
-  const std::string name = variable_name_.empty() ? Variables::Name(context, 0) : variable_name_;
+  const std::string name = variable_name_.empty() ? variables.Name(context, 0) : variable_name_;
   const tensorflow::TensorShape& shape = variables.Tensor(0).shape();
   if (shape.dims() < 1) {
     return absl::InvalidArgumentError(absl::StrCat("Variable '", name, "' has no rows: it is a scalar."));

@@ -50,16 +50,24 @@ class ApplyKernel : public tensorflow::OpKernel {
   bool use_locking_, transforms_, conditional_;
 };
 
-// Inputs: N variables, N of each slot, N gradients, the scalars, [the transform], [the condition].
+// Where a dense kernel finds its variables.
+enum class State {
+  kInputs,  // inputs: N variables, N of each slot
+  kGroup    // input: a VariableGroup of these
+};
+
+// Inputs: the state, N gradients, the scalars, [the transform], [the condition].
 template <class T>
 class DenseKernel : public ApplyKernel<T> {
  public:
-  DenseKernel(tensorflow::OpKernelConstruction* context, const FormulaSpec<Arithmetic<T>>& spec)
-      : ApplyKernel<T>(context, spec) {}
+  DenseKernel(tensorflow::OpKernelConstruction* context, const FormulaSpec<Arithmetic<T>>& spec, State state)
+      : ApplyKernel<T>(context, spec), state_(state) {}
   void Compute(tensorflow::OpKernelContext* context) override;
 
  private:
   absl::Status Apply(tensorflow::OpKernelContext* context);
+
+  const State state_;
 };
 
 // Inputs: the variable, its slots, the gradients of the rows, their indices, the scalars, [...], [...].

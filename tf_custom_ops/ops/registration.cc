@@ -87,6 +87,17 @@ OpDefBuilderWrapper DenseOp(const char* name, Names slots, Names hypers) {
   return std::move(op).SetShapeFn([=](InferenceContext* c) { return DenseShapes(c, state, scalars); });
 }
 
+OpDefBuilderWrapper GroupOp(const char* name, Names hypers) {
+  const int scalars = static_cast<int>(hypers.size());
+  return Scalars(OpDefBuilderWrapper(name).Input("group: resource").Input("grad: N * T"), hypers)
+      .Attr("N: int >= 1")
+      .SetShapeFn([=](InferenceContext* c) {
+        int count;
+        KLO_RETURN_IF_ERROR(c->GetAttr("N", &count));
+        return ScalarShapes(c, 1 + count, scalars);
+      });
+}
+
 OpDefBuilderWrapper SparseOp(const char* name, Names slots, Names hypers) {
   OpDefBuilderWrapper op(name);
   op = std::move(op).Input("var: resource");

@@ -13,15 +13,16 @@ using Names = std::initializer_list<const char*>;
 
 // The definitions of the ops: their inputs in the order in which the kernels read them, and their shape functions.
 tensorflow::register_op::OpDefBuilderWrapper DenseOp(const char* name, Names slots, Names hypers);
+tensorflow::register_op::OpDefBuilderWrapper GroupOp(const char* name, Names hypers);
 tensorflow::register_op::OpDefBuilderWrapper SparseOp(const char* name, Names slots, Names hypers);
 
-template <template <class, Path> class F, class T>
+template <template <class, Path> class F, class T, State kState>
 class DenseKernelOf : public DenseKernel<T> {
  public:
   using C = Arithmetic<T>;
   explicit DenseKernelOf(tensorflow::OpKernelConstruction* context)
-      : DenseKernel<T>(context,
-                       {&Bind<F, Path::kDense, C>, F<C, Path::kDense>::kSlots, F<C, Path::kDense>::kHypers}) {}
+      : DenseKernel<T>(context, {&Bind<F, Path::kDense, C>, F<C, Path::kDense>::kSlots, F<C, Path::kDense>::kHypers},
+                       kState) {}
 };
 
 template <template <class, Path> class F, class T>
@@ -37,11 +38,14 @@ class SparseKernelOf : public SparseKernel<T> {
 
 #define KLO_NAMES(...) {__VA_ARGS__}
 
-// Defines the ops KerasLegacyOpt<NAME> and KerasLegacyOptSparse<NAME>, where FUNCTOR is a template of math/.
+// Defines the ops KerasLegacyOpt<NAME>, KerasLegacyOptGroup<NAME> and KerasLegacyOptSparse<NAME>, where FUNCTOR is a template of math/.
 #define KLO_REGISTER_OPTIMIZER(NAME, FUNCTOR, SLOTS, HYPERS)                                                     \
   static const ::tensorflow::InitOnStartupMarker kDenseOp##NAME =                                                \
       ::tensorflow::InitOnStartupMarker{}                                                                        \
       << ::keras_legacy_opt::DenseOp("KerasLegacyOpt" #NAME, SLOTS, HYPERS);                                     \
+  static const ::tensorflow::InitOnStartupMarker kGroupOp##NAME =                                                \
+      ::tensorflow::InitOnStartupMarker{}                                                                        \
+      << ::keras_legacy_opt::GroupOp("KerasLegacyOptGroup" #NAME, HYPERS);                                       \
   static const ::tensorflow::InitOnStartupMarker kSparseOp##NAME =                                               \
       ::tensorflow::InitOnStartupMarker{}                                                                        \
       << ::keras_legacy_opt::SparseOp("KerasLegacyOptSparse" #NAME, SLOTS, HYPERS);                              \
@@ -51,15 +55,17 @@ class SparseKernelOf : public SparseKernel<T> {
   KLO_REGISTER_KERNELS(NAME, FUNCTOR, ::keras_legacy_opt::Bfloat16)
 
 #define KLO_REGISTER_KERNELS(NAME, FUNCTOR, T)                                                                   \
-  REGISTER_KERNEL_BUILDER(Name("KerasLegacyOpt" #NAME)                                                           \
+  KLO_REGISTER_KERNEL("KerasLegacyOpt" #NAME, T,                                                                 \
+                      ::keras_legacy_opt::DenseKernelOf<FUNCTOR, T, ::keras_legacy_opt::State::kInputs>)         \
+  KLO_REGISTER_KERNEL("KerasLegacyOptGroup" #NAME, T,                                                            \
+                      ::keras_legacy_opt::DenseKernelOf<FUNCTOR, T, ::keras_legacy_opt::State::kGroup>)          \
+  KLO_REGISTER_KERNEL("KerasLegacyOptSparse" #NAME, T, ::keras_legacy_opt::SparseKernelOf<FUNCTOR, T>)
+
+#define KLO_REGISTER_KERNEL(OP, T, ...)                                                                          \
+  REGISTER_KERNEL_BUILDER(Name(OP)                                                                               \
                               .Device(::tensorflow::DEVICE_CPU)                                                  \
                               .TypeConstraint<::keras_legacy_opt::TfType<T>>("T")                                \
                               .TypeConstraint<::keras_legacy_opt::Arithmetic<T>>("U"),                           \
-                          ::keras_legacy_opt::DenseKernelOf<FUNCTOR, T>);                                        \
-  REGISTER_KERNEL_BUILDER(Name("KerasLegacyOptSparse" #NAME)                                                     \
-                              .Device(::tensorflow::DEVICE_CPU)                                                  \
-                              .TypeConstraint<::keras_legacy_opt::TfType<T>>("T")                                \
-                              .TypeConstraint<::keras_legacy_opt::Arithmetic<T>>("U"),                           \
-                          ::keras_legacy_opt::SparseKernelOf<FUNCTOR, T>);
+                          __VA_ARGS__);
 
 #endif  // KERAS_LEGACY_OPT_OPS_REGISTRATION_H_

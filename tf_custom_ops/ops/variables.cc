@@ -26,22 +26,66 @@ void Variables::Unlock() {
   locked_.clear();
 }
 
+namespace {
+
+// The variable of a handle, referenced once more.
+absl::Status LookUpVariable(OpKernelContext* context, int input, Var** variable) {
+  const tensorflow::ResourceHandle& handle = tensorflow::HandleFromInput(context, input);
+  absl::Status found;
+  if (handle.IsRefCounting()) {  // as all variables of TensorFlow 2 are: no name has to be resolved
+    const auto resource = handle.GetResource<Var>();
+    found = resource.status();
+    if (found.ok()) (*variable = *resource)->Ref();
+  } else {
+    found = tensorflow::LookupResource(context, handle, variable);
+  }
+  if (found.ok()) return found;
+  return absl::FailedPreconditionError(absl::StrCat("The update of variable '", handle.name(),
+                                                    "' cannot find it: has it been initialized, and is it on the CPU? ",
+                                                    found.message()));
+}
+
+}  // namespace
+
+absl::Status VariableGroup::LookUp(OpKernelContext* context, int first, int count) {
+  for (int i = 0; i < count; ++i) {
+    Var* variable = nullptr;
+    KLO_RETURN_IF_ERROR(LookUpVariable(context, first + i, &variable));
+    const tensorflow::core::ScopedUnref unref(variable);
+    members_.emplace_back(variable);
+    names_.push_back(tensorflow::HandleFromInput(context, first + i).name());
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Variables::LookUpAndLock(OpKernelContext* context, int first, int count, Lock lock) {
   first_ = first;
-  lock_ = lock;
   variables_.reserve(count);
   for (int i = 0; i < count; ++i) {
     Var* variable = nullptr;
-    const absl::Status found =
-        tensorflow::LookupResource(context, tensorflow::HandleFromInput(context, first + i), &variable);
-    if (!found.ok()) {
-      return absl::FailedPreconditionError(absl::StrCat("The update of variable '", Name(context, first + i),
-                                                        "' cannot find it: has it been initialized, and is it on the"
-                                                        " CPU? ",
-                                                        found.message()));
-    }
+    KLO_RETURN_IF_ERROR(LookUpVariable(context, first + i, &variable));
     variables_.push_back(variable);
   }
+  return LockAll(context, lock);
+}
+
+absl::Status Variables::LookUpGroupAndLock(OpKernelContext* context, int input, Lock lock) {
+  VariableGroup* group = nullptr;
+  KLO_RETURN_IF_ERROR(tensorflow::LookupResource(context, tensorflow::HandleFromInput(context, input), &group));
+  group_.reset(group);
+  variables_.reserve(group->size());
+  for (int i = 0; i < group->size(); ++i) {
+    auto variable = group->members_[i].GetNewRef();
+    if (variable == nullptr) {
+      return absl::FailedPreconditionError(absl::StrCat("Variable '", group->names_[i], "' no longer exists."));
+    }
+    variables_.push_back(variable.release());
+  }
+  return LockAll(context, lock);
+}
+
+absl::Status Variables::LockAll(OpKernelContext* context, Lock lock) {
+  lock_ = lock;
   if (lock == Lock::kShared) {
     // From here on every read copies, so that no reader shares the buffer with these writers.
     for (Var* variable : variables_) {
@@ -72,10 +116,10 @@ absl::Status Variables::Prepare(OpKernelContext* context, int i, tensorflow::Dat
   tensorflow::Tensor* tensor = variables_[i]->tensor();
   if (!tensor->IsInitialized()) {
     return absl::FailedPreconditionError(
-        absl::StrCat("Variable '", Name(context, first_ + i), "' is updated before it is initialized."));
+        absl::StrCat("Variable '", Name(context, i), "' is updated before it is initialized."));
   }
   if (tensor->dtype() != dtype) {
-    return absl::InvalidArgumentError(absl::StrCat("Variable '", Name(context, first_ + i), "' holds ",
+    return absl::InvalidArgumentError(absl::StrCat("Variable '", Name(context, i), "' holds ",
                                                    tensorflow::DataTypeString(tensor->dtype()), ", not ",
                                                    tensorflow::DataTypeString(dtype), "."));
   }
@@ -90,8 +134,34 @@ bool Variables::Repeats(int count) const {
   return std::adjacent_find(sorted.begin(), sorted.end()) != sorted.end();
 }
 
-std::string Variables::Name(OpKernelContext* context, int input) {
-  return tensorflow::HandleFromInput(context, input).name();
+std::string Variables::Name(OpKernelContext* context, int i) const {
+  return group_ != nullptr ? group_->names_[i] : tensorflow::HandleFromInput(context, first_ + i).name();
 }
+
+// Inputs: the variables of a group, then each slot of all of them, as the dense ops take them.
+REGISTER_OP("KerasLegacyOptVariableGroup")
+    .Input("state: N * resource")
+    .Output("group: resource")
+    .Attr("N: int >= 1")
+    .SetIsStateful()
+    .SetShapeFn(tensorflow::shape_inference::ScalarShape);
+
+class VariableGroupKernel : public tensorflow::OpKernel {
+ public:
+  using OpKernel::OpKernel;
+
+  void Compute(OpKernelContext* context) override {
+    auto group = tensorflow::core::RefCountPtr<VariableGroup>(new VariableGroup);
+    OP_REQUIRES_OK(context, group->LookUp(context, 0, context->num_inputs()));
+    tensorflow::Tensor* output;
+    tensorflow::AllocatorAttributes on_host;
+    on_host.set_on_host(true);
+    OP_REQUIRES_OK(context, context->allocate_output(0, tensorflow::TensorShape({}), &output, on_host));
+    output->scalar<tensorflow::ResourceHandle>()() =
+        tensorflow::ResourceHandle::MakeRefCountingHandle(group.release(), context->device()->name());
+  }
+};
+
+REGISTER_KERNEL_BUILDER(Name("KerasLegacyOptVariableGroup").Device(tensorflow::DEVICE_CPU), VariableGroupKernel);
 
 }  // namespace keras_legacy_opt

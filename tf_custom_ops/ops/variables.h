@@ -1,9 +1,11 @@
-// The resource variables among a kernel's inputs: looked up, locked, and made safe to write into.
+// The resource variables that a kernel updates: looked up, locked, and made safe to write into.
 #ifndef KERAS_LEGACY_OPT_OPS_VARIABLES_H_
 #define KERAS_LEGACY_OPT_OPS_VARIABLES_H_
 
+#include <string>
 #include <vector>
 
+#include "tensorflow/core/platform/refcount.h"
 #include "tf_compat.h"
 
 namespace keras_legacy_opt {
@@ -11,6 +13,23 @@ namespace keras_legacy_opt {
 enum class Lock {
   kExclusive,  // nothing else reads or writes meanwhile
   kShared      // sparse updates with use_locking=False: others may write at the same time
+};
+
+// Variables and slots that were looked up once, so that a step takes one input for all of them. It does not keep them
+// alive.
+class VariableGroup : public tensorflow::ResourceBase {
+ public:
+  // Takes inputs [first, first + count).
+  absl::Status LookUp(tensorflow::OpKernelContext* context, int first, int count);
+
+  int size() const { return static_cast<int>(members_.size()); }
+  std::string DebugString() const override { return absl::StrCat("group of ", size(), " variables"); }
+
+ private:
+  friend class Variables;
+
+  std::vector<tensorflow::core::WeakPtr<tensorflow::Var>> members_;
+  std::vector<std::string> names_;
 };
 
 class Variables {
@@ -22,6 +41,8 @@ class Variables {
 
   // Takes inputs [first, first + count) and locks each of them once, in the order of their addresses.
   absl::Status LookUpAndLock(tensorflow::OpKernelContext* context, int first, int count, Lock lock);
+  // Takes the members of the group that is an input, and locks them likewise.
+  absl::Status LookUpGroupAndLock(tensorflow::OpKernelContext* context, int input, Lock lock);
 
   // The tensor of variable i. Its buffer belongs to it alone: where a reader still holds it, it was copied before.
   const tensorflow::Tensor& Tensor(int i) const { return *variables_[i]->tensor(); }
@@ -34,13 +55,17 @@ class Variables {
   bool Repeats(int count) const;
 
   // The name of variable i, for errors.
-  static std::string Name(tensorflow::OpKernelContext* context, int input);
+  std::string Name(tensorflow::OpKernelContext* context, int i) const;
+
+  int size() const { return static_cast<int>(variables_.size()); }
 
  private:
+  absl::Status LockAll(tensorflow::OpKernelContext* context, Lock lock);
   void Unlock();
 
   Lock lock_ = Lock::kExclusive;
   int first_ = 0;
+  tensorflow::core::RefCountPtr<VariableGroup> group_;  // null: the variables are inputs, from first_ on
   std::vector<tensorflow::Var*> variables_;
   std::vector<tensorflow::Var*> locked_;  // without repetitions
 };
