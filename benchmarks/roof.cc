@@ -17,20 +17,19 @@ __attribute__((target("avx2"))) void Stream<1>(float* const* updated, const floa
 template <>
 __attribute__((target("avx2"))) void Stream<2>(float* const* updated, const float* __restrict__ read, int64_t begin,
                                                int64_t end) {
-  float *__restrict__ a = updated[0], *__restrict__ b = updated[1];
+  float* __restrict__ a = updated[0], * __restrict__ b = updated[1];
   for (int64_t i = begin; i < end; ++i) a[i] += read[i], b[i] += read[i];
 }
 template <>
 __attribute__((target("avx2"))) void Stream<3>(float* const* updated, const float* __restrict__ read, int64_t begin,
                                                int64_t end) {
-  float *__restrict__ a = updated[0], *__restrict__ b = updated[1], *__restrict__ c = updated[2];
+  float* __restrict__ a = updated[0], * __restrict__ b = updated[1], * __restrict__ c = updated[2];
   for (int64_t i = begin; i < end; ++i) a[i] += read[i], b[i] += read[i], c[i] += read[i];
 }
 template <>
 __attribute__((target("avx2"))) void Stream<4>(float* const* updated, const float* __restrict__ read, int64_t begin,
                                                int64_t end) {
-  float *__restrict__ a = updated[0], *__restrict__ b = updated[1], *__restrict__ c = updated[2],
-                     *__restrict__ d = updated[3];
+  float* __restrict__ a = updated[0], * __restrict__ b = updated[1], * __restrict__ c = updated[2], * __restrict__ d = updated[3];
   for (int64_t i = begin; i < end; ++i) a[i] += read[i], b[i] += read[i], c[i] += read[i], d[i] += read[i];
 }
 

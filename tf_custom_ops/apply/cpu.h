@@ -66,32 +66,32 @@ KLO_INLINE void Idle(const void* functor, int64_t count, C* const* state, std::i
   IdleElements(F(*static_cast<const F*>(functor)), count, state[k]...);
 }
 
-#define KLO_DEFINE_LOOPS(LEVEL, TARGET)                                                            \
-  template <class F, class C>                                                                      \
-  TARGET void Update##LEVEL(const void* functor, int64_t count, const C* grad, C* const* state) {  \
-    Update<F>(functor, count, grad, state, std::make_index_sequence<F::kSlots + 1>());             \
-  }                                                                                                \
-  template <class F, class C>                                                                      \
-  TARGET void Idle##LEVEL(const void* functor, int64_t count, C* const* state) {                   \
-    Idle<F>(functor, count, state, std::make_index_sequence<F::kSlots + 1>());                     \
-  }                                                                                                \
-  template <class T>                                                                               \
-  TARGET void Load##LEVEL(const T* __restrict__ from, int64_t count, Arithmetic<T>* __restrict__ to) { \
-    for (int64_t i = 0; i < count; ++i) to[i] = Load(from[i]);                                     \
-  }                                                                                                \
-  template <class T>                                                                               \
-  TARGET void Store##LEVEL(const Arithmetic<T>* __restrict__ from, int64_t count, T* __restrict__ to) { \
-    for (int64_t i = 0; i < count; ++i) Store(from[i], to[i]);                                     \
-  }                                                                                                \
-  template <class T>                                                                               \
+#define KLO_DEFINE_LOOPS(LEVEL, TARGET)                                                                       \
+  template <class F, class C>                                                                                 \
+  TARGET void Update##LEVEL(const void* functor, int64_t count, const C* grad, C* const* state) {             \
+    Update<F>(functor, count, grad, state, std::make_index_sequence<F::kSlots + 1>());                        \
+  }                                                                                                           \
+  template <class F, class C>                                                                                 \
+  TARGET void Idle##LEVEL(const void* functor, int64_t count, C* const* state) {                              \
+    Idle<F>(functor, count, state, std::make_index_sequence<F::kSlots + 1>());                                \
+  }                                                                                                           \
+  template <class T>                                                                                          \
+  TARGET void Load##LEVEL(const T* __restrict__ from, int64_t count, Arithmetic<T>* __restrict__ to) {        \
+    for (int64_t i = 0; i < count; ++i) to[i] = Load(from[i]);                                                \
+  }                                                                                                           \
+  template <class T>                                                                                          \
+  TARGET void Store##LEVEL(const Arithmetic<T>* __restrict__ from, int64_t count, T* __restrict__ to) {       \
+    for (int64_t i = 0; i < count; ++i) Store(from[i], to[i]);                                                \
+  }                                                                                                           \
+  template <class T>                                                                                          \
   TARGET void Transform##LEVEL(const GradientTransform<Arithmetic<T>>& transform, const T* __restrict__ from, \
-                               int64_t count, Arithmetic<T>* __restrict__ to) {                    \
-    const auto t = transform;                                                                      \
-    for (int64_t i = 0; i < count; ++i) to[i] = t(Load(from[i]));                                  \
-  }                                                                                                \
-  template <class C>                                                                               \
-  TARGET void Add##LEVEL(const C* __restrict__ from, int64_t count, C* __restrict__ to) {          \
-    for (int64_t i = 0; i < count; ++i) to[i] += from[i];                                          \
+                               int64_t count, Arithmetic<T>* __restrict__ to) {                               \
+    const auto t = transform;                                                                                 \
+    for (int64_t i = 0; i < count; ++i) to[i] = t(Load(from[i]));                                             \
+  }                                                                                                           \
+  template <class C>                                                                                          \
+  TARGET void Add##LEVEL(const C* __restrict__ from, int64_t count, C* __restrict__ to) {                     \
+    for (int64_t i = 0; i < count; ++i) to[i] += from[i];                                                     \
   }
 KLO_DEFINE_LOOPS(Base, )
 KLO_DEFINE_LOOPS(Avx2, KLO_TARGET_AVX2)

@@ -60,7 +60,8 @@ KLO_TARGET_AVX2 SquareSum SquaresAvx2(const T* x, int64_t count, const GradientT
   return Squares(x, count, transform);
 }
 template <class T>
-KLO_TARGET_AVX512 SquareSum SquaresAvx512(const T* x, int64_t count, const GradientTransform<Arithmetic<T>>& transform) {
+KLO_TARGET_AVX512 SquareSum SquaresAvx512(const T* x, int64_t count,
+                                          const GradientTransform<Arithmetic<T>>& transform) {
   return Squares(x, count, transform);
 }
 

@@ -35,8 +35,8 @@ KLO_FN T Min(T a, T b) {
   return b < a ? b : a;
 }
 
-// Where the formula is used. Legacy computes the same mathematics by different roundings: its dense kernels on one side,
-// its sparse ones and its compositions of plain ops on the other.
+// Where the formula is used. Legacy computes the same mathematics by different roundings: its dense kernels on one
+// side, its sparse ones and its compositions of plain ops on the other.
 enum class Path { kDense, kSparse };
 
 // How an exponential average is rounded.

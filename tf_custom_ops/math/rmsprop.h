@@ -90,7 +90,8 @@ struct RmsPropCenteredMomentum : RmsPropBase<T, kPath, AverageOn(kPath)> {
   KLO_FN void operator()(T& var, T& ms, T& mom, T& mg, T g) const {
     ms = this->Averaged(ms, g * g);
     mg = this->Averaged(mg, g);
-    this->MoveWithMomentum(var, mom, kPath == Path::kDense ? ms - mg * mg + this->epsilon : ms + this->epsilon - mg * mg, g);
+    this->MoveWithMomentum(var, mom,
+                           kPath == Path::kDense ? ms - mg * mg + this->epsilon : ms + this->epsilon - mg * mg, g);
   }
 };
 

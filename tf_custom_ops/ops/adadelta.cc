@@ -4,7 +4,6 @@
 
 namespace keras_legacy_opt {
 
-KLO_REGISTER_OPTIMIZER(Adadelta, Adadelta, KLO_NAMES("accum_grad", "accum_var"),
-                       KLO_NAMES("lr", "rho", "epsilon"))
+KLO_REGISTER_OPTIMIZER(Adadelta, Adadelta, KLO_NAMES("accum_grad", "accum_var"), KLO_NAMES("lr", "rho", "epsilon"))
 
 }  // namespace keras_legacy_opt

@@ -1,7 +1,6 @@
 // The squared L2 norm of each gradient, and whether all of them are finite, in one read of them.
-#include "../apply/norm.h"
-
 #include "../apply/chunks.h"
+#include "../apply/norm.h"
 #include "kernels.h"
 #include "parallel.h"
 #include "tf_compat.h"
@@ -80,11 +79,11 @@ class GradientNorms : public tensorflow::OpKernel {
   }
 };
 
-#define REGISTER(T)                                                   \
-  REGISTER_KERNEL_BUILDER(Name("KerasLegacyOptGradientNorms")         \
-                              .Device(tensorflow::DEVICE_CPU)         \
-                              .TypeConstraint<TfType<T>>("T")         \
-                              .TypeConstraint<Arithmetic<T>>("U"),    \
+#define REGISTER(T)                                                \
+  REGISTER_KERNEL_BUILDER(Name("KerasLegacyOptGradientNorms")      \
+                              .Device(tensorflow::DEVICE_CPU)      \
+                              .TypeConstraint<TfType<T>>("T")      \
+                              .TypeConstraint<Arithmetic<T>>("U"), \
                           GradientNorms<T>);
 REGISTER(float)
 REGISTER(double)

@@ -151,8 +151,7 @@ absl::Status SparseKernel<T>::Apply(OpKernelContext* context) {
   Variables variables;
   // Where rows without gradient change too, there is nothing to share.
   const bool exclusive = this->use_locking_ || scalars.formula.idle != nullptr;
-  KLO_RETURN_IF_ERROR(
-      variables.LookUpAndLock(context, 0, per_variable, exclusive ? Lock::kExclusive : Lock::kShared));
+  KLO_RETURN_IF_ERROR(variables.LookUpAndLock(context, 0, per_variable, exclusive ? Lock::kExclusive : Lock::kShared));
   const std::string name = variable_name_.empty() ? variables.Name(context, 0) : variable_name_;
   const tensorflow::TensorShape& shape = variables.Tensor(0).shape();
   if (shape.dims() < 1) {

@@ -38,14 +38,13 @@ class SparseKernelOf : public SparseKernel<T> {
 
 #define KLO_NAMES(...) {__VA_ARGS__}
 
-// Defines the ops KerasLegacyOpt<NAME>, KerasLegacyOptGroup<NAME> and KerasLegacyOptSparse<NAME>, where FUNCTOR is a template of math/.
+// Defines the ops KerasLegacyOpt<NAME>, KerasLegacyOptGroup<NAME> and KerasLegacyOptSparse<NAME>, where FUNCTOR is a
+// template of math/.
 #define KLO_REGISTER_OPTIMIZER(NAME, FUNCTOR, SLOTS, HYPERS)                                                     \
   static const ::tensorflow::InitOnStartupMarker kDenseOp##NAME =                                                \
-      ::tensorflow::InitOnStartupMarker{}                                                                        \
-      << ::keras_legacy_opt::DenseOp("KerasLegacyOpt" #NAME, SLOTS, HYPERS);                                     \
+      ::tensorflow::InitOnStartupMarker{} << ::keras_legacy_opt::DenseOp("KerasLegacyOpt" #NAME, SLOTS, HYPERS); \
   static const ::tensorflow::InitOnStartupMarker kGroupOp##NAME =                                                \
-      ::tensorflow::InitOnStartupMarker{}                                                                        \
-      << ::keras_legacy_opt::GroupOp("KerasLegacyOptGroup" #NAME, HYPERS);                                       \
+      ::tensorflow::InitOnStartupMarker{} << ::keras_legacy_opt::GroupOp("KerasLegacyOptGroup" #NAME, HYPERS);   \
   static const ::tensorflow::InitOnStartupMarker kSparseOp##NAME =                                               \
       ::tensorflow::InitOnStartupMarker{}                                                                        \
       << ::keras_legacy_opt::SparseOp("KerasLegacyOptSparse" #NAME, SLOTS, HYPERS);                              \
@@ -54,18 +53,18 @@ class SparseKernelOf : public SparseKernel<T> {
   KLO_REGISTER_KERNELS(NAME, FUNCTOR, ::keras_legacy_opt::Half)                                                  \
   KLO_REGISTER_KERNELS(NAME, FUNCTOR, ::keras_legacy_opt::Bfloat16)
 
-#define KLO_REGISTER_KERNELS(NAME, FUNCTOR, T)                                                                   \
-  KLO_REGISTER_KERNEL("KerasLegacyOpt" #NAME, T,                                                                 \
-                      ::keras_legacy_opt::DenseKernelOf<FUNCTOR, T, ::keras_legacy_opt::State::kInputs>)         \
-  KLO_REGISTER_KERNEL("KerasLegacyOptGroup" #NAME, T,                                                            \
-                      ::keras_legacy_opt::DenseKernelOf<FUNCTOR, T, ::keras_legacy_opt::State::kGroup>)          \
+#define KLO_REGISTER_KERNELS(NAME, FUNCTOR, T)                                                           \
+  KLO_REGISTER_KERNEL("KerasLegacyOpt" #NAME, T,                                                         \
+                      ::keras_legacy_opt::DenseKernelOf<FUNCTOR, T, ::keras_legacy_opt::State::kInputs>) \
+  KLO_REGISTER_KERNEL("KerasLegacyOptGroup" #NAME, T,                                                    \
+                      ::keras_legacy_opt::DenseKernelOf<FUNCTOR, T, ::keras_legacy_opt::State::kGroup>)  \
   KLO_REGISTER_KERNEL("KerasLegacyOptSparse" #NAME, T, ::keras_legacy_opt::SparseKernelOf<FUNCTOR, T>)
 
-#define KLO_REGISTER_KERNEL(OP, T, ...)                                                                          \
-  REGISTER_KERNEL_BUILDER(Name(OP)                                                                               \
-                              .Device(::tensorflow::DEVICE_CPU)                                                  \
-                              .TypeConstraint<::keras_legacy_opt::TfType<T>>("T")                                \
-                              .TypeConstraint<::keras_legacy_opt::Arithmetic<T>>("U"),                           \
+#define KLO_REGISTER_KERNEL(OP, T, ...)                                                \
+  REGISTER_KERNEL_BUILDER(Name(OP)                                                     \
+                              .Device(::tensorflow::DEVICE_CPU)                        \
+                              .TypeConstraint<::keras_legacy_opt::TfType<T>>("T")      \
+                              .TypeConstraint<::keras_legacy_opt::Arithmetic<T>>("U"), \
                           __VA_ARGS__);
 
 #endif  // KERAS_LEGACY_OPT_OPS_REGISTRATION_H_

@@ -41,10 +41,10 @@ inline tensorflow::thread::ThreadPool::SchedulingParams FixedBlocks(int64_t size
 }  // namespace compat
 }  // namespace keras_legacy_opt
 
-#define KLO_RETURN_IF_ERROR(expression)                        \
-  do {                                                         \
-    const absl::Status klo_status = (expression);              \
-    if (!klo_status.ok()) return klo_status;                   \
+#define KLO_RETURN_IF_ERROR(expression)           \
+  do {                                            \
+    const absl::Status klo_status = (expression); \
+    if (!klo_status.ok()) return klo_status;      \
   } while (false)
 
 #endif  // KERAS_LEGACY_OPT_OPS_TF_COMPAT_H_

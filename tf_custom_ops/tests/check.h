@@ -16,15 +16,15 @@ inline int& Checks() {
 }  // namespace keras_legacy_opt
 
 // Stops at the first failure, with whatever is streamed into the second argument.
-#define CHECK(condition, message)                                                                        \
-  do {                                                                                                   \
-    ++::keras_legacy_opt::Checks();                                                                      \
-    if (!(condition)) {                                                                                  \
-      std::ostringstream text;                                                                           \
-      text << message;                                                                                   \
-      std::fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, __LINE__, #condition, text.str().c_str());       \
-      std::exit(1);                                                                                      \
-    }                                                                                                    \
+#define CHECK(condition, message)                                                                  \
+  do {                                                                                             \
+    ++::keras_legacy_opt::Checks();                                                                \
+    if (!(condition)) {                                                                            \
+      std::ostringstream text;                                                                     \
+      text << message;                                                                             \
+      std::fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, __LINE__, #condition, text.str().c_str()); \
+      std::exit(1);                                                                                \
+    }                                                                                              \
   } while (false)
 
 #endif  // KERAS_LEGACY_OPT_TESTS_CHECK_H_

@@ -119,10 +119,11 @@ void ExpectStep(State<T>& before, State<T>& after, int64_t i, const std::vector<
     // the 16-bit types, which round once.
     const Real scale = std::max({std::fabs(old[k]), std::fabs(s[k]), Real(0.02)});
     const Real roundings = std::max<size_t>(grads.size(), 1);
-    const Real tolerance = roundings * scale * Epsilon<T>() * 0.51L + Real(40) * std::numeric_limits<Arithmetic<T>>::epsilon();
+    const Real tolerance =
+        roundings * scale * Epsilon<T>() * 0.51L + Real(40) * std::numeric_limits<Arithmetic<T>>::epsilon();
     const Real got = Load(after.At(k, i));
-    CHECK(std::fabs(got - s[k]) <= tolerance, formula.name << where << " tensor " << k << " element " << i << ": "
-                                                           << got << " instead of " << s[k]);
+    CHECK(std::fabs(got - s[k]) <= tolerance,
+          formula.name << where << " tensor " << k << " element " << i << ": " << got << " instead of " << s[k]);
   }
 }
 
