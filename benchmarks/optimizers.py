@@ -12,12 +12,14 @@ arithmetic. `small` rows take ten steps per call, because a call of a
 import argparse
 import json
 import os
+import pathlib
 import platform
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import contestants
+import keras
 import numpy as np
 import tensorflow as tf
 import tf_keras
@@ -36,8 +38,6 @@ def model_shapes(name):
         layer += [(768, 3072), (3072,), (3072, 768), (768,)]
         return [(30522, 768), (512, 768), (2, 768), (768,), (768,)] + layer * 12
     cls = {"ResNet-50": "ResNet50", "MobileNet": "MobileNetV2"}[name]
-    import keras
-
     model = getattr(keras.applications, cls)(weights=None)
     return [tuple(v.shape) for v in model.trainable_variables]
 
@@ -171,6 +171,24 @@ def sections():
     }
 
 
+def versions():
+    """What the times depend on, for the file that they are saved in."""
+    return {
+        "processor": processor(),
+        "threads": len(os.sched_getaffinity(0)),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "torch": getattr(contestants.torch, "__version__", None),
+    }
+
+
+def processor():
+    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
 def report(row, times, steps):
     ours = np.median(times[contestants.OURS])
     print(row)
@@ -193,12 +211,7 @@ def main():
     if not fused.is_available():
         parser.exit(1, f"No native library: {fused.why_not()}\n")
     contestants.SKIPPED.update(arguments.skip)
-    saved = {
-        "machine": platform.processor() or platform.machine(),
-        "threads": len(os.sched_getaffinity(0)),
-        "tensorflow": tf.__version__,
-        "seconds_per_step": {},
-    }
+    saved = {**versions(), "seconds_per_step": {}}
     for section, rows in sections().items():
         if arguments.only and section not in arguments.only:
             continue
