@@ -92,9 +92,10 @@ def find_compiler() -> str:
 
 def compiler_version(compiler: str) -> str:
     """The name of the compiler and its version, such as `g++ 12.2.0`."""
-    flag = "-dumpfullversion" if "g++" in compiler else "-dumpversion"
-    version = _run([compiler, flag]).strip() or _run([compiler, "-dumpversion"])
-    return f"{pathlib.Path(compiler).name} {version.strip()}"
+    name = pathlib.Path(compiler).name
+    # clang refuses the one flag; by the other, g++ may tell the major only.
+    flag = "-dumpversion" if "clang" in name else "-dumpfullversion"
+    return f"{name} {_run([compiler, flag]).strip()}"
 
 
 def build(

@@ -14,7 +14,7 @@ import tensorflow as tf
 import keras_legacy_opt
 from keras_legacy_opt import __main__ as command_line
 from keras_legacy_opt import fused
-from keras_legacy_opt.fused import library, loader, plan, policy
+from keras_legacy_opt.fused import build, library, loader, plan, policy
 
 pytestmark = pytest.mark.usefixtures("native_ops")
 
@@ -262,6 +262,53 @@ def test_results_do_not_depend_on_threads(native_ops):
     for _ in range(5):
         for a, b in zip(first, run(), strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("use_locking", [True, False])
+def test_locking_changes_no_bit(calls, use_locking):
+    def run():
+        opt = keras_legacy_opt.Adagrad(0.1)
+        opt._use_locking = use_locking
+        var, table = tf.Variable(tf.ones([7])), tf.Variable(tf.ones([9, 3]))
+        for step in range(3):
+            grads = var * 2.0, rows(np.ones((3, 3), np.float32), [step, 8, 8])
+            opt.apply_gradients(zip(grads, [var, table], strict=True))
+        return var.numpy(), table.numpy()
+
+    ours = run()
+    assert calls
+    with fused.disabled():
+        plain = run()
+    for a, b in zip(ours, plain, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+STEPS_WITH_DETERMINISM = """
+import numpy as np, tensorflow as tf, keras_legacy_opt
+tf.keras.utils.set_random_seed(1)
+tf.config.experimental.enable_op_determinism()
+opt = keras_legacy_opt.Adam(0.1)
+var, table = tf.Variable(tf.ones([5])), tf.Variable(tf.ones([1000, 64]))
+rng = np.random.default_rng(0)
+
+@tf.function
+def step(values, indices):
+    rows = tf.IndexedSlices(values, indices)
+    opt.apply_gradients([(var * 2.0, var), (rows, table)])
+
+for _ in range(5):
+    step(rng.standard_normal((4096, 64), np.float32), rng.integers(0, 50, 4096))
+assert keras_legacy_opt.fused.is_available()
+print(hash(table.numpy().tobytes()), hash(var.numpy().tobytes()))
+"""
+
+
+def test_op_determinism():
+    """Duplicate rows are summed in the same order in every process."""
+    first, second = (
+        run_python(STEPS_WITH_DETERMINISM, PYTHONHASHSEED="0") for _ in range(2)
+    )
+    assert first.stdout == second.stdout != ""
 
 
 # The rest of the step.
@@ -569,6 +616,17 @@ def test_doctor_without_a_library(capsys, monkeypatch):
     monkeypatch.setattr(loader, "_load_once", lambda: (None, "of the test"))
     assert command_line.main(["doctor"]) == 1
     assert "of the test" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "flag"),
+    [("g++", "-dumpfullversion"), ("clang++-14", "-dumpversion")],
+)
+def test_compiler_version(tmp_path, name, flag):
+    compiler = tmp_path / name
+    compiler.write_text(f"#!/bin/sh\ntest $1 = {flag} && echo 1.2.3")
+    compiler.chmod(0o755)
+    assert build.compiler_version(str(compiler)) == f"{name} 1.2.3"
 
 
 def test_build_without_a_compiler(capsys, monkeypatch, tmp_path):
