@@ -120,7 +120,7 @@ class SlotMixin:
                     trainable=False,
                     initial_value=initial_value,
                 )
-        slot.path = private_api.shared_name(slot)
+        slot.path = f"{self._name}/{name}"
         slots[slot_name] = slot
         self._restore_slot_variable(
             slot_name=slot_name, variable=var, slot_variable=slot

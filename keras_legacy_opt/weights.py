@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_legacy_opt import hosts, private_api, slots
+from keras_legacy_opt import hosts, slots
 
 
 class WeightMixin:
@@ -43,6 +43,8 @@ class WeightMixin:
                 f" Received: {variable}."
             )
         self._iterations = hosts.unwrap(variable)
+        if not hasattr(self._iterations, "path"):
+            self._iterations.path = f"{self._name}/iter"
         self._weights.append(self._iterations)
 
     def add_weight(
@@ -99,7 +101,8 @@ class WeightMixin:
                 synchronization=synchronization,
                 aggregation=aggregation,
             )
-        variable.path = private_api.shared_name(variable)
+        # What Keras 3's state trees call it, wherever it was created.
+        variable.path = f"{self._name}/{name}"
         return variable
 
 
