@@ -13,6 +13,7 @@ for these jobs:
   restores an object that has slots; any other name makes loading fail.
 * `let_save`: tf_keras saves to `.keras` files the state of its own classes
   only, and without a word drops that of legacy optimizers.
+* `variable_without_value`: for models of which only the names are wanted.
 * `unique_id`, `shared_name`: the identity that legacy's slot keys and slot
   names are made of.
 """
@@ -117,3 +118,14 @@ def new_object_graph() -> Any:
     from tensorflow.core.protobuf import trackable_object_graph_pb2
 
     return trackable_object_graph_pb2.TrackableObjectGraph()
+
+
+def variable_without_value(
+    shape: Any, dtype: tf.DType, name: str | None, trainable: bool | None
+) -> Any:
+    """A variable that takes no memory: it has no value, nor initializer."""
+    from tensorflow.python.ops import resource_variable_ops
+
+    return resource_variable_ops.UninitializedVariable(
+        shape=shape, dtype=dtype, name=name, trainable=trainable
+    )

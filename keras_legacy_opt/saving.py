@@ -35,7 +35,7 @@ _PROCESS_STATE = frozenset(
 )
 
 
-def _renumbered(
+def renumbered(
     values: Mapping[str, Any], names: Sequence[str]
 ) -> dict[str, Any]:
     """Stored slots by the numbers that their variables have here.
@@ -227,7 +227,7 @@ class SavingMixin:
             self._pending_weights = values
             return
         named = _own_variables(self)
-        values = _renumbered(values, self._known_variables.names_with_slots())
+        values = renumbered(values, self._known_variables.names_with_slots())
         unexpected = sorted(values.keys() - named.keys())
         missing = sorted(named.keys() - values.keys())
         if not any("." in name for name in values):

@@ -30,17 +30,18 @@ def add_commands(subparsers: Any) -> None:
     inspect.set_defaults(run=_inspect)
     convert = subparsers.add_parser(
         "convert",
-        help="convert a checkpoint or HDF5 file, without the model",
+        help="convert a checkpoint or file, without the model's code",
         description="Converts a TensorFlow checkpoint (of tf.train.Checkpoint,"
-        " tf.train.Saver or a SavedModel) or an HDF5 file of Keras 2 into"
-        " another of these, without the model that wrote it. The output appears"
-        " when it is complete, or not at all.",
+        " tf.train.Saver or a SavedModel), an HDF5 file of Keras 2, or a .keras"
+        " or .weights.h5 file of Keras 3, into an object checkpoint or HDF5"
+        " file of Keras 2, variable by variable. The output appears when it is"
+        " complete, or not at all.",
         epilog=_EXIT_CODES,
     )
     convert.add_argument(
         "source",
-        help="prefix or folder of a checkpoint, folder of a SavedModel, or .h5"
-        " file",
+        help="prefix or folder of a checkpoint, folder of a SavedModel, or .h5,"
+        " .keras or .weights.h5 file",
     )
     convert.add_argument(
         "destination",
@@ -50,6 +51,19 @@ def add_commands(subparsers: Any) -> None:
         "--optimizer",
         metavar="CLASS",
         help="the optimizer's class, where the source does not tell",
+    )
+    convert.add_argument(
+        "--model",
+        metavar="FILE",
+        help="a .keras, .h5 or .json file with the model's architecture, where"
+        " the source does not tell which weight is which",
+    )
+    convert.add_argument(
+        "--learning-rate",
+        metavar="RATE",
+        type=float,
+        help="the constant learning rate of TF1's MomentumOptimizer, which its"
+        " slots have to be multiplied by",
     )
     convert.add_argument(
         "--overwrite",
@@ -80,6 +94,8 @@ def _convert(options: argparse.Namespace) -> int:
             options.source,
             options.destination,
             optimizer=options.optimizer,
+            model=options.model,
+            learning_rate=options.learning_rate,
             overwrite=options.overwrite,
             progress=_Progress() if options.progress else None,
         )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import io
 import json
 import os
 import re
+import shutil
+import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -63,6 +64,7 @@ class Item:
       value: the `Value`.
       slot: name of the slot.
       name: the name that the variable had when it was written.
+      layer: the name of the model's layer it belongs to, if that is known.
     """
 
     kind: str
@@ -70,6 +72,7 @@ class Item:
     value: Value
     slot: str = ""
     name: str = ""
+    layer: str = ""
 
     @property
     def number_of_bytes(self) -> int:
@@ -87,14 +90,20 @@ class Contents:
       format: what kind of file it is.
       items: list of `Item`.
       class_names: the optimizer's class, or all that it may be.
+      is_of_another_optimizer: whether that is none of legacy's.
       config: the optimizer's configuration, if the file has it.
+      weights_file: of Keras 3's formats, the `.weights.h5` file.
+      variable_names: of Keras 3's formats, the variables with slots, by number.
     """
 
     path: str
     format: str
     items: list[Item]
     class_names: Sequence[str] = ()
+    is_of_another_optimizer: bool = False
     config: dict[str, Any] | None = None
+    weights_file: str | None = None
+    variable_names: Sequence[str] = ()
 
     def of(self, kind: str) -> list[Item]:
         """The items of a kind."""
@@ -127,12 +136,9 @@ def _opened(path: str, stack: contextlib.ExitStack) -> Contents:
         )
     import h5py
 
-    config = None
+    config, weights = None, path
     if zipfile.is_zipfile(path):
-        archive = stack.enter_context(zipfile.ZipFile(path))
-        config = json.loads(archive.read("config.json"))
-        config = (config.get("compile_config") or {}).get("optimizer")
-        weights = io.BytesIO(archive.read("model.weights.h5"))
+        config, weights = _unpacked(path, stack)
         file = stack.enter_context(h5py.File(weights, "r"))
     elif h5.is_hdf5(path):
         file = stack.enter_context(h5py.File(path, "r"))
@@ -145,7 +151,24 @@ def _opened(path: str, stack: contextlib.ExitStack) -> Contents:
         return _keras_2_h5(path, file)
     if not {"layers", "vars", "optimizer"} & {*file}:
         raise CheckpointError(f"{path!r} is an HDF5 file, but none of Keras.")
-    return _keras_3_h5(path, file, config)
+    result = _keras_3_h5(path, file, config)
+    result.weights_file = weights
+    return result
+
+
+def _unpacked(
+    path: str, stack: contextlib.ExitStack
+) -> tuple[dict[str, Any] | None, str]:
+    """(the optimizer's configuration, path of the weights) of an archive."""
+    weights = stack.enter_context(
+        tempfile.NamedTemporaryFile(suffix=".weights.h5")
+    )
+    with zipfile.ZipFile(path) as archive:
+        config = json.loads(archive.read("config.json"))
+        with archive.open("model.weights.h5") as packed:
+            shutil.copyfileobj(packed, weights)
+    weights.flush()
+    return (config.get("compile_config") or {}).get("optimizer"), weights.name
 
 
 def _object_based(path: str, graph: object_graph.Graph) -> Contents:
@@ -205,6 +228,7 @@ def _object_based(path: str, graph: object_graph.Graph) -> Contents:
     result = Contents(path, object_graph.FORMAT, items)
     if graph.new_style_optimizer() is not None:
         result.class_names = ("one of Keras' later API",)
+        result.is_of_another_optimizer = True
     else:
         result.class_names = _classes(result, names)
     return result
@@ -322,7 +346,7 @@ def _keras_2_h5(path: str, file: Any) -> Contents:
             )
             items.append(Item(HYPERPARAMETER, (name,), value))
     classes = [config["class_name"].rpartition(">")[2]] if config else []
-    return Contents(path, h5.FORMAT, items, classes, config)
+    return Contents(path, h5.FORMAT, items, classes, config=config)
 
 
 def _hyperparameters(config: dict[str, Any] | None) -> list[tuple[str, Any]]:
@@ -387,7 +411,9 @@ def _keras_3_h5(
             items.append(Item(HYPERPARAMETER, (last,), value))
 
     file.visititems(visit)
-    result = Contents(path, "Keras 3 HDF5", items, config=config)
+    result = Contents(
+        path, "Keras 3 HDF5", items, config=config, variable_names=names
+    )
     if config is not None:
         result.format = "Keras .keras archive"
         result.class_names = [config["class_name"]]
@@ -397,4 +423,5 @@ def _keras_3_h5(
         result.class_names = [
             f"{name} of Keras 3" for name in result.class_names or ["one"]
         ]
+        result.is_of_another_optimizer = True
     return result

@@ -6,6 +6,7 @@ No model is needed, and never more than a few variables are in memory.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -17,13 +18,22 @@ import numpy as np
 import tensorflow as tf
 
 from keras_legacy_opt import private_api
-from keras_legacy_opt.checkpoints import contents, h5, object_graph, tf1
+from keras_legacy_opt.checkpoints import (
+    architecture,
+    contents,
+    h5,
+    memory,
+    object_graph,
+    placing,
+    tf1,
+)
 from keras_legacy_opt.checkpoints.contents import Contents, Item
 from keras_legacy_opt.checkpoints.plan import readable
 from keras_legacy_opt.checkpoints.report import CheckpointError
 
 _SHARD_BYTES = 64 << 20
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
+_LAYER = "layer_with_weights-"
 
 
 def convert(
@@ -31,6 +41,8 @@ def convert(
     destination: str,
     *,
     optimizer: str | None = None,
+    model: str | None = None,
+    learning_rate: float | None = None,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
@@ -40,11 +52,17 @@ def convert(
 
     Args:
       source: TensorFlow checkpoint (object-based, name-based, or a
-        SavedModel's), or HDF5 file of Keras 2.
+        SavedModel's), HDF5 file of Keras 2, or `.keras` or `.weights.h5` file
+        of Keras 3.
       destination: a name ending in .h5 or .hdf5 becomes an HDF5 file of Keras
         2, any other the prefix of a TensorFlow object checkpoint with the names
         of Keras 2.
       optimizer: the class of the optimizer, where the source does not say it.
+      model: file with the architecture (`.keras`, whole-model HDF5, or
+        `.json` from `model.to_json()`), where the source does not say which
+        weight is which.
+      learning_rate: that of TF1's MomentumOptimizer, if it was constant.  Its
+        slots are sums of gradients, ours are sums of steps.
       overwrite: whether `destination` may exist.
       progress: function of the bytes written and the bytes to write.
 
@@ -61,33 +79,123 @@ def convert(
     folder = os.path.dirname(os.path.abspath(destination))
     if not os.path.isdir(folder):
         raise CheckpointError(f"There is no folder {folder}.")
-    with contents.open_file(source) as file:
-        _check(file)
+    with (
+        contents.open_file(source) as file,
+        _temporary_folder(folder) as temporary,
+    ):
+        _check_optimizer(file)
+        if file.format == tf1.FORMAT:
+            file = _with_steps_for_gradients(file, learning_rate)
+        elif learning_rate is not None:
+            raise CheckpointError(
+                f"{source} ({file.format}): only the slots of TF1's"
+                " MomentumOptimizer depend on --learning-rate."
+            )
+        file = _with_architecture(file, model, to_h5, temporary)
         count = _counter(file, progress or (lambda done, total: None))
-        with _temporary_folder(folder) as temporary:
-            if to_h5:
-                path = os.path.join(temporary, "file.h5")
-                _write_h5(file, path, optimizer, count)
-                os.replace(path, destination)
-            else:
-                prefix = os.path.join(temporary, "checkpoint")
-                _write_checkpoint(file, prefix, temporary, count)
-                _move_checkpoint(prefix, destination)
+        if to_h5:
+            path = os.path.join(temporary, "file.h5")
+            _write_h5(file, path, optimizer, count)
+            os.replace(path, destination)
+        else:
+            prefix = os.path.join(temporary, "checkpoint")
+            _write_checkpoint(file, prefix, temporary, count)
+            _move_checkpoint(prefix, destination)
 
 
-def _check(file: Contents) -> None:
-    if file.format not in (object_graph.FORMAT, h5.FORMAT, tf1.FORMAT):
+def _check_optimizer(file: Contents) -> None:
+    """Refuses the state of optimizers that are not legacy ones."""
+    if file.is_of_another_optimizer:
         raise CheckpointError(
-            f"{file.path} ({file.format}) does not say what its variables are"
-            " called: load it with keras.models.load_model, and write it with"
+            f"{file.path} holds the state of {' or '.join(file.class_names)},"
+            " not of a legacy optimizer: load it with Keras, convert"
+            " model.optimizer with"
+            " keras_legacy_opt.checkpoints.from_keras_3, and write both with"
             " keras_legacy_opt.checkpoints.save."
         )
-    if file.format == tf1.FORMAT and "SGD" in file.class_names:
+
+
+def _with_steps_for_gradients(
+    file: Contents, learning_rate: float | None
+) -> Contents:
+    """Converts the slots of TF1's MomentumOptimizer."""
+    if "SGD" not in file.class_names:
+        return file
+    if learning_rate is None:
         raise CheckpointError(
-            f"{file.path}: the slots of TF1's MomentumOptimizer depend on the"
-            " learning rate, which is not in the file: restore it into a model"
-            " with keras_legacy_opt.checkpoints.restore."
+            f"{file.path}: TF1's MomentumOptimizer sums gradients where"
+            " OptimizerV2 sums steps. The one is the other times minus the"
+            " learning rate, if that was constant, but the file does not have"
+            " it: pass it with --learning-rate."
         )
+    return dataclasses.replace(
+        file,
+        items=[
+            dataclasses.replace(
+                item, value=tf1.steps_for_gradients(item.value, learning_rate)
+            )
+            if item.slot == "momentum"
+            else item
+            for item in file.items
+        ],
+    )
+
+
+def _with_architecture(
+    file: Contents, model: str | None, to_h5: bool, temporary: str
+) -> Contents:
+    """Looks up which weight is which, if the file itself does not say it."""
+    reason = _what_is_not_said(file, to_h5)
+    if model is None and reason is None:
+        return file
+    if model is not None:
+        built = architecture.model_of(model)
+    elif os.path.isfile(file.path) and file.format != tf1.FORMAT:
+        built = architecture.model_of(file.path)
+    else:
+        built = None
+    if built is None:
+        raise CheckpointError(
+            f"{model} holds no architecture."
+            if model is not None
+            else f"{file.path} ({file.format}) does not say {reason}. Pass the"
+            " architecture with --model: a .keras or .h5 file of the whole"
+            " model, or a .json file of what model.to_json() returned. Or"
+            " restore it in Python with keras_legacy_opt.checkpoints.restore,"
+            " and write it with keras_legacy_opt.checkpoints.save."
+        )
+    return placing.placed(file, built, temporary)
+
+
+def _what_is_not_said(file: Contents, to_h5: bool) -> str | None:
+    """What only the model's architecture tells, or `None`."""
+    if file.weights_file is not None:
+        return "what its weights are called"
+    if file.format == h5.FORMAT and not to_h5:
+        for item in file.of(contents.MODEL):
+            if not _is_attribute(_below_layer(item)):
+                return f"how {item.name!r} was attached to its layer"
+    if file.format == tf1.FORMAT and to_h5:
+        return "in which order a layer has its weights"
+    if file.format == object_graph.FORMAT and to_h5:
+        for item in file.of(contents.MODEL):
+            layer, *rest = _in_model(item)
+            if not (layer.startswith(_LAYER) and _is_attribute(tuple(rest))):
+                return f"where HDF5 has {'/'.join(item.path)!r}"
+    return None
+
+
+def _is_attribute(path: tuple[str, ...]) -> bool:
+    """Whether it leads from a layer, or its recurrent cell, to a weight."""
+    return len(path) == 1 or (len(path) == 2 and path[0] == "cell")
+
+
+def _below_layer(item: Item) -> tuple[str, ...]:
+    """The path of a weight in an HDF5 file, from its layer on."""
+    _, *path = item.path
+    if len(path) == 2 and path[0].endswith("_cell"):
+        path[0] = "cell"
+    return tuple(path)
 
 
 def _counter(
@@ -99,6 +207,7 @@ def _counter(
 
     def read(item: Item) -> np.ndarray:
         nonlocal done
+        memory.give_back(item.number_of_bytes)  # Of the last ones.
         with readable(file.path):
             array = item.value.read()
         done += item.number_of_bytes
@@ -128,19 +237,33 @@ def _write_checkpoint(
 ) -> None:
     graph, keys = _object_graph(file)
     shards: list[str] = []
-    for batch in _batches(file.items):
-        shards.append(os.path.join(temporary, f"shard-{len(shards)}"))
-        tensors = [tf.constant(read(item)) for item in batch]
-        names = [keys[id(item)] for item in batch]
-        if len(shards) == 1:
+
+    def write(
+        names: list[str], slices: list[str], tensors: list[tf.Tensor]
+    ) -> None:
+        if not shards:
             names.append(object_graph.GRAPH_KEY)
+            slices.append("")
             tensors.append(tf.constant(graph))
+        shards.append(os.path.join(temporary, f"shard-{len(shards)}"))
         tf.raw_ops.SaveV2(
             prefix=shards[-1],
             tensor_names=names,
-            shape_and_slices=[""] * len(names),
+            shape_and_slices=slices,
             tensors=tensors,
         )
+
+    for batch in _batches(file.items):
+        if batch[0].number_of_bytes <= _SHARD_BYTES:
+            names = [keys[id(item)] for item in batch]
+            tensors = [tf.constant(read(item)) for item in batch]
+            write(names, [""] * len(names), tensors)
+            del tensors  # Before the next ones are read.
+            continue
+        (item,) = batch
+        array = read(item)
+        for where, text in _slices(array):
+            write([keys[id(item)]], [text], [tf.constant(array[where])])
     tf.raw_ops.MergeV2Checkpoints(
         checkpoint_prefixes=shards,
         destination_prefix=prefix,
@@ -149,6 +272,7 @@ def _write_checkpoint(
 
 
 def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """Items that are written together; a large one is alone."""
     batch: list[Item] = []
     size = 0
     for item in items:
@@ -157,7 +281,26 @@ def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
             batch, size = [], 0
         batch.append(item)
         size += item.number_of_bytes
-    yield batch
+    if batch:
+        yield batch
+
+
+def _slices(array: np.ndarray) -> Iterator[tuple[tuple[slice, ...], str]]:
+    """Parts of a large array, and how a TensorFlow checkpoint calls them.
+
+    A checkpoint may have a variable in parts; writing takes copies of each.
+    """
+    axis = int(np.argmax(array.shape))
+    length = array.shape[axis]
+    step = max(1, length * _SHARD_BYTES // array.nbytes)
+    for start in range(0, length, step):
+        stop = min(start + step, length)
+        where = [slice(None)] * array.ndim
+        where[axis] = slice(start, stop)
+        parts = ["-"] * array.ndim
+        parts[axis] = f"{start},{stop - start}"
+        shape = " ".join(map(str, array.shape))
+        yield tuple(where), f"{shape} {':'.join(parts)}"
 
 
 def _object_graph(file: Contents) -> tuple[bytes, dict[int, str]]:
@@ -225,22 +368,11 @@ def _places(file: Contents) -> Callable[[Item], tuple[str, ...]]:
     layers: dict[str, int] = {}
     for item in file.of(contents.MODEL):
         layers.setdefault(item.path[0], len(layers))
-
-    def place(item: Item) -> tuple[str, ...]:
-        layer, *rest = item.path
-        if len(rest) == 2 and rest[0].endswith("_cell"):
-            rest = ["cell", rest[1]]
-        if len(rest) != 1 and rest[0] != "cell":
-            raise CheckpointError(
-                f"{file.path}: the names in an HDF5 file do not say how the"
-                f" parts of {item.name!r} were attached to the layer {layer!r}."
-                " Restore it into a model with"
-                " keras_legacy_opt.checkpoints.restore, and write that with"
-                " keras_legacy_opt.checkpoints.save."
-            )
-        return ("model", f"layer_with_weights-{layers[layer]}", *rest)
-
-    return place
+    return lambda item: (
+        "model",
+        f"{_LAYER}{layers[item.path[0]]}",
+        *_below_layer(item),
+    )
 
 
 def _move_checkpoint(prefix: str, destination: str) -> None:
@@ -278,6 +410,8 @@ def _write_h5(
                 {"optimizer_config": config}
             )
         group = out.create_group("model_weights")
+        # Without it, Keras 2 takes the weights for those of Keras 1.
+        group.attrs["keras_version"] = out.attrs["keras_version"] = "2.15.0"
         group.attrs["layer_names"] = [name.encode() for name in layers]
         for layer, items in layers.items():
             part = group.create_group(layer)
@@ -321,14 +455,30 @@ def _names(file: Contents) -> dict[tuple[str, ...], str]:
 
 
 def _in_model(item: Item) -> tuple[str, ...]:
-    return item.path[1:] if item.path[0] == "model" else item.path
+    """The path from the model, whatever the root called that."""
+    path = item.path
+    return path[1:] if path[1:] and path[1].startswith(_LAYER) else path
 
 
 def _layers(file: Contents) -> dict[str, list[Item]]:
-    """The model's variables by layer, under the old names if these differ."""
+    """The model's weights by layer, in the order that HDF5 has them.
+
+    Layers get their old names, if these differ.
+    """
+    items = file.of(contents.MODEL)
+    if file.format == object_graph.FORMAT and not any(i.layer for i in items):
+        trained = {item.path for item in file.of(contents.SLOT)}
+        items.sort(
+            key=lambda item: (
+                int(_in_model(item)[0].removeprefix(_LAYER)),
+                item.path not in trained,
+            )
+        )
     groups: dict[str, list[Item]] = {}
-    for item in file.of(contents.MODEL):
-        groups.setdefault(_in_model(item)[0], []).append(item)
+    for item in items:
+        groups.setdefault(item.layer or _in_model(item)[0], []).append(item)
+    if any(item.layer for item in items):
+        return groups
     names = [items[0].name.rpartition("/")[0] for items in groups.values()]
     names = [name.partition("/")[0] for name in names]
     if "" in names or len(set(names)) < len(names):

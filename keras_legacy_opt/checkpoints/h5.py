@@ -44,11 +44,14 @@ def names(group: Any, attribute: str) -> list[str]:
     chunks = [attribute] if attribute in group.attrs else []
     while f"{attribute}{len(chunks)}" in group.attrs:
         chunks.append(f"{attribute}{len(chunks)}")
-    return [
-        name.decode() if isinstance(name, bytes) else str(name)
-        for chunk in chunks
-        for name in group.attrs[chunk]
-    ]
+    return [text(name) for chunk in chunks for name in group.attrs[chunk]]
+
+
+def text(attribute: Any) -> str:
+    """A string in an attribute, of either kind."""
+    if isinstance(attribute, bytes):
+        return attribute.decode()
+    return str(attribute)
 
 
 def layers(file: Any) -> list[tuple[str, list[tuple[str, Any]]]]:
@@ -127,7 +130,7 @@ def _plan_model(
             f" restore it into. Received: model={targets.model!r}."
         )
     live = {
-        layer.name: [hosts.unwrap(w) for w in _weights_in_order(layer)]
+        layer.name: [hosts.unwrap(w) for w in weights_in_order(layer)]
         for layer in targets.model.layers
         if layer.weights
     }
@@ -149,7 +152,8 @@ def _plan_model(
     return named
 
 
-def _weights_in_order(layer: Any) -> list[Any]:
+def weights_in_order(layer: Any) -> list[Any]:
+    """A layer's weights as HDF5 files have them: those to train come first."""
     return [*layer.trainable_weights, *layer.non_trainable_weights]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_legacy_opt.checkpoints import contents, report
+from keras_legacy_opt.checkpoints import contents, memory, report
 from keras_legacy_opt.checkpoints.plan import readable
 
 
@@ -72,6 +72,7 @@ def _norm(value: Any) -> str:
     if np.dtype(value.dtype).kind not in "fiu":
         return ""
     array = value.read()
+    memory.give_back(array.nbytes)  # Of the last one.
     # In pieces: the square of all of it may need more memory than the array.
     total = sum(
         float(np.sum(np.square(piece, dtype=np.float64)))

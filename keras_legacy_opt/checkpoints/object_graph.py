@@ -196,12 +196,12 @@ def _walk(graph: Graph, root: int, targets: Targets) -> dict[int, Any]:
         if id(live) in known:
             matched[node] = live
             continue
-        parts = _parts(live)
+        live_parts = parts_of(live)
         others = None
         for name, child in graph.edges(node).items():
             if child in visited:
                 continue
-            part = parts.get(name)
+            part = live_parts.get(name)
             if part is None:
                 others = (
                     keras_2_view.aliases(live) if others is None else others
@@ -213,7 +213,8 @@ def _walk(graph: Graph, root: int, targets: Targets) -> dict[int, Any]:
     return matched
 
 
-def _parts(live: Any) -> dict[str, Any]:
+def parts_of(live: Any) -> dict[str, Any]:
+    """{name of the edge: part} of an object, as Keras 2 would have saved it."""
     if keras_2_view.is_keras_3_layer(live) or isinstance(
         live, (Mapping, list, tuple)
     ):

@@ -155,15 +155,23 @@ def _plan_slots(
 
 
 def _converted(value: Value, optimizer: Any) -> Value:
-    """TF1's momentum is not multiplied by the learning rate, ours is."""
     if type(optimizer).__name__ != "SGD":
         return value
     learning_rate = saving.fetch_all(
         [optimizer._decayed_lr(tf.as_dtype(value.dtype))]
     )[0]
+    return steps_for_gradients(value, learning_rate)
+
+
+def steps_for_gradients(value: Value, learning_rate: Any) -> Value:
+    """The slot of SGD for the slot of TF1's MomentumOptimizer.
+
+    The latter sums gradients, not yet multiplied by the learning rate.
+    """
+    rate = np.asarray(learning_rate, value.dtype)
     return value.map(
-        lambda accumulator: (-learning_rate * accumulator).astype(value.dtype),
-        f"times -{learning_rate:.6g}, the learning rate",
+        lambda accumulator: (-rate * accumulator).astype(value.dtype),
+        f"times -{rate:.6g}, the learning rate",
     )
 
 
