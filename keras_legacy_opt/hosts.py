@@ -91,6 +91,7 @@ def adopt(keras: types.ModuleType) -> None:
         _variable_classes += (keras.Variable,)
     else:
         private_api.let_save(keras, OptimizerHost)
+        private_api.complete_loading(keras, _restore_optimizer)
     _finders.append(keras.saving.get_registered_object)
     register = keras.saving.register_keras_serializable(package=PACKAGE)
     _registrars.append(register)
@@ -153,6 +154,16 @@ def unwrap(variable: Any) -> Any:
 def is_keras_variable(variable: Any) -> bool:
     """Whether `variable` is a Keras 3 variable."""
     return isinstance(variable, _variable_classes)
+
+
+def _restore_optimizer(path: str, model: Any) -> None:
+    """Restores what tf_keras' `load_model` leaves in a SavedModel."""
+    optimizer = getattr(model, "optimizer", None)
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if isinstance(optimizer, OptimizerHost):
+        from keras_legacy_opt.checkpoints import restoring
+
+        restoring.restore_optimizer(path, model, optimizer)
 
 
 def _append_base(host: type, base: type) -> None:

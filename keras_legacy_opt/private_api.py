@@ -13,6 +13,7 @@ for these jobs:
   restores an object that has slots; any other name makes loading fail.
 * `let_save`: tf_keras saves to `.keras` files the state of its own classes
   only, and without a word drops that of legacy optimizers.
+* `complete_loading`: tf_keras leaves the optimizer's state in a SavedModel.
 * `variable_without_value`: for models of which only the names are wanted.
 * `unique_id`, `shared_name`: the identity that legacy's slot keys and slot
   names are made of.
@@ -23,6 +24,7 @@ from __future__ import annotations
 import functools
 import importlib
 import types
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -111,6 +113,24 @@ def let_save(tf_keras: types.ModuleType, base: type) -> None:
         return isinstance(obj, base) or is_saved(obj)
 
     library._is_keras_trackable = is_saved_or_ours
+
+
+def complete_loading(
+    tf_keras: types.ModuleType, complete: Callable[[str, Any], None]
+) -> None:
+    """Makes tf_keras call `complete(path, model)` of a loaded SavedModel."""
+    library = importlib.import_module(
+        f"{tf_keras.__name__}.src.saving.legacy.saved_model.load"
+    )
+    load = library.load
+
+    @functools.wraps(load)
+    def load_and_complete(path: str, *args: Any, **kwargs: Any) -> Any:
+        model = load(path, *args, **kwargs)
+        complete(path, model)
+        return model
+
+    library.load = load_and_complete
 
 
 def new_object_graph() -> Any:

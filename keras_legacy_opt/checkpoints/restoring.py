@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
+
+import tensorflow as tf
 
 from keras_legacy_opt import serialization
 from keras_legacy_opt.checkpoints import ftrl_of_tf_2_4, h5, object_graph, tf1
@@ -70,6 +73,34 @@ def restore(
         ftrl_of_tf_2_4.repair(plan)
         plan.carry_out(strict)
     return plan.report
+
+
+def restore_optimizer(path: str, model: Any, optimizer: Any) -> None:
+    """Restores the optimizer of a model that tf_keras loaded from `path`.
+
+    Warns of what was not restored, and why.
+
+    Args:
+      path: a SavedModel's folder.
+      model: the model, as it is in there.
+      optimizer: its optimizer, new.
+    """
+    if not tf.executing_eagerly():
+        problem = "In a TF1 graph, this is not done."
+    else:
+        try:
+            report = restore(path, model, optimizer, strict=False)
+        except CheckpointError as error:
+            problem = str(error)
+        else:
+            problem = report.table(report.problems) if report.problems else ""
+    if problem:
+        warnings.warn(
+            f"The state of {type(optimizer).__name__} in {path} was not, or not"
+            " completely, restored into the loaded model; see"
+            f" keras_legacy_opt.checkpoints.restore.\n{problem}",
+            stacklevel=4,
+        )
 
 
 def save(

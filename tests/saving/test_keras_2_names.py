@@ -193,23 +193,56 @@ def test_whole_model_h5(make, tmp_path):
     assert int(new.optimizer.iterations) == 4
 
 
-def test_saved_model_of_tf_keras(tmp_path):
-    """With our optimizer: slots are in it, though load_model leaves them."""
-    old = sequential(tf_keras)
+@pytest.mark.parametrize("make", [sequential, nested, subclassed])
+def test_saved_model_of_tf_keras(make, tmp_path):
+    """With our optimizer: the loaded model goes on as if nothing had been."""
+    old = make(tf_keras)
     old.compile(klo.Adam(0.05), "mse", run_eagerly=True)
-    train(old, sequential, range(2))
+    train(old, make, range(2))
     old.save(tmp_path, save_format="tf")
-    for model in (
-        tf_keras.models.load_model(tmp_path),
-        sequential(keras),
-    ):
-        if getattr(model, "optimizer", None) is None:
-            model.compile(klo.Adam(0.05), "mse", run_eagerly=True)
-        report = checkpoints.restore(tmp_path, model)
-        assert not report.problems
+    into_keras_3 = make(keras)
+    into_keras_3.compile(klo.Adam(0.05), "mse", run_eagerly=True)
+    assert not checkpoints.restore(tmp_path, into_keras_3).problems
+    loaded = tf_keras.models.load_model(tmp_path)
+    for model in (loaded, into_keras_3):
         for array, expected in zip(
             model.optimizer.get_weights(),
             old.optimizer.get_weights(),
             strict=True,
         ):
             np.testing.assert_array_equal(array, expected)
+    loaded.compile(loaded.optimizer, "mse", run_eagerly=True)
+    for model in (loaded, old):
+        train(model, make, range(2, 4))
+    for array, expected in zip(
+        loaded.get_weights(), old.get_weights(), strict=True
+    ):
+        np.testing.assert_allclose(array, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_saved_model_with_only_a_part_of_the_state(tmp_path):
+    old = sequential(tf_keras)
+    old.layers[0].trainable = False
+    old.compile(klo.Adam(0.05), "mse", run_eagerly=True)
+    train(old, sequential, range(2))
+    old.layers[0].trainable = True  # And so it has no slots yet.
+    old.save(tmp_path, save_format="tf")
+    with pytest.warns(UserWarning, match="(?s)Adam.*dense.*not in the file"):
+        loaded = tf_keras.models.load_model(tmp_path)
+    assert int(loaded.optimizer.iterations) == 2
+
+
+def test_saved_model_of_a_wrapped_optimizer(tmp_path):
+    old = sequential(tf_keras)
+    scaled = tf_keras.mixed_precision.LossScaleOptimizer(klo.Adam(0.05))
+    old.compile(scaled, "mse", run_eagerly=True)
+    train(old, sequential, range(2))
+    old.save(tmp_path, save_format="tf")
+    with pytest.warns(UserWarning, match="(?s)a wrapper around one"):
+        loaded = tf_keras.models.load_model(tmp_path)
+    for array, expected in zip(
+        loaded.optimizer.inner_optimizer.get_weights(),
+        old.optimizer.inner_optimizer.get_weights(),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(array, expected)
