@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import glob
 import json
 import os
 import shutil
@@ -379,13 +380,10 @@ def _move_checkpoint(prefix: str, destination: str) -> None:
     """Renames the files of a checkpoint; without its index, there is none."""
     if os.path.exists(f"{destination}.index"):
         os.remove(f"{destination}.index")
-    folder, stem = os.path.split(prefix)
-    for name in sorted(os.listdir(folder)):
-        if name.startswith(f"{stem}.data-"):
-            os.replace(
-                os.path.join(folder, name),
-                destination + name.removeprefix(stem),
-            )
+    for path in glob.glob(f"{glob.escape(destination)}.data-*-of-*"):
+        os.remove(path)
+    for path in sorted(glob.glob(f"{glob.escape(prefix)}.data-*")):
+        os.replace(path, destination + path.removeprefix(prefix))
     os.replace(f"{prefix}.index", f"{destination}.index")
 
 

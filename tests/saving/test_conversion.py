@@ -153,6 +153,10 @@ def test_large_variables_are_written_in_parts(tmp_path, monkeypatch):
     model.save_weights(tmp_path / "a")
     convert(f"{tmp_path}/a", f"{tmp_path}/b")
     assert sum(".data-" in name for name in os.listdir(tmp_path)) > 20
+    monkeypatch.setattr(conversion, "_SHARD_BYTES", 80)
+    convert(f"{tmp_path}/a", f"{tmp_path}/b", overwrite=True)
+    shards = [n for n in os.listdir(tmp_path) if n.startswith("b.data-")]
+    assert len({n.rpartition("-of-")[2] for n in shards}) == 1
     assert_restores(tmp_path / "b", models.sequential, model)
     other = compiled(tf_keras, models.sequential)
     other.load_weights(tmp_path / "b").assert_consumed()

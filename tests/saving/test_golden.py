@@ -1,7 +1,5 @@
 """Every artefact of every old release is restored and trained on."""
 
-import warnings
-
 import golden_sets
 import keras
 import numpy as np
@@ -20,11 +18,12 @@ HOSTS = {"keras": keras, "tf_keras": tf_keras}
 LINEAR_TIMES_LR = ("tf-2.4", "ftrl_l1_l2_shrinkage")
 
 
-def model_cases(golden, name):
-    for release in golden_sets.SETS:
-        folder = golden / release / "model" / name
-        if folder.exists():
-            yield golden_sets.Case(folder)
+def cases(golden, kind, name):
+    """The case in each release: none of them lacks any."""
+    return [
+        golden_sets.Case(golden / release / kind / name)
+        for release in golden_sets.SETS
+    ]
 
 
 def assert_state(case, model, optimizer):
@@ -61,7 +60,7 @@ def test_model(golden, host, name):
     """Into one model, again and again: the first time, it has no slots yet."""
     model = optimizer = None
     restored = set()
-    for case in model_cases(golden, name):
+    for case in cases(golden, "model", name):
         if model is None:
             model = golden_sets.build_model(HOSTS[host])
             optimizer = case.optimizer()
@@ -78,12 +77,9 @@ def test_model(golden, host, name):
 @pytest.mark.parametrize("name", golden_sets.case_names())
 def test_raw(golden, name):
     """Bare variables, through our restore and through tf.train.Checkpoint."""
-    for release in golden_sets.SETS:
-        folder = golden / release / "raw" / name
-        if not folder.exists():
-            continue
-        case = golden_sets.Case(folder)
-        path = str(folder / "ckpt" / "raw")
+    for case in cases(golden, "raw", name):
+        release = case.release
+        path = str(case.folder / "ckpt" / "raw")
         for through_ours in (True, False):
             dense = tf.Variable(case.data["dense"], name="dense")
             sparse = tf.Variable(case.data["sparse"], name="sparse")
@@ -124,23 +120,43 @@ def test_raw(golden, name):
                     assert ulps <= TOLERANCE * steps, (release, step)
 
 
+@pytest.mark.parametrize("name", golden_sets.case_names())
+def test_tf_keras_reads_them_itself(golden, name):
+    """Its load_weights, and tf.train.Checkpoint, with our optimizer."""
+    model = golden_sets.build_model(tf_keras)
+    for case in cases(golden, "model", name):
+        if model.optimizer is None:
+            model.compile(case.optimizer(), "mse")
+        checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
+        for restore, path in (
+            (checkpoint.read, case.folder / "ckpt" / "ckpt-1"),
+            (model.load_weights, case.folder / "weights" / "weights"),
+        ):
+            status = restore(str(path))
+            model.optimizer.build(model.trainable_variables)
+            status.assert_existing_objects_matched()
+            assert_state(case, model, model.optimizer)
+            for w in (*model.weights, *model.optimizer.weights):
+                w.assign(tf.zeros_like(w))
+
+
 @pytest.mark.parametrize("release", ["tf-2.15", "tf_keras-2.21"])
-def test_keras_file_of_keras_2_has_no_state_and_says_so(golden, release):
-    case = golden_sets.Case(golden / release / "model" / "adam_tuned")
+@pytest.mark.parametrize("name", golden_sets.case_names())
+def test_keras_file_of_keras_2_has_no_state_and_says_so(golden, release, name):
+    case = golden_sets.Case(golden / release / "model" / name)
     path = case.unzipped("model.keras")
+    model = tf_keras.models.load_model(path, compile=False)
+    model.compile(checkpoints.optimizer_of(path), "mse")
+    model.optimizer.build(model.trainable_variables)
     with pytest.warns(UserWarning, match="holds no state of optimizer"):
-        model = load_with_ours(path)
+        model.load_weights(path)
     expected = case.expected("model", golden_sets.SAVED_AT)
     for actual, array in zip(model.get_weights(), expected, strict=True):
         np.testing.assert_array_equal(actual, array)
     assert int(model.optimizer.iterations) == 0
-
-
-def load_with_ours(path):
-    """tf_keras' load_model, compiled with the optimizer of the file."""
-    model = tf_keras.models.load_model(path, compile=False)
-    model.compile(checkpoints.optimizer_of(path), "mse")
-    with warnings.catch_warnings():
-        model.optimizer.build(model.trainable_variables)
-    model.optimizer.load_own_variables({})
-    return model
+    stored = case.info["after_step_3"]["get_config"]
+    for option, value in model.optimizer.get_config().items():
+        if isinstance(value, float):
+            assert np.float32(value) == np.float32(stored[option])
+        elif not isinstance(value, dict):
+            assert value == stored[option]
