@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import Any
 
@@ -81,10 +82,12 @@ def add_commands(subparsers: Any) -> None:
 
 def _inspect(options: argparse.Namespace) -> int:
     try:
-        print(inspection.describe(options.path))
+        print(inspection.describe(options.path), flush=True)
     except CheckpointError as error:
         print(error, file=sys.stderr)
         return 1
+    except BrokenPipeError:  # Nobody reads on: `inspect PATH | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

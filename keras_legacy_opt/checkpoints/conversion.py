@@ -161,9 +161,9 @@ def _with_architecture(
             if model is not None
             else f"{file.path} ({file.format}) does not say {reason}. Pass the"
             " architecture with --model: a .keras or .h5 file of the whole"
-            " model, or a .json file of what model.to_json() returned. Or"
-            " restore it in Python with keras_legacy_opt.checkpoints.restore,"
-            " and write it with keras_legacy_opt.checkpoints.save."
+            " model, or a .json file of what model.to_json() returned. Or load"
+            " it in Python into the model, and write that with"
+            " keras_legacy_opt.checkpoints.save."
         )
     return placing.placed(file, built, temporary)
 

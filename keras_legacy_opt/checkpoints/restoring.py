@@ -207,8 +207,9 @@ def _planner(
         )
     if zipfile.is_zipfile(path):
         raise CheckpointError(
-            f"{path!r} is a .keras file: use keras.models.load_model, which"
-            " restores our optimizers' state, too."
+            f"{path!r} is a .keras file: use load_model of the Keras that wrote"
+            " it (keras.models, or tf_keras.models for 2.x), which restores our"
+            " optimizers' state, too."
         )
     if not h5.is_hdf5(path):
         raise CheckpointError(
