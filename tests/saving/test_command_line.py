@@ -201,14 +201,14 @@ print("MB:", peak() - before)
 """
 
 
-def checkpoint_of_384_mb(tmp_path):
+def checkpoint_of_288_mb(tmp_path):
     variables = {
         f"layer_with_weights-{i}": {
             "kernel": tf.Variable(
                 tf.random.stateless_normal([4_000_000], [i, 1])
             )
         }
-        for i in range(8)
+        for i in range(6)
     }
     optimizer = klo.Adam()
     optimizer.build([v["kernel"] for v in variables.values()])
@@ -216,8 +216,8 @@ def checkpoint_of_384_mb(tmp_path):
     return tmp_path / "a"
 
 
-def h5_of_384_mb(tmp_path):
-    source = checkpoint_of_384_mb(tmp_path)
+def h5_of_288_mb(tmp_path):
+    source = checkpoint_of_288_mb(tmp_path)
     assert run("convert", source, tmp_path / "a.h5") == 0
     return tmp_path / "a.h5"
 
@@ -234,8 +234,8 @@ def keras_archive_of_one_weight(tmp_path):
 @pytest.mark.parametrize(
     ("make", "destination", "largest"),
     [
-        (checkpoint_of_384_mb, "b.h5", 16),
-        (h5_of_384_mb, "b", 16),
+        (checkpoint_of_288_mb, "b.h5", 16),
+        (h5_of_288_mb, "b", 16),
         (keras_archive_of_one_weight, "b", 160),
     ],
 )
