@@ -85,13 +85,7 @@ def convert(
         _temporary_folder(folder) as temporary,
     ):
         _check_optimizer(file)
-        if file.format == tf1.FORMAT:
-            file = _with_steps_for_gradients(file, learning_rate)
-        elif learning_rate is not None:
-            raise CheckpointError(
-                f"{source} ({file.format}): only the slots of TF1's"
-                " MomentumOptimizer depend on --learning-rate."
-            )
+        file = _with_steps_for_gradients(file, learning_rate)
         file = _with_architecture(file, model, to_h5, temporary)
         count = _counter(file, progress or (lambda done, total: None))
         if to_h5:
@@ -105,7 +99,7 @@ def convert(
 
 
 def _check_optimizer(file: Contents) -> None:
-    """Refuses the state of optimizers that are not legacy ones."""
+    """Refuses the state of optimizers that nothing is known of."""
     if file.is_of_another_optimizer:
         raise CheckpointError(
             f"{file.path} holds the state of {' or '.join(file.class_names)},"
@@ -114,13 +108,27 @@ def _check_optimizer(file: Contents) -> None:
             " keras_legacy_opt.checkpoints.from_keras_3, and write both with"
             " keras_legacy_opt.checkpoints.save."
         )
+    nameless = file.of(contents.OTHER) if file.format == h5.FORMAT else []
+    if nameless:
+        raise CheckpointError(
+            f"{file.path}: the names of {len(nameless)} weights of the"
+            f" optimizer ({nameless[0].name!r}, ...) do not say what they are."
+            " Restore it in Python, where their order tells, with"
+            " keras_legacy_opt.checkpoints.restore, and write that with"
+            " keras_legacy_opt.checkpoints.save."
+        )
 
 
 def _with_steps_for_gradients(
     file: Contents, learning_rate: float | None
 ) -> Contents:
     """Converts the slots of TF1's MomentumOptimizer."""
-    if "SGD" not in file.class_names:
+    if file.format != tf1.FORMAT or "SGD" not in file.class_names:
+        if learning_rate is not None:
+            raise CheckpointError(
+                f"{file.path} ({file.format}): --learning-rate is for the slots"
+                " of TF1's MomentumOptimizer, and it has none."
+            )
         return file
     if learning_rate is None:
         raise CheckpointError(
@@ -151,7 +159,7 @@ def _with_architecture(
         return file
     if model is not None:
         built = architecture.model_of(model)
-    elif os.path.isfile(file.path) and file.format != tf1.FORMAT:
+    elif file.weights_file is not None or file.format == h5.FORMAT:
         built = architecture.model_of(file.path)
     else:
         built = None

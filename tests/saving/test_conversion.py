@@ -224,7 +224,7 @@ def test_what_cannot_be_converted(tmp_path):
     of_tf_keras.save(tmp_path / "tf_keras.keras")
     nested = trained(tf_keras, models.nested)
     checkpoints.save(tmp_path / "nested", nested)
-    nested.save_weights(tmp_path / "nested_weights.h5")
+    nested.save_weights(tmp_path / "weights_of_nested.h5")
     subclassed = trained(keras, models.subclassed)
     subclassed.save(tmp_path / "subclassed.keras")
     before = sorted(os.listdir(tmp_path))
@@ -239,11 +239,12 @@ def test_what_cannot_be_converted(tmp_path):
         ("theirs.keras", None, "from_keras_3"),
         ("tf_keras.keras", None, "tf_keras.models.load_model"),
         ("nested", None, "where HDF5 has.*--model"),
+        ("nested.index", None, "where HDF5 has.*--model"),
         ("nested", "m.keras", "does not fit the architecture.*no place"),
-        ("nested_weights.h5", None, "attached to its layer.*--model"),
+        ("weights_of_nested.h5", None, "attached to its layer.*--model"),
         ("subclassed.keras", None, "checkpoints.save"),
     ):
-        destination = "out.h5" if source == "nested" else "out"
+        destination = "out.h5" if source.startswith("nested") else "out"
         with pytest.raises(checkpoints.CheckpointError, match=words):
             convert(
                 f"{folder}/{source}",

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 import keras_legacy_opt as klo
 from keras_legacy_opt import checkpoints
+from keras_legacy_opt.checkpoints.conversion import convert
 
 
 def make_variables():
@@ -75,3 +76,5 @@ def test_hdf5_with_nameless_slots(golden, tmp_path, surplus):
         strict=True,
     ):
         np.testing.assert_array_equal(array, expected)
+    with pytest.raises(checkpoints.CheckpointError, match="their order tells"):
+        convert(f"{tmp_path}/m.h5", f"{tmp_path}/a")
