@@ -177,8 +177,7 @@ def each_weight(
     Raises:
       CheckpointError: if the model is not of Keras 3, or the file unfit.
     """
-    import keras
-
+    keras = importlib.import_module("keras")
     if not isinstance(model, keras.Model):
         raise CheckpointError(
             f"{path}: only Keras 3 tells which weight is which in such a file,"
