@@ -21,7 +21,7 @@ from keras_legacy_opt import (
 )
 from keras_legacy_opt.clipping import ClippingMixin
 from keras_legacy_opt.distribution import name_scope_in_graph
-from keras_legacy_opt.fused import clip, eager, plan
+from keras_legacy_opt.fused import clip, eager, plan, policy
 from keras_legacy_opt.hyperparameters import HyperparameterMixin
 from keras_legacy_opt.keras_3_api import Keras3Mixin, overwritten_with_gradient
 from keras_legacy_opt.saving import SavingMixin
@@ -418,8 +418,10 @@ class Optimizer(
                 grads_and_vars = self._aggregate_gradients(grads_and_vars)
             grads_and_vars = clip.transform_gradients(self, grads_and_vars)
             return private_api.maybe_merge_call(
-                functools.partial(
-                    self._distributed_apply, apply_state=apply_state
+                policy.as_here(
+                    functools.partial(
+                        self._distributed_apply, apply_state=apply_state
+                    )
                 ),
                 tf.distribute.get_strategy(),
                 grads_and_vars,
