@@ -26,7 +26,7 @@ from keras_legacy_opt.hyperparameters import HyperparameterMixin
 from keras_legacy_opt.keras_3_api import Keras3Mixin, overwritten_with_gradient
 from keras_legacy_opt.saving import SavingMixin
 from keras_legacy_opt.slots import SlotMixin
-from keras_legacy_opt.variables import KnownVariables
+from keras_legacy_opt.variables import KnownVariables, var_key
 from keras_legacy_opt.weights import WeightMixin
 
 DEFAULT_EPSILON = 1e-7  # Keras' `backend.epsilon()`.
@@ -403,7 +403,13 @@ class Optimizer(
         iterations = eager.step(self, items)
         if iterations is not None:
             return iterations
-        grads_and_vars = self.__usable(gradients.pairs(items))
+        grads_and_vars = gradients.pairs(items)
+        if experimental_aggregate_gradients:
+            grads_and_vars = gradients.completed(
+                grads_and_vars,
+                lambda v: var_key(self._known_variables.unwrap(v)),
+            )
+        grads_and_vars = self.__usable(grads_and_vars)
         var_list = [v for _, v in grads_and_vars]
         with tf.name_scope(self._name):
             with tf.init_scope():
