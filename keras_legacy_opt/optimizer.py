@@ -104,7 +104,8 @@ class Optimizer(
 
     In the replica context of a `tf.distribute.Strategy`, gradients are summed
     over the replicas: divide the loss by the global batch size to average
-    them.  With `apply_gradients(..., experimental_aggregate_gradients=False)`
+    them.  A gradient that is `None` on some of the replicas counts as zeros
+    there.  With `apply_gradients(..., experimental_aggregate_gradients=False)`
     the summing is yours.
 
     ### Hyperparameters
