@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -85,8 +86,7 @@ def fitted(gradient: Any, variable: tf.Variable, name: str) -> Any:
       GradientShapeError: (an InvalidArgumentError and ValueError) if the shapes
         are known not to fit.
     """
-    # tf_keras' AutoCastVariable reports the dtype it casts to.
-    dtype = getattr(variable, "true_dtype", variable.dtype).base_dtype
+    dtype = _dtype_of(variable)
     if isinstance(gradient, tf.IndexedSlices):
         if not isinstance(gradient.values, tf.Tensor):
             gradient = tf.IndexedSlices(
@@ -146,6 +146,99 @@ def filter_empty(
         missing,
     )
     return kept
+
+
+def completed(
+    grads_and_vars: GradsAndVars, key_of: Callable[[Any], Any]
+) -> GradsAndVars:
+    """The pairs of this replica, and zeros where only others have a gradient.
+
+    The replicas of a process agree on the variables that any of them has a
+    gradient of, in one order; where only some have one, the others add zeros.
+    They agree where Python calls this: for a `tf.function`, in its trace.
+
+    Args:
+      grads_and_vars: checked pairs of this replica.
+      key_of: function from a variable to what tells it from all others.
+    """
+    strategy = tf.distribute.get_strategy()
+    if (
+        not tf.distribute.has_strategy()
+        or private_api.strategy_supports_no_merge_call()
+        or len(strategy.extended.worker_devices) < 2
+    ):
+        return grads_and_vars
+    counts = collections.Counter()
+    own = {}
+    for gradient, variable in grads_and_vars:
+        key = key_of(variable)
+        own[key, counts[key]] = (gradient, variable)
+        counts[key] += 1
+    context = tf.distribute.get_replica_context()
+    union = context.merge_call(_union, args=(_Pairs(own),))
+    if union is None:
+        return grads_and_vars
+    pairs = []
+    for key, (example, variable) in union.by_key.items():
+        gradient, variable = own.get(key, (None, variable))
+        if gradient is None and example is not None:
+            gradient = _zeros_like(example, hosts.unwrap(variable))
+        pairs.append((gradient, variable))
+    return pairs
+
+
+class _Pairs:
+    """Pairs that `merge_call` hands over as one object.
+
+    Attributes:
+      by_key: {(key of a variable, how often it came before): pair}
+    """
+
+    def __init__(self, by_key: dict[Any, tuple[Any, Any]]):
+        self.by_key = by_key
+
+
+@tf.autograph.experimental.do_not_convert
+def _union(strategy: tf.distribute.Strategy, pairs: Any) -> _Pairs | None:
+    """For each variable a pair of a replica with a gradient, if any has one.
+
+    Returns:
+      None if all replicas have gradients of the same variables.
+    """
+    replicas = [
+        each.by_key for each in strategy.experimental_local_results(pairs)
+    ]
+    kinds = [[(k, g is None) for k, (g, _) in r.items()] for r in replicas]
+    if all(each == kinds[0] for each in kinds):
+        return None
+    union = {}
+    for replica in replicas:
+        for key, pair in replica.items():
+            if union.get(key, (None,))[0] is None:
+                union[key] = pair
+    return _Pairs(union)
+
+
+def _zeros_like(example: Any, variable: tf.Variable) -> Any:
+    """Zeros for `variable`, dense or no rows, as the gradient `example` is.
+
+    Nothing of `example` but its kind is used: it is another replica's.
+    """
+    shape, dtype = variable.shape, _dtype_of(variable)
+    if not shape.is_fully_defined():
+        shape = tf.shape(variable)
+    if not isinstance(example, tf.IndexedSlices):
+        return tf.zeros(shape, dtype)
+    return tf.IndexedSlices(
+        tf.zeros(tf.concat([[0], shape[1:]], 0), dtype),
+        tf.zeros([0], tf.convert_to_tensor(example.indices).dtype),
+        None if example.dense_shape is None else tf.convert_to_tensor(shape),
+    )
+
+
+def _dtype_of(variable: tf.Variable) -> tf.DType:
+    """Of the value; tf_keras' AutoCastVariable reports what it casts to."""
+    return getattr(variable, "true_dtype", variable.dtype).base_dtype
 
 
 def all_reduce_sum(grads_and_vars: GradsAndVars) -> list[tuple[Any, Any]]:

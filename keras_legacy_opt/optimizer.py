@@ -21,12 +21,12 @@ from keras_legacy_opt import (
 )
 from keras_legacy_opt.clipping import ClippingMixin
 from keras_legacy_opt.distribution import name_scope_in_graph
-from keras_legacy_opt.fused import clip, eager, plan
+from keras_legacy_opt.fused import clip, eager, plan, policy
 from keras_legacy_opt.hyperparameters import HyperparameterMixin
 from keras_legacy_opt.keras_3_api import Keras3Mixin, overwritten_with_gradient
 from keras_legacy_opt.saving import SavingMixin
 from keras_legacy_opt.slots import SlotMixin
-from keras_legacy_opt.variables import KnownVariables
+from keras_legacy_opt.variables import KnownVariables, var_key
 from keras_legacy_opt.weights import WeightMixin
 
 DEFAULT_EPSILON = 1e-7  # Keras' `backend.epsilon()`.
@@ -104,7 +104,8 @@ class Optimizer(
 
     In the replica context of a `tf.distribute.Strategy`, gradients are summed
     over the replicas: divide the loss by the global batch size to average
-    them.  With `apply_gradients(..., experimental_aggregate_gradients=False)`
+    them.  A gradient that is `None` on some of the replicas counts as zeros
+    there.  With `apply_gradients(..., experimental_aggregate_gradients=False)`
     the summing is yours.
 
     ### Hyperparameters
@@ -403,7 +404,13 @@ class Optimizer(
         iterations = eager.step(self, items)
         if iterations is not None:
             return iterations
-        grads_and_vars = self.__usable(gradients.pairs(items))
+        grads_and_vars = gradients.pairs(items)
+        if experimental_aggregate_gradients:
+            grads_and_vars = gradients.completed(
+                grads_and_vars,
+                lambda v: var_key(self._known_variables.unwrap(v)),
+            )
+        grads_and_vars = self.__usable(grads_and_vars)
         var_list = [v for _, v in grads_and_vars]
         with tf.name_scope(self._name):
             with tf.init_scope():
@@ -418,8 +425,10 @@ class Optimizer(
                 grads_and_vars = self._aggregate_gradients(grads_and_vars)
             grads_and_vars = clip.transform_gradients(self, grads_and_vars)
             return private_api.maybe_merge_call(
-                functools.partial(
-                    self._distributed_apply, apply_state=apply_state
+                policy.as_here(
+                    functools.partial(
+                        self._distributed_apply, apply_state=apply_state
+                    )
                 ),
                 tf.distribute.get_strategy(),
                 grads_and_vars,

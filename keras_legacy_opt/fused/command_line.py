@@ -76,9 +76,9 @@ def _doctor(arguments: argparse.Namespace) -> int:
     line("fused", ", ".join(formulas.FORMULAS))
     line("", "dense and sparse gradients, on the CPU, of variables of")
     line("", ", ".join(dtype.name for dtype in policy.DTYPES))
-    line("not fused", "variables on a GPU, complex variables, steps under a")
-    line("", "tf.distribute strategy, functions that XLA compiles, dense")
-    line("", "gradients of variables with a constraint,")
+    line("not fused", "variables on a GPU or a parameter server, complex")
+    line("", "variables, functions that XLA compiles, dense gradients of")
+    line("", "variables with a constraint,")
     line("", "subclasses that override `_resource_apply_*`")
     return 0
 

@@ -109,6 +109,8 @@ def _groups(
 def _is_sparse(grad: Any) -> bool:
     if isinstance(grad, clip.Transformed):
         grad = grad.gradient
+    # Of several replicas' gradients, which are all of one kind, the first.
+    grad = tf.distribute.get_strategy().experimental_local_results(grad)[0]
     return isinstance(grad, tf.IndexedSlices)
 
 

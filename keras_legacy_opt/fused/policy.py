@@ -5,8 +5,6 @@ this holds when the step is run eagerly or traced:
 
 * the library is loaded, and not switched off;
 * the function being traced is not compiled by XLA, which cannot call it;
-* no `tf.distribute.Strategy` is entered: the order in which rows of several
-  replicas are summed is not that of TensorFlow's ops yet;
 * the optimizer is one of this package's, or a subclass that leaves the methods
   alone which update a variable;
 * the variable is a resource variable of a float dtype on a local CPU, has no
@@ -18,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -44,6 +42,8 @@ _switch = threading.local()
 def disabled() -> Iterator[None]:
     """Steps that this thread runs or traces inside do without native ops.
 
+    So do the steps of the replicas of a `strategy.run` that is called inside.
+
     >>> with keras_legacy_opt.fused.disabled():
     ...     keras_legacy_opt.fused.policy.ops() is None
     True
@@ -56,13 +56,25 @@ def disabled() -> Iterator[None]:
         _switch.off = before
 
 
+def as_here(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`; if this is inside `disabled`, so is each call of it.
+
+    Replicas run in threads of their own; what they merge runs in another.
+    """
+    if not getattr(_switch, "off", False):
+        return function
+
+    @tf.autograph.experimental.do_not_convert
+    def without_native_ops(*args: Any, **kwargs: Any) -> Any:
+        with disabled():
+            return function(*args, **kwargs)
+
+    return without_native_ops
+
+
 def ops() -> loader.Ops | None:
     """The native ops, if the step that is run or traced may use them."""
-    if (
-        getattr(_switch, "off", False)
-        or tf.distribute.has_strategy()
-        or private_api.compiled_by_xla()
-    ):
+    if getattr(_switch, "off", False) or private_api.compiled_by_xla():
         return None
     return loader.load()
 

@@ -58,6 +58,7 @@ class Cluster:
         """
         self.spec = addresses(**counts)
         self._folder = pathlib.Path(folder)
+        self._folder.mkdir(exist_ok=True)
         self._processes = {}
 
     def __enter__(self):
@@ -73,7 +74,6 @@ class Cluster:
         config = {"cluster": self.spec, "task": {"type": task, "index": index}}
         environment = {
             **os.environ,
-            "KERAS_LEGACY_OPT_FUSED": "0",
             "TF_CONFIG": json.dumps(config),
             "TF_CPP_MIN_LOG_LEVEL": "2",
             "CUDA_VISIBLE_DEVICES": "-1",

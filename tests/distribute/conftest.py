@@ -15,11 +15,6 @@ tf.config.set_logical_device_configuration(
 )
 
 
-@pytest.fixture(autouse=True)
-def _plain_path(plain_path):
-    """Steps on one device, too, take the path of those under a strategy."""
-
-
 @pytest.fixture(scope="session")
 def given_checkpoint(tmp_path_factory):
     """A folder with a checkpoint of one device, and the values in it."""

@@ -12,6 +12,7 @@ from outcomes import Outcomes
 from registry import LEGACY, SUBJECT
 
 import keras_legacy_opt
+from keras_legacy_opt import fused
 
 cluster.end_with_parent()
 
@@ -56,6 +57,14 @@ def main(folder, given_checkpoint):
             f"loop {host}",
             keras_model.looped_weights,
             host,
+            strategy,
+            lambda: keras_legacy_opt.Adam(0.01),
+        )
+    with fused.disabled():
+        outcomes.record(
+            "fit tf_keras plain",
+            keras_model.fitted_weights,
+            "tf_keras",
             strategy,
             lambda: keras_legacy_opt.Adam(0.01),
         )

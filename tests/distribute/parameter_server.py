@@ -211,4 +211,5 @@ def main(folder, given_checkpoint):
     outcomes.save(f"{folder}/coordinator.pickle")
 
 
-main(*sys.argv[1:])
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,10 +1,15 @@
 """What one step does in the replica context of two mirrored replicas."""
 
+import itertools
+
+import numpy as np
 import pytest
 import tensorflow as tf
 import training
 from registry import LEGACY, SUBJECT
 from strategies import strategy_called, under_every_strategy
+
+import keras_legacy_opt
 
 every_library = pytest.mark.parametrize(
     "library",
@@ -269,22 +274,75 @@ def test_learning_rate_changes_between_steps(mirrored, library):
     assert len(traces) == count
 
 
-@every_library
-def test_no_gradient_on_some_replicas(mirrored, library):
-    """TensorFlow refuses it, before anything is updated."""
-    variables = zeros(mirrored, 2)
-    with mirrored.scope():
-        optimizer = library.SGD(1.0)
+def with_zeros(scales, pairs):
+    return pairs
 
-    def gradients():
+
+def with_none(scales, pairs):
+    return [
+        (grad if scale else None, variable)
+        for scale, (grad, variable) in zip(scales, pairs, strict=True)
+    ]
+
+
+def left_out(scales, pairs):
+    return list(itertools.compress(pairs, scales))
+
+
+@pytest.mark.parametrize("wrap", [lambda step: step, tf.function])
+@pytest.mark.parametrize("given", [with_none, left_out])
+@pytest.mark.parametrize("strategy", ["mirrored", "central storage"])
+def test_no_gradient_on_some_replicas(strategy, given, wrap):
+    """It counts as zeros; what has none on any replica gets no slots."""
+    strategy = strategy_called(strategy)
+
+    @tf.autograph.experimental.do_not_convert
+    def replica_step(optimizer, variables, given):
         context = tf.distribute.get_replica_context()
-        first = context.replica_id_in_sync_group == 0
-        return [tf.constant(1.0), tf.constant(1.0) if first else None]
+        index = tf.get_static_value(context.replica_id_in_sync_group)
+        scales = [(1.0, 0.0), (0.0, 2.0), (3.0, 0.0), (0.0, 4.0)]
+        scales = [scale[index] for scale in scales]
+        dense = [tf.fill([4, 2], scale) for scale in scales[:2]]
+        sparse = [
+            tf.IndexedSlices(
+                tf.fill([3, 2], scale),
+                tf.constant([1, 0, 1]),
+                tf.constant([4, 2]),
+            )
+            for scale in scales[2:]
+        ]
+        pairs = zip([*dense, *sparse], variables[:4], strict=True)
+        pairs = [*given(scales, list(pairs)), (None, variables[4])]
+        optimizer.apply_gradients(pairs)
 
-    with pytest.raises(AssertionError, match=r"len\(v"):
-        step(mirrored, optimizer, variables, gradients)
-    assert [v.numpy() for v in variables] == [0.0, 0.0]
-    assert optimizer.iterations.numpy() == 0
+    def trained(given):
+        with strategy.scope():
+            variables = [tf.Variable(tf.ones([4, 2])) for _ in range(5)]
+            optimizer = keras_legacy_opt.RMSprop(0.1, momentum=0.5)
+
+        @wrap
+        def step():
+            strategy.run(replica_step, (optimizer, variables, given))
+
+        for _ in range(2):
+            step()
+        assert len(optimizer.get_weights()) == 1 + 2 * 4
+        slots = [
+            optimizer.get_slot(variable, name)
+            for variable in variables[:4]
+            for name in optimizer.get_slot_names()
+        ]
+        return [each.numpy() for each in [*variables, *slots]]
+
+    for value, other in zip(trained(given), trained(with_zeros), strict=True):
+        np.testing.assert_array_equal(value, other)
+
+
+def test_no_gradient_on_any_replica(mirrored):
+    """Each replica names the variables that no other has a gradient of."""
+    variables = zeros(mirrored, 2)
+    with pytest.raises(ValueError, match=r"No gradients .*\['v0', 'v1'\]"):
+        step(mirrored, SUBJECT.optimizers.SGD(), variables, lambda: [None] * 2)
 
 
 @every_library

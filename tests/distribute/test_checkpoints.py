@@ -1,13 +1,16 @@
 """A checkpoint of any strategy restores into any other, slots included.
 
-`test_multi_worker` and `test_parameter_server` do so with their strategies.
+`test_multi_worker` and `test_parameter_server` do so with one device and their
+strategies.
 """
 
 import itertools
 
+import outcomes
 import pytest
 import tensorflow as tf
 import training
+from cluster import Cluster
 from strategies import STRATEGIES, strategy_called
 
 import keras_legacy_opt
@@ -31,6 +34,46 @@ def test_restored_run_equals_undisturbed_run(source, target, tmp_path):
     )
     training.assert_same_bits(before, saved)
     training.assert_same_bits(after, training.undisturbed_values())
+
+
+def test_clusters_restore_from_each_other_and_from_mirrored(tmp_path):
+    mirrored = strategy_called("mirrored")
+    saved = {"mirrored": training.saved_values(mirrored, tmp_path / "mirrored")}
+    (tmp_path / "mirrored").touch()
+    restored = {}
+    others = {
+        "multi_worker": ["mirrored", "parameter_server"],
+        "parameter_server": ["mirrored", "multi_worker"],
+    }
+    with (
+        Cluster(tmp_path / "logs_1", worker=2) as workers,
+        Cluster(tmp_path / "logs_2", chief=1, worker=1, ps=2) as servers,
+    ):
+        servers.start_all("worker", "server.py")
+        servers.start_all("ps", "server.py")
+        started = {
+            name: cluster.start_all(
+                task, "exchange.py", name, tmp_path, *others[name]
+            )
+            for name, cluster, task in (
+                ("multi_worker", workers, "worker"),
+                ("parameter_server", servers, "chief"),
+            )
+        }
+        servers.wait(started["parameter_server"], timeout=200)
+        workers.wait(started["multi_worker"], timeout=200)
+    for name, sources in others.items():
+        result = outcomes.load(tmp_path / f"{name}_0.pickle")
+        saved[name] = result("saved")
+        for source in sources:
+            restored[source, name] = result(source)
+        restored[name, "mirrored"] = training.restored_values(
+            mirrored, tmp_path / name
+        )
+    for (source, target), (before, after) in restored.items():
+        print(f"{source} to {target}")  # Shown with a failure.
+        training.assert_same_bits(before, saved[source])
+        training.assert_same_bits(after, training.undisturbed_values())
 
 
 @pytest.mark.parametrize("build_first", [True, False])

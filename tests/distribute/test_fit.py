@@ -53,7 +53,9 @@ def test_fit_with_an_optimizer_made_outside_the_scope(host):
 
 
 @under_every_strategy
+@pytest.mark.usefixtures("plain_path")
 def test_fit_is_legacys_bit_by_bit(strategy):
+    """On the plain path: TensorFlow rearranges the arithmetic of functions."""
     ours, legacy = (
         keras_model.fitted_weights(
             "tf_keras", strategy_called(strategy), lambda cls=cls: cls(0.01)

@@ -48,8 +48,9 @@ def test_tf_keras_fit(workers):
     for result in workers.results:
         for name in ("fit tf_keras ours", "made outside"):
             assert_close(result(name), expected)
+        # TensorFlow rearranges the arithmetic of functions, not native ops.
         for ours, legacy in zip(
-            result("fit tf_keras ours"),
+            result("fit tf_keras plain"),
             result("fit tf_keras its own"),
             strict=True,
         ):
@@ -61,6 +62,7 @@ def test_keras_3_fit(workers):
     for result in workers.results:
         failure = result.failure("fit keras 3 its own")
         if failure:
+            assert "PerReplica" in failure.message
             assert result.failure("fit keras 3 ours").message == failure.message
         else:
             assert_close(

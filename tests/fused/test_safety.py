@@ -1,6 +1,7 @@
 """The native ops are ordinary citizens of TensorFlow."""
 
 import concurrent.futures
+import contextlib
 import gc
 import os
 import pathlib
@@ -477,22 +478,33 @@ def test_plain_where_native_ops_do_not_apply(calls):
     assert calls == ["call_dense"]
 
 
-def test_strategies_take_the_plain_path(calls):
+@pytest.mark.parametrize("wrap", [lambda f: f, tf.function])
+def test_strategy(calls, wrap):
     strategy = tf.distribute.MirroredStrategy(["CPU:0"])
     with strategy.scope():
-        variables = [tf.Variable([1.0]), tf.Variable([2.0])]
+        variables = [tf.Variable([[1.0]]) for _ in range(3)]
         opt = keras_legacy_opt.SGD(0.5, momentum=0.5)
+        opt.build(variables)
 
-    @tf.function
-    def train():
-        strategy.run(
-            lambda: opt.apply_gradients([(tf.ones([1]), v) for v in variables])
-        )
+    def replica_step(inside):
+        grads = [tf.ones([1, 1]), tf.ones([1, 1]), rows([[1.0]], [0])]
+        with inside():
+            opt.apply_gradients(list(zip(grads, variables, strict=True)))
+
+    def train(outside=contextlib.nullcontext, inside=contextlib.nullcontext):
+        with outside():
+            wrap(lambda: strategy.run(replica_step, (inside,)))()
 
     train()
+    assert calls == ["call_dense", "update_sparse"]
+    # Replicas run in threads of their own.
+    train(outside=fused.disabled)
+    train(inside=fused.disabled)
+    assert len(calls) == 2
     train()
-    assert calls == []
-    assert [float(v.numpy()[0]) for v in variables] == [-0.25, 0.75]
+    assert calls == ["call_dense", "update_sparse"] * 2
+    expected = 1.0 - 0.5 - 0.75 - 0.875 - 0.9375
+    assert [v.numpy().item() for v in variables] == [expected] * 3
 
 
 def test_saved_model(tmp_path, native_ops):
