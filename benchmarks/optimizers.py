@@ -10,6 +10,7 @@ arithmetic. `small` rows take ten steps per call, because a call of a
 """
 
 import argparse
+import gc
 import json
 import os
 import pathlib
@@ -49,11 +50,17 @@ def interleaved(steps, repeats):
         step()
         step()
     order = list(steps)
-    for repeat in range(repeats):
-        for name in order[repeat % len(order) :] + order[: repeat % len(order)]:
-            start = time.perf_counter()
-            steps[name]()
-            times[name].append(time.perf_counter() - start)
+    gc.collect()
+    gc.disable()  # like timeit: the objects of one are not the cost of another
+    try:
+        for repeat in range(repeats):
+            turn = repeat % len(order)
+            for name in order[turn:] + order[:turn]:
+                start = time.perf_counter()
+                steps[name]()
+                times[name].append(time.perf_counter() - start)
+    finally:
+        gc.enable()
     return times
 
 
@@ -206,12 +213,15 @@ def main():
     parser.add_argument("--only", nargs="*", help="sections")
     parser.add_argument("--rows", help="rows that contain this")
     parser.add_argument("--skip", nargs="*", default=[], help="contestants")
-    parser.add_argument("--json", help="where to save the seconds")
+    parser.add_argument("--json", help="a file to add the seconds to")
     arguments = parser.parse_args()
     if not fused.is_available():
         parser.exit(1, f"No native library: {fused.why_not()}\n")
     contestants.SKIPPED.update(arguments.skip)
     saved = {**versions(), "seconds_per_step": {}}
+    if arguments.json and os.path.exists(arguments.json):
+        with open(arguments.json) as file:
+            saved["seconds_per_step"] = json.load(file)["seconds_per_step"]
     for section, rows in sections().items():
         if arguments.only and section not in arguments.only:
             continue

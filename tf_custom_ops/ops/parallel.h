@@ -9,8 +9,8 @@
 
 namespace keras_legacy_opt {
 
-// Calls work(begin, end) for consecutive blocks of [0, total). Every thread treats denormals as the calling one does,
-// so that results do not depend on who computed them.
+// Calls work(begin, end) for consecutive parts of [0, total), each of at least `block` but for the last. Every thread
+// treats denormals as the calling one does, so that results do not depend on who computed them.
 void ParallelFor(tensorflow::OpKernelContext* context, int64_t total, int64_t block,
                  const std::function<void(int64_t, int64_t)>& work);
 
