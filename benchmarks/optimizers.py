@@ -208,6 +208,17 @@ def report(row, times, steps):
         )
 
 
+def save(path, saved, row, times, steps):
+    """Adds a row to `saved`, and writes it all to `path`, if there is one."""
+    saved["seconds_per_step"][row] = {
+        name: [second / steps for second in seconds]
+        for name, seconds in times.items()
+    }
+    if path:
+        with open(path, "w") as file:
+            json.dump(saved, file, indent=1)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="*", help="sections")
@@ -230,13 +241,7 @@ def main():
                 continue
             times = interleaved(make(), repeats)
             report(f"{section}: {row}", times, steps)
-            saved["seconds_per_step"][f"{section}: {row}"] = {
-                name: [second / steps for second in seconds]
-                for name, seconds in times.items()
-            }
-            if arguments.json:
-                with open(arguments.json, "w") as file:
-                    json.dump(saved, file, indent=1)
+            save(arguments.json, saved, f"{section}: {row}", times, steps)
 
 
 if __name__ == "__main__":

@@ -8,14 +8,13 @@ quartiles, and how many times the time of ours each of the others takes.
 """
 
 import argparse
-import json
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-from optimizers import interleaved, report, versions
+from optimizers import interleaved, report, save, versions
 
 import keras_legacy_opt
 from keras_legacy_opt import fused
@@ -126,13 +125,7 @@ def main():
         steps = arguments.steps
         times = interleaved(contestants(make, steps), arguments.repeats)
         report(model, times, steps)
-        saved["seconds_per_step"][model] = {
-            name: [second / steps for second in seconds]
-            for name, seconds in times.items()
-        }
-    if arguments.json:
-        with open(arguments.json, "w") as file:
-            json.dump(saved, file, indent=1)
+        save(arguments.json, saved, model, times, steps)
 
 
 if __name__ == "__main__":

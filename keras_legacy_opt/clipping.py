@@ -72,17 +72,12 @@ class ClipLimits:
         if value is not None and option in self.variables:
             self.variables[option].assign(value)
 
-    def clip(
-        self, option: str, value: float, grads_and_vars: GradsAndVars
-    ) -> GradsAndVars:
-        """Clips by `option`, to `value` or to its variable in a trace."""
-        distribution.check_clipping(option)
+    def limit(self, option: str, value: float) -> Limit:
+        """The limit by dtype: `value`, or in a trace its variable."""
         variable = self.variables.get(option)
         if variable is None or tf.executing_eagerly():
-            return CLIPPING[option](grads_and_vars, lambda dtype: value)
-        return CLIPPING[option](
-            grads_and_vars, lambda dtype: tf.cast(variable, dtype)
-        )
+            return lambda dtype: value
+        return lambda dtype: tf.cast(variable, dtype)
 
 
 class ClippingMixin:
@@ -149,7 +144,7 @@ def clip(
     for option in CLIPPING:
         value = getattr(optimizer, option)
         if value is not None:
-            grads_and_vars = optimizer._clip_limits.clip(
-                option, value, grads_and_vars
-            )
+            distribution.check_clipping(option)
+            limit = optimizer._clip_limits.limit(option, value)
+            grads_and_vars = CLIPPING[option](grads_and_vars, limit)
     return grads_and_vars

@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import collections
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 
 from keras_legacy_opt import distribution
+from keras_legacy_opt.clipping import CLIPPING, GradsAndVars
 from keras_legacy_opt.fused import policy
-
-GradsAndVars = Sequence[tuple[Any, Any]]
 
 _DTYPES = (tf.float32, tf.float64)
 _STEPS = ("_transform_gradients", "_distributed_apply")
-_OPTIONS = ("clipvalue", "clipnorm", "global_clipnorm")
 
 
 class Transformed:
@@ -38,27 +35,24 @@ class Transformed:
         self.transform = transform
 
 
-class _Limits(NamedTuple):
-    """The clipping that is wanted; None where it is not."""
-
-    clipvalue: Any
-    clipnorm: Any
-    global_clipnorm: Any
-
-
 def transform_gradients(
     optimizer: Any, grads_and_vars: GradsAndVars
 ) -> GradsAndVars:
     """`optimizer._transform_gradients`, deferred to the updates if possible."""
-    if not _can_defer(optimizer, grads_and_vars):
+    options = [
+        name for name in CLIPPING if getattr(optimizer, name) is not None
+    ]
+    if len(options) != 1 or not _can_defer(optimizer, grads_and_vars):
         return optimizer._transform_gradients(grads_and_vars)
+    (option,) = options
     dtype = grads_and_vars[0][1].dtype.base_dtype
-    limits = _Limits(*(_limit(optimizer, name, dtype) for name in _OPTIONS))
+    limit = optimizer._clip_limits.limit(option, getattr(optimizer, option))
+    limit = tf.convert_to_tensor(limit(dtype), dtype)
     values = [
         g.values if isinstance(g, tf.IndexedSlices) else g
         for g, _ in grads_and_vars
     ]
-    transforms = _transforms(values, limits, dtype)
+    transforms = _transforms(values, option, limit)
     return [
         (Transformed(grad, transform), var)
         for (grad, var), transform in zip(
@@ -69,8 +63,6 @@ def transform_gradients(
 
 def _can_defer(optimizer: Any, grads_and_vars: GradsAndVars) -> bool:
     """Whether native ops will update every variable, and can clip."""
-    if sum(getattr(optimizer, name) is not None for name in _OPTIONS) != 1:
-        return False
     if (
         optimizer.gradient_transformers
         or not policy.is_own(type(optimizer), _STEPS)
@@ -88,32 +80,22 @@ def _can_defer(optimizer: Any, grads_and_vars: GradsAndVars) -> bool:
     )
 
 
-def _limit(optimizer: Any, option: str, dtype: tf.DType) -> Any:
-    value = getattr(optimizer, option)
-    variable = optimizer._clip_limits.variables.get(option)
-    if value is None or variable is None or tf.executing_eagerly():
-        return None if value is None else tf.constant(value, dtype)
-    return tf.cast(variable, dtype)
-
-
 def _transforms(
-    values: list[tf.Tensor], limits: _Limits, dtype: tf.DType
+    values: list[tf.Tensor], option: str, limit: tf.Tensor
 ) -> list[tf.Tensor]:
     """One transform per gradient; the same tensor for all where possible."""
-    one = tf.ones([], dtype)
-    unlimited = tf.constant(math.inf, dtype)
-    if limits.clipnorm is not None:
-        limit = limits.clipnorm
+    one = tf.ones([], limit.dtype)
+    unlimited = tf.constant(math.inf, limit.dtype)
+    if option == "clipnorm":
         norms = [tf.sqrt(tf.reduce_sum(value * value)) for value in values]
         return [
             tf.stack([one, unlimited, limit, tf.maximum(norm, limit)])
             for norm in norms
         ]
-    if limits.global_clipnorm is not None:
-        limit = limits.global_clipnorm
+    if option == "global_clipnorm":
         norm = tf.linalg.global_norm(values)
         scale = limit * tf.minimum(1.0 / norm, one / limit)
         # Not finite in, not finite out.
         scale += norm - norm
         return [tf.stack([one, unlimited, scale, one])] * len(values)
-    return [tf.stack([one, limits.clipvalue, one, one])] * len(values)
+    return [tf.stack([one, limit, one, one])] * len(values)
