@@ -10,8 +10,6 @@ way, which yields the same.
 
 from __future__ import annotations
 
-import itertools
-import operator
 import weakref
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -19,7 +17,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_legacy_opt import distribution, gradients, private_api
-from keras_legacy_opt.fused import plan, policy
+from keras_legacy_opt.fused import groups, plan, policy
 from keras_legacy_opt.keras_3_api import overwritten_with_gradient
 
 # What the short way leaves out or calls on its own terms: a class that has its
@@ -44,8 +42,8 @@ class _Memory(NamedTuple):
       given: the variables, as the caller has them.
       first: weak reference to one of the `tf.Variable`s; all are on its device
         and of its dtype.
-      group: the handle of the native `VariableGroup` of the variables and their
-        slots; None if these variables must take the long way.
+      group: the handle of the group of the variables and their slots; None if
+        these variables must take the long way.
     """
 
     given: list[weakref.ref[Any]]
@@ -53,7 +51,9 @@ class _Memory(NamedTuple):
     group: tf.Tensor | None
 
 
-_memories: weakref.WeakKeyDictionary[Any, _Memory | None] = (
+# By optimizer, then by the identities of the variables: an entry goes when one
+# of them does.
+_memories: weakref.WeakKeyDictionary[Any, dict[tuple[int, ...], _Memory]] = (
     weakref.WeakKeyDictionary()
 )
 
@@ -74,9 +74,9 @@ def step(optimizer: Any, grads_and_vars: Sequence[Any]) -> Any:
         grads, variables = zip(*grads_and_vars, strict=True)
     except (TypeError, ValueError):
         return None  # Malformed, or empty.
-    memory = _memories.get(optimizer)
-    if memory is None or not _is_of(memory, variables):
-        _memories[optimizer] = _remember(optimizer, variables)
+    memory = _memories.get(optimizer, {}).get(tuple(map(id, variables)))
+    if memory is None:
+        _remember(optimizer, variables)
         return None  # This once: the long way checks everything.
     if memory.group is None or set(map(type, grads)) != {type(memory.group)}:
         return None
@@ -86,7 +86,7 @@ def step(optimizer: Any, grads_and_vars: Sequence[Any]) -> Any:
     try:
         with tf.device(first.device):
             plan.call_group(
-                optimizer, formula, memory.group, grads, first, apply_state
+                optimizer, formula, memory.group, grads, first, apply_state, []
             )
     except (tf.errors.OpError, TypeError, ValueError):
         # The op checks all before it changes any: the long way finds the same
@@ -113,36 +113,28 @@ def _applies(optimizer: Any) -> bool:
     )
 
 
-def _is_of(memory: _Memory, variables: Sequence[Any]) -> bool:
-    return len(memory.given) == len(variables) and all(
-        map(operator.is_, map(_dereferenced, memory.given), variables)
-    )
+def _remember(optimizer: Any, given: Sequence[Any]) -> None:
+    """Takes down what is known of these variables, once they have slots."""
+    memories = _memories.setdefault(optimizer, {})
+    key = tuple(map(id, given))
 
+    def forget(_: Any) -> None:
+        memories.pop(key, None)
 
-_dereferenced = weakref.ref.__call__
-
-
-def _remember(optimizer: Any, given: Sequence[Any]) -> _Memory | None:
-    """What is known of these variables, or None before they have slots."""
     known = optimizer._known_variables
     try:
-        references = [weakref.ref(variable) for variable in given]
+        references = [weakref.ref(variable, forget) for variable in given]
         variables = [known.unwrap(variable) for variable in given]
-        if not _fit_one_op(optimizer, given, variables):
-            return _Memory(references, None, None)
-        formula = policy.dense_formula(optimizer)
-        slots = [
-            [optimizer.get_slot(variable, slot) for variable in variables]
-            for slot in formula.slots
-        ]
+        first, group = variables[0], None
+        if _fit_one_op(optimizer, given, variables):
+            slots = [
+                [optimizer.get_slot(variable, slot) for variable in variables]
+                for slot in policy.dense_formula(optimizer).slots
+            ]
+            group = groups.group_of(policy.ops(), variables, *slots)
     except (AttributeError, KeyError, TypeError):
-        return None  # One has no slots yet, or is no variable.
-    first = variables[0]
-    with tf.device(first.device):
-        group = policy.ops().variable_group(
-            [v.handle for v in itertools.chain(variables, *slots)]
-        )
-    return _Memory(references, weakref.ref(first), group)
+        return  # One has no slots yet, or is no variable.
+    memories[key] = _Memory(references, weakref.ref(first), group)
 
 
 def _fit_one_op(

@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_legacy_opt import private_api
-from keras_legacy_opt.fused import clip, formulas, policy
+from keras_legacy_opt.fused import clip, formulas, groups, policy
 
 GradsAndVars = Sequence[tuple[Any, Any]]
 
@@ -131,11 +131,19 @@ def call_dense(
 ) -> Any:
     """Updates `variables`, all on one device."""
     formula = policy.dense_formula(optimizer)
-    handles = [[var.handle for var in variables]]
-    for slot in formula.slots:
-        handles.append([optimizer.get_slot(v, slot).handle for v in variables])
+    slots = [
+        [optimizer.get_slot(variable, slot) for variable in variables]
+        for slot in formula.slots
+    ]
+    group = None
+    if tf.inside_function():
+        group = groups.group_of(policy.ops(), variables, *slots)
+    if group is not None:
+        return call_group(
+            optimizer, formula, group, grads, first, apply_state, transforms
+        )
     return getattr(policy.ops(), formula.op)(
-        *handles,
+        *([v.handle for v in members] for members in (variables, *slots)),
         grads,
         *_coefficients(optimizer, formula, first, apply_state),
         transforms,
@@ -151,16 +159,14 @@ def call_group(
     grads: Sequence[tf.Tensor],
     first: Any,
     apply_state: Mapping,
+    transforms: list[tf.Tensor],
 ) -> Any:
-    """Updates the variables of a native `VariableGroup`, eagerly.
-
-    Control dependencies do not see through a group: not for use in functions.
-    """
+    """Updates the variables of a group."""
     return getattr(policy.ops(), f"group_{formula.op}")(
         group,
         grads,
         *_coefficients(optimizer, formula, first, apply_state),
-        [],
+        transforms,
         [],
         use_locking=optimizer._use_locking,
     )
