@@ -15,8 +15,8 @@ for these jobs:
   only, and without a word drops that of legacy optimizers.
 * `complete_loading`: tf_keras leaves the optimizer's state in a SavedModel.
 * `variable_without_value`: for models of which only the names are wanted.
-* `order_updates_of_members`, `export_captures_as`, `serializable`: functions
-  that capture one handle for many variables.
+* `order_updates_of_members`, `describe_members`, `export_captures_as`,
+  `serializable`: functions that capture one handle for many variables.
 * `unique_id`, `shared_name`: the identity that legacy's slot keys and slot
   names are made of.
 """
@@ -165,7 +165,7 @@ def order_updates_of_members(
     from tensorflow.python.framework import auto_control_deps
 
     def members_in(graph: Any) -> dict[int, list[tf.Tensor]]:
-        """{id of an input: other inputs that the members are captured as}"""
+        """{id of an input: other inputs that the members are captured as}."""
         count = len(graph.inputs)
         if getattr(graph, "_keras_legacy_opt_members", (None,))[0] != count:
             inside = {id(outside): inside for outside, inside in graph.captures}
@@ -225,6 +225,14 @@ def export_captures_as(trackable_of: Callable[[tf.Tensor], Any]) -> None:
         return children
 
     cls._trackable_children = children_and_captures
+
+
+def describe_members(handle: tf.Tensor, members: Sequence[tf.Tensor]) -> None:
+    """Lets shape functions see the shapes and dtypes behind the `members`."""
+    described = type(members[0]._handle_data)(is_set=True)
+    for member in members:
+        described.shape_and_type.extend(member._handle_data.shape_and_type)
+    handle._handle_data = described
 
 
 def serializable(package: str, name: str) -> Callable[[type], type]:

@@ -47,6 +47,7 @@ def group_of(ops: Any, *lists: Sequence[tf.Variable]) -> tf.Tensor | None:
                 group = ops.variable_group(handles)
         except tf.errors.FailedPreconditionError:
             return None
+        private_api.describe_members(group, handles)
         group.members = handles
         group.variables = [weakref.ref(variable) for variable in members]
         _groups[key] = group

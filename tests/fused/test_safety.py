@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import contextlib
-import gc
 import os
 import pathlib
 import subprocess
@@ -400,45 +399,6 @@ def test_eager_steps_are_remembered(calls):
     assert len(calls) == 6
 
 
-def test_remembered_variables_are_not_kept_alive():
-    opt = keras_legacy_opt.SGD(0.5)
-    var = tf.Variable(tf.ones([3]))
-    for _ in range(3):
-        opt.apply_gradients([(tf.ones([3]), var)])
-    handle = var.handle
-    del var
-    gc.collect()
-    fresh = tf.Variable(tf.ones([3]))
-    opt.apply_gradients([(tf.ones([3]), fresh)])
-    np.testing.assert_array_equal(fresh, [0.5] * 3)
-    assert handle is not None
-
-
-def test_a_group_knows_its_variables(native_ops):
-    variables = [tf.Variable([1.0, 2.0]), tf.Variable(3.0)]
-    group = native_ops.variable_group([v.handle for v in variables])
-
-    def step(*grads):
-        rate = tf.constant(0.5, grads[0].dtype)
-        native_ops.group_sgd(group, grads, rate, [], [])
-
-    step(tf.ones([2]), tf.ones([]))
-    np.testing.assert_array_equal(variables[0], [0.5, 1.5])
-    np.testing.assert_array_equal(variables[1], 2.5)
-    for grads in ([tf.ones([2])], [tf.ones([2]), tf.ones([2])]):
-        with pytest.raises(tf.errors.InvalidArgumentError):
-            step(*grads)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="holds float"):
-        step(tf.ones([2], tf.float64), tf.ones([], tf.float64))
-    np.testing.assert_array_equal(variables[0], [0.5, 1.5])
-    kept = variables[0].handle
-    del variables
-    gc.collect()
-    step(tf.ones([2]), tf.ones([]))  # As by a function that captured them.
-    value = tf.raw_ops.ReadVariableOp(resource=kept, dtype=tf.float32)
-    np.testing.assert_array_equal(value, [0.0, 1.0])
-
-
 def test_groups_by_dtype(calls):
     variables = [tf.Variable(tf.ones([2], d)) for d in policy.DTYPES]
     opt = keras_legacy_opt.SGD(0.5)
@@ -507,35 +467,6 @@ def test_strategy(calls, wrap):
     assert calls == ["call_dense", "update_sparse"] * 2
     expected = 1.0 - 0.5 - 0.75 - 0.875 - 0.9375
     assert [v.numpy().item() for v in variables] == [expected] * 3
-
-
-def test_saved_model(tmp_path, native_ops):
-    opt = keras_legacy_opt.Adam(0.5)
-
-    class Trainer(tf.Module):
-        def __init__(self):
-            self.var = tf.Variable([1.0, 2.0])
-            opt.build([self.var])
-            self.state = [*opt.weights, *opt._hyper.values()]
-
-        @tf.function(input_signature=[])
-        def train(self):
-            opt.apply_gradients([(self.var * 2.0, self.var)])
-            return self.var.read_value()
-
-    trainer = Trainer()
-    tf.saved_model.save(trainer, str(tmp_path))
-    expected = trainer.train().numpy()
-    loaded = tf.saved_model.load(str(tmp_path))
-    np.testing.assert_array_equal(loaded.train(), expected)
-
-    # Where the library is not loaded, the error names the missing op.
-    code = f"import tensorflow as tf; tf.saved_model.load({str(tmp_path)!r})"
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True
-    )
-    assert result.returncode
-    assert "KerasLegacyOptVariableGroup" in result.stderr
 
 
 # The library itself.
