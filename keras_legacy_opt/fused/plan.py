@@ -74,7 +74,7 @@ def update_sparse(
         *handles,
         grad.values,
         grad.indices,
-        *_coefficients(optimizer, formula, var, apply_state),
+        *coefficients(optimizer, formula, var, apply_state),
         transforms,
         [],
         use_locking=optimizer._use_locking,
@@ -138,14 +138,13 @@ def call_dense(
     group = None
     if tf.inside_function():
         group = groups.group_of(policy.ops(), variables, *slots)
+    scalars = coefficients(optimizer, formula, first, apply_state)
     if group is not None:
-        return call_group(
-            optimizer, formula, group, grads, first, apply_state, transforms
-        )
+        return call_group(optimizer, formula, group, grads, scalars, transforms)
     return getattr(policy.ops(), formula.op)(
         *([v.handle for v in members] for members in (variables, *slots)),
         grads,
-        *_coefficients(optimizer, formula, first, apply_state),
+        *scalars,
         transforms,
         [],
         use_locking=optimizer._use_locking,
@@ -157,25 +156,24 @@ def call_group(
     formula: formulas.Formula,
     group: tf.Tensor,
     grads: Sequence[tf.Tensor],
-    first: Any,
-    apply_state: Mapping,
+    scalars: Sequence[tf.Tensor],
     transforms: list[tf.Tensor],
 ) -> Any:
     """Updates the variables of a group."""
     return getattr(policy.ops(), f"group_{formula.op}")(
         group,
         grads,
-        *_coefficients(optimizer, formula, first, apply_state),
+        *scalars,
         transforms,
         [],
         use_locking=optimizer._use_locking,
     )
 
 
-def _coefficients(
+def coefficients(
     optimizer: Any, formula: formulas.Formula, var: Any, apply_state: Mapping
 ) -> list[tf.Tensor]:
-    """The scalars of the op: as legacy rounds them, in the op's precision."""
+    """The scalars of an op: as legacy rounds them, in the op's precision."""
     key = (var.device, var.dtype.base_dtype)
     c = apply_state.get(key) or optimizer._fallback_apply_state(*key)
     values = [c[key] for key in formula.coefficients]

@@ -7,7 +7,6 @@ SavedModels must be as if every variable were an input.
 import gc
 import subprocess
 import sys
-import weakref
 
 import numpy as np
 import pytest
@@ -196,40 +195,6 @@ def test_a_group_knows_its_variables(native_ops):
 
 
 # Lifetime.
-
-
-def test_an_eager_group_goes_with_its_variables():
-    opt = keras_legacy_opt.SGD(0.5)
-    var = tf.Variable(tf.ones([3]))
-    for _ in range(3):
-        opt.apply_gradients([(tf.ones([3]), var)])
-    handle = weakref.ref(var.handle)
-    del var
-    gc.collect()
-    assert handle() is None
-    fresh = tf.Variable(tf.ones([3]))
-    opt.apply_gradients([(tf.ones([3]), fresh)])
-    np.testing.assert_array_equal(fresh, [0.5] * 3)
-
-
-def test_lists_of_variables_may_take_turns(monkeypatch):
-    """As those of two networks that one optimizer trains."""
-    lists = [[tf.Variable([1.0])], [tf.Variable([1.0, 1.0])]]
-    opt = keras_legacy_opt.SGD(0.25)
-    made = []
-    group_of = fused.groups.group_of
-
-    def counted(*args):
-        made.append(args)
-        return group_of(*args)
-
-    monkeypatch.setattr(fused.groups, "group_of", counted)
-    for _ in range(4):
-        for variables in lists:
-            opt.apply_gradients([(tf.ones_like(v), v) for v in variables])
-    assert len(made) == 2
-    for (variable,) in lists:
-        np.testing.assert_array_equal(variable, tf.zeros_like(variable))
 
 
 def test_a_function_outlives_the_optimizer():

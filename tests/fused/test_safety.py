@@ -14,24 +14,9 @@ import tensorflow as tf
 import keras_legacy_opt
 from keras_legacy_opt import __main__ as command_line
 from keras_legacy_opt import fused
-from keras_legacy_opt.fused import build, library, loader, plan, policy
+from keras_legacy_opt.fused import build, library, loader, policy
 
 pytestmark = pytest.mark.usefixtures("native_ops")
-
-
-@pytest.fixture
-def calls(monkeypatch):
-    """Names of the native updates that were run or traced."""
-    seen = []
-    for name in ("call_dense", "call_group", "update_sparse"):
-        original = getattr(plan, name)
-
-        def spy(*args, name=name, original=original, **kwargs):
-            seen.append(name)
-            return original(*args, **kwargs)
-
-        monkeypatch.setattr(plan, name, spy)
-    return seen
 
 
 def rows(values, indices, dtype=np.int64):
@@ -379,24 +364,6 @@ def test_clip_limits_change_without_a_new_trace(calls):
 
 
 # Which path is taken.
-
-
-def test_eager_steps_are_remembered(calls):
-    variables = [tf.Variable([1.0]), tf.Variable([[2.0]]), tf.Variable(3.0)]
-    opt = keras_legacy_opt.SGD(0.5)
-    for _ in range(3):
-        opt.apply_gradients([(tf.ones_like(v), v) for v in variables])
-    opt.learning_rate = 1.0
-    opt.apply_gradients([(tf.ones_like(v), v) for v in variables])
-    # Other variables, other gradients, and mistakes.
-    opt.apply_gradients([(tf.ones_like(v), v) for v in variables[:2]])
-    opt.apply_gradients([(None, variables[0]), (tf.ones([]), variables[2])])
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        opt.apply_gradients([(tf.ones([2]), variables[0])])
-    values = [float(tf.squeeze(v)) for v in variables]
-    assert values == [1 - 3.5, 2 - 3.5, 3 - 3.5]
-    assert opt.iterations == 6
-    assert len(calls) == 6
 
 
 def test_groups_by_dtype(calls):
