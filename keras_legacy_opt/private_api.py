@@ -27,9 +27,11 @@ import functools
 import importlib
 import types
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import tensorflow as tf
+
+_Class = TypeVar("_Class", bound=type)
 
 Trackable = tf.__internal__.tracking.Trackable
 CheckpointInitialValueCallable = (
@@ -235,7 +237,7 @@ def describe_members(handle: tf.Tensor, members: Sequence[tf.Tensor]) -> None:
     handle._handle_data = described
 
 
-def serializable(package: str, name: str) -> Callable[[type], type]:
+def serializable(package: str, name: str) -> Callable[[_Class], _Class]:
     """Registers a `Trackable` class that SavedModels are to restore."""
     from tensorflow.python.saved_model import registration
 
