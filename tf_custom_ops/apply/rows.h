@@ -22,14 +22,19 @@ namespace rows_internal {
 
 // Sorts packed (row, position) keys by the row, keeping the order of equal rows.
 inline void RadixSort(std::vector<uint64_t>& keys, uint64_t table_rows) {
-  constexpr int kDigit = 11;
-  constexpr uint64_t kMask = (uint64_t{1} << kDigit) - 1;
+  // As few passes as counters in the first-level cache allow, over digits of the same size.
+  constexpr int kMostBits = 12;
+  int bits = 1;
+  while (bits < 32 && (table_rows - 1) >> bits != 0) ++bits;
+  const int passes = (bits + kMostBits - 1) / kMostBits, digit = (bits + passes - 1) / passes;
+  const uint64_t mask = (uint64_t{1} << digit) - 1;
   std::vector<uint64_t> sorted(keys.size());
-  for (int shift = 32; shift < 64 && (table_rows - 1) >> (shift - 32) != 0; shift += kDigit) {
-    std::vector<int64_t> start(kMask + 2, 0);
-    for (uint64_t key : keys) ++start[((key >> shift) & kMask) + 1];
-    for (uint64_t digit = 1; digit <= kMask; ++digit) start[digit] += start[digit - 1];
-    for (uint64_t key : keys) sorted[start[(key >> shift) & kMask]++] = key;
+  std::vector<uint32_t> start(mask + 2);
+  for (int pass = 0, shift = 32; pass < passes; ++pass, shift += digit) {
+    std::fill(start.begin(), start.end(), 0);
+    for (uint64_t key : keys) ++start[((key >> shift) & mask) + 1];
+    for (uint64_t value = 1; value <= mask; ++value) start[value] += start[value - 1];
+    for (uint64_t key : keys) sorted[start[(key >> shift) & mask]++] = key;
     keys.swap(sorted);
   }
 }
@@ -37,6 +42,8 @@ inline void RadixSort(std::vector<uint64_t>& keys, uint64_t table_rows) {
 template <class Row, class Position>
 void Group(int64_t count, Row row_at, Position position_at, RowPlan* plan) {
   plan->positions.resize(count);
+  plan->rows.reserve(count);
+  plan->first.reserve(count + 1);
   for (int64_t i = 0; i < count; ++i) {
     plan->positions[i] = position_at(i);
     const int64_t row = row_at(i);
