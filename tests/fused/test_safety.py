@@ -322,7 +322,11 @@ def test_transform_and_condition(native_ops):
 
     def step(finite):
         native_ops.sgd(
-            [var.handle], [grad], 1.0, [transform], [tf.constant(finite)]
+            [var.handle],
+            [grad],
+            1.0,
+            [transform],
+            [tf.constant(finite, tf.bool)],
         )
 
     step(False)
