@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_legacy_opt import distribution, gradients, private_api
-from keras_legacy_opt.fused import plan, policy
+from keras_legacy_opt.fused import clip, plan, policy
 from keras_legacy_opt.keras_3_api import overwritten_with_gradient
 
 # What the short way leaves out or calls on its own terms: a class that has its
@@ -58,12 +58,17 @@ _memories: weakref.WeakKeyDictionary[Any, _Memory | None] = (
 )
 
 
-def step(optimizer: Any, grads_and_vars: Sequence[Any]) -> Any:
+def step(
+    optimizer: Any,
+    grads_and_vars: Sequence[Any],
+    scaling: clip.Scaling = clip.UNSCALED,
+) -> Any:
     """Takes the step the short way, if that is possible.
 
     Args:
       optimizer: the optimizer.
       grads_and_vars: as given by the caller, and not checked yet.
+      scaling: how the gradients are scaled.
 
     Returns:
       The optimizer's iterations, or None if nothing was done.
@@ -86,7 +91,13 @@ def step(optimizer: Any, grads_and_vars: Sequence[Any]) -> Any:
     try:
         with tf.device(first.device):
             plan.call_group(
-                optimizer, formula, memory.group, grads, first, apply_state
+                optimizer,
+                formula,
+                memory.group,
+                grads,
+                first,
+                apply_state,
+                clip.scaling_alone(scaling, first.dtype),
             )
     except (tf.errors.OpError, TypeError, ValueError):
         # The op checks all before it changes any: the long way finds the same

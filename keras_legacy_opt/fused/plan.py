@@ -29,12 +29,13 @@ def update_dense(
     groups, rest = _groups(optimizer, grads_and_vars)
     updates = []
     for grads, variables in groups:
-        transforms = []
+        transforms, conditions = [], []
         if isinstance(grads[0], clip.Transformed):
             transforms = _joined([grad.transform for grad in grads])
+            conditions = _joined([grad.condition for grad in grads])
             grads = [grad.gradient for grad in grads]
         update = functools.partial(
-            call_dense, optimizer, apply_state, transforms
+            call_dense, optimizer, apply_state, transforms, conditions
         )
         updates += tf.nest.flatten(
             strategy.extended.update(
@@ -63,9 +64,10 @@ def update_sparse(
     apply_state: Mapping,
 ) -> Any:
     """Updates `var`, on one device; returns the op."""
-    transforms = []
+    transforms, conditions = [], []
     if isinstance(grad, clip.Transformed):
-        transforms.append(grad.transform)
+        transforms = _joined([grad.transform])
+        conditions = _joined([grad.condition])
         grad = grad.gradient
     formula = policy.sparse_formula(optimizer)
     handles = [var.handle]
@@ -76,7 +78,7 @@ def update_sparse(
         grad.indices,
         *_coefficients(optimizer, formula, var, apply_state),
         transforms,
-        [],
+        conditions,
         use_locking=optimizer._use_locking,
         variable_name=optimizer._known_variables.name(var),
     )
@@ -114,8 +116,10 @@ def _is_sparse(grad: Any) -> bool:
     return isinstance(grad, tf.IndexedSlices)
 
 
-def _joined(transforms: list[tf.Tensor]) -> list[tf.Tensor]:
-    """The transforms of a group as its op takes them."""
+def _joined(transforms: list[Any]) -> list[tf.Tensor]:
+    """The transforms (or conditions) of a group as its op takes them."""
+    if transforms[0] is None:
+        return []
     if all(transform is transforms[0] for transform in transforms):
         return transforms[:1]
     return [tf.stack(transforms)]
@@ -125,6 +129,7 @@ def call_dense(
     optimizer: Any,
     apply_state: Mapping,
     transforms: list[tf.Tensor],
+    conditions: list[tf.Tensor],
     first: Any,
     grads: list[Any],
     variables: list[Any],
@@ -139,7 +144,7 @@ def call_dense(
         grads,
         *_coefficients(optimizer, formula, first, apply_state),
         transforms,
-        [],
+        conditions,
         use_locking=optimizer._use_locking,
     )
 
@@ -151,6 +156,7 @@ def call_group(
     grads: Sequence[tf.Tensor],
     first: Any,
     apply_state: Mapping,
+    transforms: list[tf.Tensor],
 ) -> Any:
     """Updates the variables of a native `VariableGroup`, eagerly.
 
@@ -160,7 +166,7 @@ def call_group(
         group,
         grads,
         *_coefficients(optimizer, formula, first, apply_state),
-        [],
+        transforms,
         [],
         use_locking=optimizer._use_locking,
     )
