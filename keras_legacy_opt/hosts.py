@@ -98,7 +98,7 @@ def adopt(keras: types.ModuleType) -> None:
     base = optimizers.Optimizer if is_keras_3 else optimizers.legacy.Optimizer
     _append_base(OptimizerHost, base)
     _hide_names_of(base, OptimizerHost, OptimizerShield)
-    loss_scale_base = _loss_scale_base(keras, base)
+    loss_scale_base = keras.mixed_precision.LossScaleOptimizer
     _append_base(LossScaleHost, loss_scale_base)
     _hide_names_of(loss_scale_base, LossScaleHost, LossScaleShield)
     schedule_base = optimizers.schedules.LearningRateSchedule
@@ -186,15 +186,6 @@ def _restore_optimizer(path: str, model: Any) -> None:
 def _append_base(host: type, base: type) -> None:
     *others, root = host.__bases__
     host.__bases__ = (*others, base, root)
-
-
-def _loss_scale_base(keras: types.ModuleType, base: type) -> type:
-    if hasattr(keras.optimizers, "LossScaleOptimizer"):
-        return keras.optimizers.LossScaleOptimizer
-    # tf_keras' public class makes instances of one of its subclasses, which of
-    # them depends on the inner optimizer.
-    factory = keras.mixed_precision.LossScaleOptimizer
-    return next(c for c in factory.__subclasses__() if issubclass(c, base))
 
 
 def _hide_names_of(base: type, host: type, shield: type) -> None:

@@ -492,8 +492,9 @@ class LossScaleOptimizer(Optimizer, hosts.LossScaleShield, hosts.LossScaleHost):
         grads = [g for g, _ in pairs]
         if not self.dynamic:
             return step.take(grads)
-        if inner._iterations is None:
-            inner.build([v for _, v in unwrapped])  # Not in a branch.
+        if inner._iterations is None:  # Not in a branch.
+            with tf.name_scope(inner._name), tf.init_scope():
+                _ = inner.iterations
         if tf.distribute.has_strategy() and not (
             private_api.strategy_supports_no_merge_call()
         ):
@@ -621,8 +622,9 @@ class LossScaleOptimizer(Optimizer, hosts.LossScaleShield, hosts.LossScaleHost):
 
 
 # All else is the inner optimizer's.
+_own = {*vars(LossScaleOptimizer), *private_api.MARKS_OF_VALUES}
 for _name in dir(Optimizer):
-    if not _name.startswith("__") and _name not in vars(LossScaleOptimizer):
+    if not _name.startswith("__") and _name not in _own:
         setattr(LossScaleOptimizer, _name, _Inner(_name))
 
 
@@ -711,6 +713,11 @@ def _check_inner(optimizer: Any) -> None:
             "`inner_optimizer` must be an optimizer of keras_legacy_opt; other"
             " optimizers are wrapped by the LossScaleOptimizer of their Keras."
             f" Received: {optimizer!r}."
+        )
+    if getattr(optimizer, "_is_wrapped_by_loss_scale_optimizer", False):
+        raise ValueError(
+            "The optimizer is wrapped by a LossScaleOptimizer already, and its"
+            f" checkpoints hold one loss scale only. Received: {optimizer!r}."
         )
 
 
