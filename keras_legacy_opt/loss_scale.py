@@ -486,8 +486,7 @@ class LossScaleOptimizer(Optimizer, hosts.LossScaleShield, hosts.LossScaleHost):
                     for g, v in pairs
                 ]
         if aggregate:
-            pairs = inner._transform_unaggregated_gradients(pairs)
-            pairs = inner._aggregate_gradients(pairs)
+            pairs = _aggregated(inner, pairs)
         step = _Step(inner, [v for _, v in pairs], name, scaling)
         grads = [g for g, _ in pairs]
         if not self.dynamic:
@@ -557,7 +556,8 @@ class LossScaleOptimizer(Optimizer, hosts.LossScaleShield, hosts.LossScaleHost):
         if self.dynamic:
             variables = self._loss_scale.variables()
             values = fetch_all(list(variables.values()))
-            store.update(zip(variables, values, strict=True))
+            for name, value in zip(variables, values, strict=True):
+                store[name] = value
 
     def load_own_variables(self, store: Mapping[str, Any]) -> None:
         """Reads the loss scale from `store`, a mapping of a Keras 3 file.
@@ -686,6 +686,17 @@ def _take_in_cross_replica_context(
     # which must not be inside a branch.
     taken = tf.cond(is_finite, take, step.skip)
     return tf.group(taken, scale.update(is_finite))
+
+
+def _aggregated(optimizer: Optimizer, pairs: Sequence[Any]) -> list[Any]:
+    """Pairs whose gradients are summed over the replicas."""
+    unwrap = optimizer._known_variables.unwrap
+    # Keras 3's variables must not come where strategies look at them.
+    given = {id(unwrap(v)): v for _, v in pairs}
+    pairs = [(g, unwrap(v)) for g, v in pairs]
+    pairs = optimizer._transform_unaggregated_gradients(pairs)
+    pairs = optimizer._aggregate_gradients(pairs)
+    return [(g, given.get(id(v), v)) for g, v in pairs]
 
 
 def _default(value: Any, default: Any) -> Any:
