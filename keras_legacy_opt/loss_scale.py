@@ -18,7 +18,7 @@ from keras_legacy_opt import (
     private_api,
     serialization,
 )
-from keras_legacy_opt.fused import clip, finite, policy
+from keras_legacy_opt.fused import clip, eager, finite, policy
 from keras_legacy_opt.keras_3_api import overwritten_with_gradient
 from keras_legacy_opt.optimizer import Optimizer
 from keras_legacy_opt.saving import assign_all, fetch_all
@@ -455,42 +455,48 @@ class LossScaleOptimizer(Optimizer, hosts.LossScaleShield, hosts.LossScaleHost):
         _warn_of_what_was_forgotten(
             self._loss_has_been_scaled, self._gradients_have_been_unscaled
         )
-        inner = self._optimizer
-        pairs = gradients.pairs(gradients.listed(grads_and_vars))
-        known = inner._known_variables
-        if aggregate:
-            pairs = gradients.completed(
-                pairs, lambda v: var_key(known.unwrap(v))
-            )
-        pairs = gradients.filter_empty(
-            pairs, lambda v: known.name(known.unwrap(v))
-        )
+        items = gradients.listed(grads_and_vars)
+        if eager.knows(self._optimizer, items):
+            factor = self._unscaling_factor() if scaled else None
+            pairs, scaling = items, clip.Scaling(factor=factor)
+        else:
+            pairs, scaling = self._summed(items, aggregate, scaled)
         if not pairs:
-            return inner.apply_gradients([], name=name)
-        scaling = clip.UNSCALED
-        unwrapped = [(g, known.unwrap(v)) for g, v in pairs]
-        if scaled:
+            return self._optimizer.apply_gradients([], name=name)
+        return self._take(_Step(self._optimizer, pairs, name, scaling))
+
+    def _summed(
+        self, items: Sequence[Any], aggregate: bool, scaled: bool
+    ) -> tuple[list[Any], clip.Scaling]:
+        """Pairs to apply, unscaled and summed; or how they are scaled."""
+        inner, scaling = self._optimizer, clip.UNSCALED
+        unwrap = inner._known_variables.unwrap
+        pairs = gradients.pairs(items)
+        if aggregate:
+            pairs = gradients.completed(pairs, lambda v: var_key(unwrap(v)))
+        pairs = gradients.filter_empty(
+            pairs, lambda v: inner._known_variables.name(unwrap(v))
+        )
+        if scaled and pairs:
             factor = self._unscaling_factor()
-            if not any(
-                overwritten_with_gradient(v) for _, v in pairs
-            ) and clip.can_multiply(inner, unwrapped):
+            if clip.can_multiply(inner, pairs):
                 scaling = clip.Scaling(factor=factor)
             else:
                 pairs = [
-                    (
-                        g
-                        if overwritten_with_gradient(v)
-                        else _product(g, factor),
-                        v,
-                    )
-                    for g, v in pairs
+                    pair
+                    if overwritten_with_gradient(pair[1])
+                    else (_product(pair[0], factor), pair[1])
+                    for pair in pairs
                 ]
-        if aggregate:
+        if aggregate and pairs:
             pairs = _aggregated(inner, pairs)
-        step = _Step(inner, [v for _, v in pairs], name, scaling)
-        grads = [g for g, _ in pairs]
+        return list(pairs), scaling
+
+    def _take(self, step: _Step) -> Any:
+        """Takes a step, or skips it, and goes on to the next loss scale."""
+        inner = self._optimizer
         if not self.dynamic:
-            return step.take(grads)
+            return step.take(step.grads)
         if inner._iterations is None:  # Not in a branch.
             with tf.name_scope(inner._name), tf.init_scope():
                 _ = inner.iterations
@@ -503,13 +509,17 @@ class LossScaleOptimizer(Optimizer, hosts.LossScaleShield, hosts.LossScaleHost):
                 step=step,
             )
             context = tf.distribute.get_replica_context()
-            return context.merge_call(policy.as_here(merged), args=(grads,))
-        is_finite = step.is_finite(grads)
-        if not tf.executing_eagerly() and clip.can_skip(inner, unwrapped):
-            taken = step.take(grads, condition=is_finite)
+            return context.merge_call(
+                policy.as_here(merged), args=(step.grads,)
+            )
+        is_finite = step.is_finite(step.grads)
+        if not tf.executing_eagerly() and step.can_be_conditional():
+            taken = step.take(step.grads, condition=is_finite)
         else:
             taken = tf.cond(
-                is_finite, lambda: tf.group(step.take(grads)), step.skip
+                is_finite,
+                lambda: tf.group(step.take(step.grads)),
+                step.skip,
             )
         updated = self._loss_scale.update(is_finite)
         if tf.executing_eagerly():
@@ -634,12 +644,13 @@ class _Step:
     def __init__(
         self,
         optimizer: Optimizer,
-        variables: Sequence[Any],
+        grads_and_vars: Sequence[Any],
         name: str | None,
         scaling: clip.Scaling,
     ):
+        self.grads = [g for g, _ in grads_and_vars]
         self._optimizer = optimizer
-        self._variables = variables
+        self._variables = [v for _, v in grads_and_vars]
         self._name = name
         self._scaling = scaling
 
@@ -647,6 +658,11 @@ class _Step:
         """Whether all gradients are finite; call it in replica context."""
         variables = [hosts.unwrap(v) for v in self._variables]
         return finite.all_finite(grads, variables, self._scaling.factor)
+
+    def can_be_conditional(self) -> bool:
+        """Whether `take` can be given a condition."""
+        pairs = list(zip(self.grads, self._variables, strict=True))
+        return clip.can_skip(self._optimizer, pairs)
 
     def take(self, grads: Sequence[Any], condition: Any = None) -> Any:
         """Takes it; in replica context."""

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from keras_legacy_opt import distribution, gradients
+from keras_legacy_opt import distribution, gradients, hosts
 from keras_legacy_opt.clipping import CLIPPING, GradsAndVars
 from keras_legacy_opt.fused import policy
+from keras_legacy_opt.keras_3_api import overwritten_with_gradient
 
 _DTYPES = (tf.float32, tf.float64)
 # What comes before, between and after; each must be as this package has it.
@@ -103,7 +104,7 @@ def _can_scale(optimizer: Any, grads_and_vars: GradsAndVars) -> bool:
 
 def _can_transform(optimizer: Any, grads_and_vars: GradsAndVars) -> bool:
     """Whether native ops update every variable, and can compute as is due."""
-    dtypes = {var.dtype.base_dtype for _, var in grads_and_vars}
+    dtypes = {hosts.unwrap(v).dtype.base_dtype for _, v in grads_and_vars}
     return (
         len(dtypes) == 1
         and dtypes.issubset(_DTYPES)
@@ -121,8 +122,11 @@ def _are_native(optimizer: Any, grads_and_vars: GradsAndVars) -> bool:
     ):
         return False
     times = collections.Counter(id(var) for _, var in grads_and_vars)
+    unwrap = optimizer._known_variables.unwrap
     return all(
-        times[id(var)] == 1 and policy.updates(optimizer, grad, var)
+        times[id(var)] == 1
+        and not overwritten_with_gradient(var)
+        and policy.updates(optimizer, grad, unwrap(var))
         for grad, var in grads_and_vars
     )
 

@@ -106,6 +106,22 @@ def step(
     return optimizer.iterations.assign_add(1)
 
 
+def knows(optimizer: Any, grads_and_vars: Sequence[Any]) -> bool:
+    """Whether `step` takes these gradients, however they are scaled."""
+    memory = _memories.get(optimizer)
+    if memory is None or memory.group is None or not _applies(optimizer):
+        return False
+    try:
+        grads, variables = zip(*grads_and_vars, strict=True)
+    except (TypeError, ValueError):
+        return False
+    return (
+        _is_of(memory, variables)
+        and memory.first().dtype in (tf.float32, tf.float64)
+        and set(map(type, grads)) == {type(memory.group)}
+    )
+
+
 def _applies(optimizer: Any) -> bool:
     return (
         tf.executing_eagerly()

@@ -27,7 +27,9 @@ def all_finite(
         g.values if isinstance(g, tf.IndexedSlices) else g for g in gradients
     ]
     ops = policy.ops()
-    if ops is not None and all(map(policy.takes, variables)):
+    if ops is not None and all(
+        policy.takes(variable) for variable in variables
+    ):
         return ops.all_finite(values, 1.0 if factor is None else factor)
     if factor is not None:
         values = [value * tf.cast(factor, value.dtype) for value in values]

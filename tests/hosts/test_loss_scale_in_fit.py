@@ -134,3 +134,28 @@ def test_saved_models_continue(host, data, tmp_path):
         )
     for a, e in zip(*results, strict=True):
         np.testing.assert_array_equal(a, e)
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_checkpoints_of_keras_2(host, data, tmp_path, wrapped):
+    """Read with the loss scale, if the optimizer is wrapped."""
+    old = dense_model(tf_keras)
+    legacy = tf_keras.mixed_precision.LossScaleOptimizer(
+        tf_keras.optimizers.legacy.Adam(0.05), dynamic_growth_steps=4
+    )
+    fit(old, legacy, data[0], data[2])
+    path = tf.train.Checkpoint(model=old, optimizer=legacy).save(
+        tmp_path / "old"
+    )
+    model = dense_model(host)
+    optimizer = scaled() if wrapped else keras_legacy_opt.Adam(0.05)
+    model.compile(optimizer, "mse")
+    report = keras_legacy_opt.checkpoints.restore(path, model, strict=wrapped)
+    assert len(report.problems) == (0 if wrapped else 2)
+    for ours, theirs in zip(
+        optimizer.get_weights(), legacy.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    if wrapped:
+        assert float(optimizer.loss_scale) == 2.0**16
+        assert int(optimizer.dynamic_counter) == 2
