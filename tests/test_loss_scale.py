@@ -1,5 +1,6 @@
 """LossScaleOptimizer: equal to that of tf_keras around legacy optimizers."""
 
+import contextlib
 import copy
 import functools
 import pickle
@@ -140,7 +141,7 @@ def assert_same_bits(actual, expected):
 @pytest.mark.parametrize("wrap", [lambda f: f, tf.function], ids=["eager", "f"])
 @pytest.mark.parametrize("loop", ["minimize", "tape"])
 @every_scale
-@pytest.mark.parametrize("name", ["SGD", "Adam", "Nadam", "RMSprop"])
+@pytest.mark.parametrize("name", ["Adam", "Nadam"])
 def test_equals_legacy(name, scale, loop, wrap, native):
     case = Case(next(r for r in BUILT_IN if r.name == name), "plain")
     # Without dynamic scale an overflow leaves NaNs, of which there is one bit
@@ -168,7 +169,9 @@ def test_equals_legacy(name, scale, loop, wrap, native):
     ids=str,
 )
 def test_every_optimizer_equals_legacy(case):
-    with fused.disabled():  # tests/fused has what native ops compute.
+    # tests/fused has what native ops compute for our own classes.
+    own = case.row in BUILT_IN
+    with fused.disabled() if own else contextlib.nullcontext():
         actual = Training(ours(case, **DYNAMIC)).run()
     assert_same_bits(actual, Training(legacy(case, **DYNAMIC)).run())
 
