@@ -17,6 +17,8 @@ for these jobs:
   only, and without a word drops that of legacy optimizers.
 * `complete_loading`: tf_keras leaves the optimizer's state in a SavedModel.
 * `variable_without_value`: for models of which only the names are wanted.
+* `order_updates_of_members`, `describe_members`, `export_captures_as`,
+  `serializable`: functions that capture one handle for many variables.
 * `unique_id`, `shared_name`: the identity that legacy's slot keys and slot
   names are made of.
 """
@@ -26,10 +28,12 @@ from __future__ import annotations
 import functools
 import importlib
 import types
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import tensorflow as tf
+
+_Class = TypeVar("_Class", bound=type)
 
 Trackable = tf.__internal__.tracking.Trackable
 MARKS_OF_VALUES = (
@@ -157,3 +161,92 @@ def variable_without_value(
     return resource_variable_ops.UninitializedVariable(
         shape=shape, dtype=dtype, name=name, trainable=trainable
     )
+
+
+def order_updates_of_members(
+    members_of: Callable[[tf.Tensor], Sequence[tf.Tensor]],
+) -> None:
+    """Makes ops in functions that take a handle updates of its members.
+
+    Args:
+      members_of: function from a tensor that a function captures to the handles
+        of the variables that ops with this input update; mostly none.
+    """
+    from tensorflow.python.framework import auto_control_deps
+
+    def members_in(graph: Any) -> dict[int, list[tf.Tensor]]:
+        """{id of an input: other inputs that the members are captured as}."""
+        count = len(graph.inputs)
+        if getattr(graph, "_keras_legacy_opt_members", (None,))[0] != count:
+            inside = {id(outside): inside for outside, inside in graph.captures}
+            members = {
+                id(placeholder): [
+                    inside[id(member)]
+                    for member in members_of(captured)
+                    if id(member) in inside
+                ]
+                for captured, placeholder in graph.captures
+                if members_of(captured)
+            }
+            graph._keras_legacy_opt_members = count, members
+        return graph._keras_legacy_opt_members[1]
+
+    def keras_legacy_opt_members(op: Any, reads: Any, writes: Any) -> bool:
+        del reads  # TensorFlow removes from them what is written.
+        if not writes or not hasattr(op.graph, "captures"):
+            return False
+        members = members_in(op.graph)
+        added = [
+            member
+            for tensor in writes
+            for member in members.get(id(tensor), ())
+            if member not in writes
+        ]
+        writes.update(added)
+        return bool(added)
+
+    auto_control_deps.register_acd_resource_resolver(keras_legacy_opt_members)
+
+
+def export_captures_as(trackable_of: Callable[[tf.Tensor], Any]) -> None:
+    """Makes a SavedModel of a function list what its captures stand for.
+
+    TensorFlow lists the captured constants only: of a handle, it does not know
+    what it belongs to.
+
+    Args:
+      trackable_of: function from a captured tensor to a `Trackable` or None.
+    """
+    from tensorflow.python.eager.polymorphic_function import concrete_function
+
+    cls = concrete_function.ConcreteFunction
+    children_of = cls._trackable_children
+
+    @functools.wraps(children_of)
+    def children_and_captures(
+        self: Any, save_type: str = "checkpoint", **kwargs: Any
+    ) -> dict[str, Any]:
+        children = children_of(self, save_type, **kwargs)
+        if save_type == "savedmodel":
+            for n, (captured, _) in enumerate(self.graph.captures):
+                trackable = trackable_of(captured)
+                if trackable is not None:
+                    children[f"capture_{n}"] = trackable
+        return children
+
+    cls._trackable_children = children_and_captures
+
+
+def describe_members(handle: tf.Tensor, members: Sequence[tf.Tensor]) -> None:
+    """Lets shape functions see the shapes and dtypes behind the `members`."""
+    described = type(members[0]._handle_data)(is_set=True)
+    for member in members:
+        described.shape_and_type.extend(member._handle_data.shape_and_type)
+    handle._handle_data = described
+
+
+def serializable(package: str, name: str) -> Callable[[_Class], _Class]:
+    """Registers a `Trackable` class that SavedModels are to restore."""
+    from tensorflow.python.saved_model import registration
+
+    return registration.register_serializable(package, name)

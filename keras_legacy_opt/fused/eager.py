@@ -4,22 +4,22 @@ For many small variables an eager step costs what Python does per variable. What
 cannot have changed since the last step is remembered: which variables these
 are, that one native op takes all of them, and where their slots are. That op
 has one input for all variables and slots, because each input of an eager op
-costs more than a microsecond. A step that this does not cover goes the long
-way, which yields the same.
+costs more than a microsecond. The coefficients of a step, twenty ops on
+scalars, come from one function after some steps. A step that this does not
+cover goes the long way, which yields the same.
 """
 
 from __future__ import annotations
 
-import itertools
-import operator
 import weakref
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from keras_legacy_opt import distribution, gradients, private_api
-from keras_legacy_opt.fused import clip, plan, policy
+from keras_legacy_opt.fused import clip, formulas, groups, plan, policy
 from keras_legacy_opt.keras_3_api import overwritten_with_gradient
 
 # What the short way leaves out or calls on its own terms: a class that has its
@@ -35,6 +35,70 @@ _STEPS = (
     "_transform_gradients",
     "_distributed_apply",
 )
+# What the coefficients of a step are made by.
+_COEFFICIENTS = ("_prepare", "_prepare_local", "_decayed_lr", "_get_hyper")
+# A trace costs as much as it saves in about as many steps.
+TRACE_AFTER = 100
+
+
+class _Coefficients:
+    """The coefficients of a step, for one device and dtype.
+
+    They are traced when they were computed many times without a change of
+    anything that a trace would not notice, and anew after such a change.
+    """
+
+    def __init__(self) -> None:
+        self._steps = 0
+        self._settings: Any = None
+        self._variables: list[Any] = []
+        self._function: Any = None
+
+    def of(
+        self, optimizer: Any, formula: formulas.Formula, variable: Any
+    ) -> list[tf.Tensor]:
+        """What `plan.call_group` takes to update `variable`, and others."""
+        variables = [*optimizer._hyper.values(), optimizer.iterations]
+        settings = (
+            formula,
+            tuple(map(id, variables)),
+            [v for v in vars(optimizer).values() if isinstance(v, _PLAIN)],
+        )
+        if settings != self._settings:
+            self._settings, self._variables = settings, variables
+            self._steps, self._function = 0, None
+        self._steps += 1
+        if self._function is None:
+            if self._steps <= TRACE_AFTER or not self._traceable(optimizer):
+                return _coefficients(optimizer, formula, variable)
+            # A strong reference to either would keep it alive.
+            references = weakref.ref(optimizer), weakref.ref(variable)
+
+            @tf.function(autograph=False)
+            def function() -> list[tf.Tensor]:
+                optimizer, variable = (r() for r in references)
+                return _coefficients(optimizer, formula, variable)
+
+            self._function = function
+        return self._function()
+
+    def _traceable(self, optimizer: Any) -> bool:
+        return (
+            all(isinstance(v, tf.Variable) for v in self._variables)
+            and policy.is_own(type(optimizer), _COEFFICIENTS)
+            and not any(name in vars(optimizer) for name in _COEFFICIENTS)
+        )
+
+
+# Settings such as `epsilon`, which are no variables and may be overwritten.
+_PLAIN = (bool, int, float, str, np.generic, type(None))
+
+
+def _coefficients(
+    optimizer: Any, formula: formulas.Formula, variable: Any
+) -> list[tf.Tensor]:
+    apply_state = optimizer._prepare([variable])
+    return plan.coefficients(optimizer, formula, variable, apply_state)
 
 
 class _Memory(NamedTuple):
@@ -44,16 +108,20 @@ class _Memory(NamedTuple):
       given: the variables, as the caller has them.
       first: weak reference to one of the `tf.Variable`s; all are on its device
         and of its dtype.
-      group: the handle of the native `VariableGroup` of the variables and their
-        slots; None if these variables must take the long way.
+      group: the handle of the group of the variables and their slots; None if
+        these variables must take the long way.
+      coefficients: of the steps of these variables.
     """
 
     given: list[weakref.ref[Any]]
     first: Any
     group: tf.Tensor | None
+    coefficients: _Coefficients
 
 
-_memories: weakref.WeakKeyDictionary[Any, _Memory | None] = (
+# By optimizer, then by the identities of the variables: an entry goes when one
+# of them does.
+_memories: weakref.WeakKeyDictionary[Any, dict[tuple[int, ...], _Memory]] = (
     weakref.WeakKeyDictionary()
 )
 
@@ -79,15 +147,15 @@ def step(
         grads, variables = zip(*grads_and_vars, strict=True)
     except (TypeError, ValueError):
         return None  # Malformed, or empty.
-    memory = _memories.get(optimizer)
-    if memory is None or not _is_of(memory, variables):
-        _memories[optimizer] = _remember(optimizer, variables)
+    memory = _memories.get(optimizer, {}).get(tuple(map(id, variables)))
+    if memory is None:
+        _remember(optimizer, variables)
         return None  # This once: the long way checks everything.
     if memory.group is None or set(map(type, grads)) != {type(memory.group)}:
         return None
     first = memory.first()
-    apply_state = optimizer._prepare([first])
     formula = policy.dense_formula(optimizer)
+    scalars = memory.coefficients.of(optimizer, formula, first)
     try:
         with tf.device(first.device):
             plan.call_group(
@@ -95,9 +163,9 @@ def step(
                 formula,
                 memory.group,
                 grads,
-                first,
-                apply_state,
+                scalars,
                 clip.scaling_alone(scaling, first.dtype),
+                [],
             )
     except (tf.errors.OpError, TypeError, ValueError):
         # The op checks all before it changes any: the long way finds the same
@@ -108,15 +176,16 @@ def step(
 
 def knows(optimizer: Any, grads_and_vars: Sequence[Any]) -> bool:
     """Whether `step` takes these gradients, however they are scaled."""
-    memory = _memories.get(optimizer)
-    if memory is None or memory.group is None or not _applies(optimizer):
+    if optimizer not in _memories or not _applies(optimizer):
         return False
     try:
         grads, variables = zip(*grads_and_vars, strict=True)
     except (TypeError, ValueError):
         return False
+    memory = _memories[optimizer].get(tuple(map(id, variables)))
     return (
-        _is_of(memory, variables)
+        memory is not None
+        and memory.group is not None
         and memory.first().dtype in (tf.float32, tf.float64)
         and set(map(type, grads)) == {type(memory.group)}
     )
@@ -140,36 +209,30 @@ def _applies(optimizer: Any) -> bool:
     )
 
 
-def _is_of(memory: _Memory, variables: Sequence[Any]) -> bool:
-    return len(memory.given) == len(variables) and all(
-        map(operator.is_, map(_dereferenced, memory.given), variables)
-    )
+def _remember(optimizer: Any, given: Sequence[Any]) -> None:
+    """Takes down what is known of these variables, once they have slots."""
+    memories = _memories.setdefault(optimizer, {})
+    key = tuple(map(id, given))
 
+    def forget(_: Any) -> None:
+        memories.pop(key, None)
 
-_dereferenced = weakref.ref.__call__
-
-
-def _remember(optimizer: Any, given: Sequence[Any]) -> _Memory | None:
-    """What is known of these variables, or None before they have slots."""
     known = optimizer._known_variables
     try:
-        references = [weakref.ref(variable) for variable in given]
+        references = [weakref.ref(variable, forget) for variable in given]
         variables = [known.unwrap(variable) for variable in given]
-        if not _fit_one_op(optimizer, given, variables):
-            return _Memory(references, None, None)
-        formula = policy.dense_formula(optimizer)
-        slots = [
-            [optimizer.get_slot(variable, slot) for variable in variables]
-            for slot in formula.slots
-        ]
+        first, group = variables[0], None
+        if _fit_one_op(optimizer, given, variables):
+            slots = [
+                [optimizer.get_slot(variable, slot) for variable in variables]
+                for slot in policy.dense_formula(optimizer).slots
+            ]
+            group = groups.group_of(policy.ops(), variables, *slots)
     except (AttributeError, KeyError, TypeError):
-        return None  # One has no slots yet, or is no variable.
-    first = variables[0]
-    with tf.device(first.device):
-        group = policy.ops().variable_group(
-            [v.handle for v in itertools.chain(variables, *slots)]
-        )
-    return _Memory(references, weakref.ref(first), group)
+        return  # One has no slots yet, or is no variable.
+    memories[key] = _Memory(
+        references, weakref.ref(first), group, _Coefficients()
+    )
 
 
 def _fit_one_op(

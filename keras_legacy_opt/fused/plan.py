@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_legacy_opt import private_api
-from keras_legacy_opt.fused import clip, formulas, policy
+from keras_legacy_opt.fused import clip, formulas, groups, policy
 
 GradsAndVars = Sequence[tuple[Any, Any]]
 
@@ -76,7 +76,7 @@ def update_sparse(
         *handles,
         grad.values,
         grad.indices,
-        *_coefficients(optimizer, formula, var, apply_state),
+        *coefficients(optimizer, formula, var, apply_state),
         transforms,
         conditions,
         use_locking=optimizer._use_locking,
@@ -136,13 +136,22 @@ def call_dense(
 ) -> Any:
     """Updates `variables`, all on one device."""
     formula = policy.dense_formula(optimizer)
-    handles = [[var.handle for var in variables]]
-    for slot in formula.slots:
-        handles.append([optimizer.get_slot(v, slot).handle for v in variables])
+    slots = [
+        [optimizer.get_slot(variable, slot) for variable in variables]
+        for slot in formula.slots
+    ]
+    group = None
+    if tf.inside_function():
+        group = groups.group_of(policy.ops(), variables, *slots)
+    scalars = coefficients(optimizer, formula, first, apply_state)
+    if group is not None:
+        return call_group(
+            optimizer, formula, group, grads, scalars, transforms, conditions
+        )
     return getattr(policy.ops(), formula.op)(
-        *handles,
+        *([v.handle for v in members] for members in (variables, *slots)),
         grads,
-        *_coefficients(optimizer, formula, first, apply_state),
+        *scalars,
         transforms,
         conditions,
         use_locking=optimizer._use_locking,
@@ -154,28 +163,25 @@ def call_group(
     formula: formulas.Formula,
     group: tf.Tensor,
     grads: Sequence[tf.Tensor],
-    first: Any,
-    apply_state: Mapping,
+    scalars: Sequence[tf.Tensor],
     transforms: list[tf.Tensor],
+    conditions: list[tf.Tensor],
 ) -> Any:
-    """Updates the variables of a native `VariableGroup`, eagerly.
-
-    Control dependencies do not see through a group: not for use in functions.
-    """
+    """Updates the variables of a group."""
     return getattr(policy.ops(), f"group_{formula.op}")(
         group,
         grads,
-        *_coefficients(optimizer, formula, first, apply_state),
+        *scalars,
         transforms,
-        [],
+        conditions,
         use_locking=optimizer._use_locking,
     )
 
 
-def _coefficients(
+def coefficients(
     optimizer: Any, formula: formulas.Formula, var: Any, apply_state: Mapping
 ) -> list[tf.Tensor]:
-    """The scalars of the op: as legacy rounds them, in the op's precision."""
+    """The scalars of an op: as legacy rounds them, in the op's precision."""
     key = (var.device, var.dtype.base_dtype)
     c = apply_state.get(key) or optimizer._fallback_apply_state(*key)
     values = [c[key] for key in formula.coefficients]

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from keras_legacy_opt import fused
-from keras_legacy_opt.fused import build, library, loader
+from keras_legacy_opt.fused import build, library, loader, plan
 
 # For `stepping`, which these tests share with those.
 sys.path.append(str(pathlib.Path(__file__).parents[1] / "conformance"))
@@ -29,6 +29,21 @@ def native_ops():
         loader._load_once.cache_clear()
     assert fused.is_available(), fused.why_not()
     return loader.load()
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Names of the native updates that were run or traced."""
+    seen = []
+    for name in ("call_dense", "call_group", "update_sparse"):
+        original = getattr(plan, name)
+
+        def spy(*args, name=name, original=original, **kwargs):
+            seen.append(name)
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(plan, name, spy)
+    return seen
 
 
 @contextlib.contextmanager

@@ -146,7 +146,7 @@ def test_what_updates_do(calls, monkeypatch, sparse):
     graph = step.get_concrete_function(tf.constant(1.0)).graph
     kinds = [op.type for op in graph.get_operations()]
     assert kinds.count("KerasLegacyOptAllFinite") == 1
-    assert kinds.count("KerasLegacyOptSgd") == 1
+    assert kinds.count("KerasLegacyOptGroupSgd") == 1
     assert kinds.count("KerasLegacyOptSparseSgd") == sparse
 
 
@@ -201,7 +201,7 @@ def test_eager_steps_take_the_short_way(monkeypatch):
     monkeypatch.setattr(
         plan,
         "call_group",
-        lambda *args: groups.append(len(args[-1])) or original(*args),
+        lambda *args: groups.append(len(args[-2])) or original(*args),
     )
     variables = [tf.Variable([1.0]), tf.Variable(2.0)]
     opt = taking_scaled(keras_legacy_opt.SGD(0.5), initial_scale=4.0)

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import contextlib
-import gc
 import os
 import pathlib
 import subprocess
@@ -15,24 +14,9 @@ import tensorflow as tf
 import keras_legacy_opt
 from keras_legacy_opt import __main__ as command_line
 from keras_legacy_opt import fused
-from keras_legacy_opt.fused import build, library, loader, plan, policy
+from keras_legacy_opt.fused import build, library, loader, policy
 
 pytestmark = pytest.mark.usefixtures("native_ops")
-
-
-@pytest.fixture
-def calls(monkeypatch):
-    """Names of the native updates that were run or traced."""
-    seen = []
-    for name in ("call_dense", "call_group", "update_sparse"):
-        original = getattr(plan, name)
-
-        def spy(*args, name=name, original=original, **kwargs):
-            seen.append(name)
-            return original(*args, **kwargs)
-
-        monkeypatch.setattr(plan, name, spy)
-    return seen
 
 
 def rows(values, indices, dtype=np.int64):
@@ -386,61 +370,6 @@ def test_clip_limits_change_without_a_new_trace(calls):
 # Which path is taken.
 
 
-def test_eager_steps_are_remembered(calls):
-    variables = [tf.Variable([1.0]), tf.Variable([[2.0]]), tf.Variable(3.0)]
-    opt = keras_legacy_opt.SGD(0.5)
-    for _ in range(3):
-        opt.apply_gradients([(tf.ones_like(v), v) for v in variables])
-    opt.learning_rate = 1.0
-    opt.apply_gradients([(tf.ones_like(v), v) for v in variables])
-    # Other variables, other gradients, and mistakes.
-    opt.apply_gradients([(tf.ones_like(v), v) for v in variables[:2]])
-    opt.apply_gradients([(None, variables[0]), (tf.ones([]), variables[2])])
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        opt.apply_gradients([(tf.ones([2]), variables[0])])
-    values = [float(tf.squeeze(v)) for v in variables]
-    assert values == [1 - 3.5, 2 - 3.5, 3 - 3.5]
-    assert opt.iterations == 6
-    assert len(calls) == 6
-
-
-def test_remembered_variables_are_not_kept_alive():
-    opt = keras_legacy_opt.SGD(0.5)
-    var = tf.Variable(tf.ones([3]))
-    for _ in range(3):
-        opt.apply_gradients([(tf.ones([3]), var)])
-    handle = var.handle
-    del var
-    gc.collect()
-    fresh = tf.Variable(tf.ones([3]))
-    opt.apply_gradients([(tf.ones([3]), fresh)])
-    np.testing.assert_array_equal(fresh, [0.5] * 3)
-    assert handle is not None
-
-
-def test_a_group_knows_its_variables(native_ops):
-    variables = [tf.Variable([1.0, 2.0]), tf.Variable(3.0)]
-    group = native_ops.variable_group([v.handle for v in variables])
-
-    def step(*grads):
-        rate = tf.constant(0.5, grads[0].dtype)
-        native_ops.group_sgd(group, grads, rate, [], [])
-
-    step(tf.ones([2]), tf.ones([]))
-    np.testing.assert_array_equal(variables[0], [0.5, 1.5])
-    np.testing.assert_array_equal(variables[1], 2.5)
-    for grads in ([tf.ones([2])], [tf.ones([2]), tf.ones([2])]):
-        with pytest.raises(tf.errors.InvalidArgumentError):
-            step(*grads)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="holds float"):
-        step(tf.ones([2], tf.float64), tf.ones([], tf.float64))
-    np.testing.assert_array_equal(variables[0], [0.5, 1.5])
-    del variables
-    gc.collect()
-    with pytest.raises(tf.errors.FailedPreconditionError, match="no longer"):
-        step(tf.ones([2]), tf.ones([]))
-
-
 def test_groups_by_dtype(calls):
     variables = [tf.Variable(tf.ones([2], d)) for d in policy.DTYPES]
     opt = keras_legacy_opt.SGD(0.5)
@@ -509,35 +438,6 @@ def test_strategy(calls, wrap):
     assert calls == ["call_dense", "update_sparse"] * 2
     expected = 1.0 - 0.5 - 0.75 - 0.875 - 0.9375
     assert [v.numpy().item() for v in variables] == [expected] * 3
-
-
-def test_saved_model(tmp_path, native_ops):
-    opt = keras_legacy_opt.Adam(0.5)
-
-    class Trainer(tf.Module):
-        def __init__(self):
-            self.var = tf.Variable([1.0, 2.0])
-            opt.build([self.var])
-            self.state = [*opt.weights, *opt._hyper.values()]
-
-        @tf.function(input_signature=[])
-        def train(self):
-            opt.apply_gradients([(self.var * 2.0, self.var)])
-            return self.var.read_value()
-
-    trainer = Trainer()
-    tf.saved_model.save(trainer, str(tmp_path))
-    expected = trainer.train().numpy()
-    loaded = tf.saved_model.load(str(tmp_path))
-    np.testing.assert_array_equal(loaded.train(), expected)
-
-    # Where the library is not loaded, the error names the missing op.
-    code = f"import tensorflow as tf; tf.saved_model.load({str(tmp_path)!r})"
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True
-    )
-    assert result.returncode
-    assert "KerasLegacyOptAdam" in result.stderr
 
 
 # The library itself.

@@ -9,21 +9,22 @@ using tensorflow::register_op::OpDefBuilderWrapper;
 using tensorflow::shape_inference::InferenceContext;
 using tensorflow::shape_inference::ShapeHandle;
 
-// The shape that the handle at `input` promises; checks the element type on the way.
-absl::Status VariableShape(InferenceContext* c, int input, ShapeHandle* shape) {
+// The shape that the handle at `input` promises, of a group that of its i-th member; checks the element type on the
+// way.
+absl::Status VariableShape(InferenceContext* c, int input, ShapeHandle* shape, int i = 0) {
   const auto* known = c->input_handle_shapes_and_types(input);
-  if (known == nullptr || known->empty()) {
+  if (known == nullptr || static_cast<int>(known->size()) <= i) {
     *shape = c->UnknownShape();
     return absl::OkStatus();
   }
   tensorflow::DataType dtype;
   KLO_RETURN_IF_ERROR(c->GetAttr("T", &dtype));
-  if ((*known)[0].dtype != tensorflow::DT_INVALID && (*known)[0].dtype != dtype) {
+  if ((*known)[i].dtype != tensorflow::DT_INVALID && (*known)[i].dtype != dtype) {
     return absl::InvalidArgumentError(absl::StrCat("Variable or slot at input ", input, " holds ",
-                                                   tensorflow::DataTypeString((*known)[0].dtype), ", not ",
+                                                   tensorflow::DataTypeString((*known)[i].dtype), ", not ",
                                                    tensorflow::DataTypeString(dtype), "."));
   }
-  *shape = (*known)[0].shape;
+  *shape = (*known)[i].shape;
   return absl::OkStatus();
 }
 
@@ -33,19 +34,20 @@ absl::Status ScalarShapes(InferenceContext* c, int input, int hypers) {
   return absl::OkStatus();
 }
 
-absl::Status DenseShapes(InferenceContext* c, int state, int hypers) {
+// Of a dense op, whose variables and slots are inputs or members of the group that is the first input.
+absl::Status DenseShapes(InferenceContext* c, bool grouped, int state, int hypers) {
   int count;
   KLO_RETURN_IF_ERROR(c->GetAttr("N", &count));
+  const int first_grad = grouped ? 1 : state * count;
   for (int i = 0; i < count; ++i) {
-    ShapeHandle shape, slot;
-    KLO_RETURN_IF_ERROR(VariableShape(c, i, &shape));
-    for (int k = 1; k < state; ++k) {
-      KLO_RETURN_IF_ERROR(VariableShape(c, k * count + i, &slot));
-      KLO_RETURN_IF_ERROR(c->Merge(shape, slot, &shape));
+    ShapeHandle shape = c->input(first_grad + i);
+    for (int k = i; k < state * count; k += count) {
+      ShapeHandle variable;
+      KLO_RETURN_IF_ERROR(grouped ? VariableShape(c, 0, &variable, k) : VariableShape(c, k, &variable));
+      KLO_RETURN_IF_ERROR(c->Merge(shape, variable, &shape));
     }
-    KLO_RETURN_IF_ERROR(c->Merge(shape, c->input(state * count + i), &shape));
   }
-  return ScalarShapes(c, (state + 1) * count, hypers);
+  return ScalarShapes(c, first_grad + count, hypers);
 }
 
 absl::Status SparseShapes(InferenceContext* c, int state, int hypers) {
@@ -84,18 +86,14 @@ OpDefBuilderWrapper DenseOp(const char* name, Names slots, Names hypers) {
   for (const char* slot : slots) op = std::move(op).Input(std::string(slot) + ": N * resource");
   op = Scalars(std::move(op).Input("grad: N * T"), hypers).Attr("N: int >= 1");
   const int state = static_cast<int>(slots.size()) + 1, scalars = static_cast<int>(hypers.size());
-  return std::move(op).SetShapeFn([=](InferenceContext* c) { return DenseShapes(c, state, scalars); });
+  return std::move(op).SetShapeFn([=](InferenceContext* c) { return DenseShapes(c, false, state, scalars); });
 }
 
-OpDefBuilderWrapper GroupOp(const char* name, Names hypers) {
-  const int scalars = static_cast<int>(hypers.size());
+OpDefBuilderWrapper GroupOp(const char* name, Names slots, Names hypers) {
+  const int state = static_cast<int>(slots.size()) + 1, scalars = static_cast<int>(hypers.size());
   return Scalars(OpDefBuilderWrapper(name).Input("group: resource").Input("grad: N * T"), hypers)
       .Attr("N: int >= 1")
-      .SetShapeFn([=](InferenceContext* c) {
-        int count;
-        KLO_RETURN_IF_ERROR(c->GetAttr("N", &count));
-        return ScalarShapes(c, 1 + count, scalars);
-      });
+      .SetShapeFn([=](InferenceContext* c) { return DenseShapes(c, true, state, scalars); });
 }
 
 OpDefBuilderWrapper SparseOp(const char* name, Names slots, Names hypers) {

@@ -13,7 +13,7 @@ using Names = std::initializer_list<const char*>;
 
 // The definitions of the ops: their inputs in the order in which the kernels read them, and their shape functions.
 tensorflow::register_op::OpDefBuilderWrapper DenseOp(const char* name, Names slots, Names hypers);
-tensorflow::register_op::OpDefBuilderWrapper GroupOp(const char* name, Names hypers);
+tensorflow::register_op::OpDefBuilderWrapper GroupOp(const char* name, Names slots, Names hypers);
 tensorflow::register_op::OpDefBuilderWrapper SparseOp(const char* name, Names slots, Names hypers);
 
 template <template <class, Path> class F, class T, State kState>
@@ -40,17 +40,17 @@ class SparseKernelOf : public SparseKernel<T> {
 
 // Defines the ops KerasLegacyOpt<NAME>, KerasLegacyOptGroup<NAME> and KerasLegacyOptSparse<NAME>, where FUNCTOR is a
 // template of math/.
-#define KLO_REGISTER_OPTIMIZER(NAME, FUNCTOR, SLOTS, HYPERS)                                                     \
-  static const ::tensorflow::InitOnStartupMarker kDenseOp##NAME =                                                \
-      ::tensorflow::InitOnStartupMarker{} << ::keras_legacy_opt::DenseOp("KerasLegacyOpt" #NAME, SLOTS, HYPERS); \
-  static const ::tensorflow::InitOnStartupMarker kGroupOp##NAME =                                                \
-      ::tensorflow::InitOnStartupMarker{} << ::keras_legacy_opt::GroupOp("KerasLegacyOptGroup" #NAME, HYPERS);   \
-  static const ::tensorflow::InitOnStartupMarker kSparseOp##NAME =                                               \
-      ::tensorflow::InitOnStartupMarker{}                                                                        \
-      << ::keras_legacy_opt::SparseOp("KerasLegacyOptSparse" #NAME, SLOTS, HYPERS);                              \
-  KLO_REGISTER_KERNELS(NAME, FUNCTOR, float)                                                                     \
-  KLO_REGISTER_KERNELS(NAME, FUNCTOR, double)                                                                    \
-  KLO_REGISTER_KERNELS(NAME, FUNCTOR, ::keras_legacy_opt::Half)                                                  \
+#define KLO_REGISTER_OPTIMIZER(NAME, FUNCTOR, SLOTS, HYPERS)                                                          \
+  static const ::tensorflow::InitOnStartupMarker kDenseOp##NAME =                                                     \
+      ::tensorflow::InitOnStartupMarker{} << ::keras_legacy_opt::DenseOp("KerasLegacyOpt" #NAME, SLOTS, HYPERS);      \
+  static const ::tensorflow::InitOnStartupMarker kGroupOp##NAME =                                                     \
+      ::tensorflow::InitOnStartupMarker{} << ::keras_legacy_opt::GroupOp("KerasLegacyOptGroup" #NAME, SLOTS, HYPERS); \
+  static const ::tensorflow::InitOnStartupMarker kSparseOp##NAME =                                                    \
+      ::tensorflow::InitOnStartupMarker{}                                                                             \
+      << ::keras_legacy_opt::SparseOp("KerasLegacyOptSparse" #NAME, SLOTS, HYPERS);                                   \
+  KLO_REGISTER_KERNELS(NAME, FUNCTOR, float)                                                                          \
+  KLO_REGISTER_KERNELS(NAME, FUNCTOR, double)                                                                         \
+  KLO_REGISTER_KERNELS(NAME, FUNCTOR, ::keras_legacy_opt::Half)                                                       \
   KLO_REGISTER_KERNELS(NAME, FUNCTOR, ::keras_legacy_opt::Bfloat16)
 
 #define KLO_REGISTER_KERNELS(NAME, FUNCTOR, T)                                                           \

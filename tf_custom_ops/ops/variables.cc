@@ -51,7 +51,6 @@ absl::Status VariableGroup::LookUp(OpKernelContext* context, int first, int coun
   for (int i = 0; i < count; ++i) {
     Var* variable = nullptr;
     KLO_RETURN_IF_ERROR(LookUpVariable(context, first + i, &variable));
-    const tensorflow::core::ScopedUnref unref(variable);
     members_.emplace_back(variable);
     names_.push_back(tensorflow::HandleFromInput(context, first + i).name());
   }
@@ -74,12 +73,9 @@ absl::Status Variables::LookUpGroupAndLock(OpKernelContext* context, int input, 
   KLO_RETURN_IF_ERROR(tensorflow::LookupResource(context, tensorflow::HandleFromInput(context, input), &group));
   group_.reset(group);
   variables_.reserve(group->size());
-  for (int i = 0; i < group->size(); ++i) {
-    auto variable = group->members_[i].GetNewRef();
-    if (variable == nullptr) {
-      return absl::FailedPreconditionError(absl::StrCat("Variable '", group->names_[i], "' no longer exists."));
-    }
-    variables_.push_back(variable.release());
+  for (const auto& variable : group->members_) {
+    variable->Ref();
+    variables_.push_back(variable.get());
   }
   return LockAll(context, lock);
 }

@@ -15,8 +15,8 @@ enum class Lock {
   kShared      // sparse updates with use_locking=False: others may write at the same time
 };
 
-// Variables and slots that were looked up once, so that a step takes one input for all of them. It does not keep them
-// alive.
+// Variables and slots that were looked up once, so that a step takes one input for all of them. It keeps them alive, as
+// their handles would.
 class VariableGroup : public tensorflow::ResourceBase {
  public:
   // Takes inputs [first, first + count).
@@ -28,7 +28,7 @@ class VariableGroup : public tensorflow::ResourceBase {
  private:
   friend class Variables;
 
-  std::vector<tensorflow::core::WeakPtr<tensorflow::Var>> members_;
+  std::vector<tensorflow::core::RefCountPtr<tensorflow::Var>> members_;
   std::vector<std::string> names_;
 };
 

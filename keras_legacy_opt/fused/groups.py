@@ -1,0 +1,140 @@
+"""Groups: one handle for all variables and slots that an op updates.
+
+Every input of an op costs microseconds, more than the update of a small
+variable: Python converts it, a function hands it on, the kernel looks it up.
+A group is one input.  What TensorFlow derives from an op's inputs, it is told
+here: the order of reads and updates in functions, and what a SavedModel holds.
+"""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from keras_legacy_opt import private_api
+from keras_legacy_opt.fused import loader
+
+# By the identities of the members' handles, which a group keeps alive.
+_groups: weakref.WeakValueDictionary[tuple[int, ...], tf.Tensor] = (
+    weakref.WeakValueDictionary()
+)
+
+
+def group_of(ops: Any, *lists: Sequence[tf.Variable]) -> tf.Tensor | None:
+    """The handle of the group of these variables, made eagerly.
+
+    Args:
+      ops: the native ops.
+      *lists: the variables, then each slot of all of them; on one device.
+
+    Returns:
+      None for variables of a TF1 graph or of a strategy's replicas, and for
+      those that TensorFlow has not created yet.
+    """
+    members = list(itertools.chain(*lists))
+    if not all(map(_is_eager, members)):
+        return None
+    handles = tuple(variable.handle for variable in members)
+    key = tuple(map(id, handles))
+    group = _groups.get(key)
+    if group is None:
+        try:
+            with tf.init_scope(), tf.device(members[0].device):
+                group = ops.variable_group(handles)
+        except tf.errors.FailedPreconditionError:
+            return None
+        private_api.describe_members(group, handles)
+        group.members = handles
+        group.variables = [weakref.ref(variable) for variable in members]
+        _groups[key] = group
+    return group
+
+
+def _is_eager(variable: tf.Variable) -> bool:
+    if tf.is_symbolic_tensor(variable.handle):
+        return False
+    primary = private_api.primary_variable(variable)
+    return not isinstance(primary, tf.distribute.DistributedValues)
+
+
+def _members(group: tf.Tensor) -> Sequence[tf.Tensor]:
+    return getattr(group, "members", ())
+
+
+private_api.order_updates_of_members(_members)
+
+
+@private_api.serializable("keras_legacy_opt", "VariableGroup")
+class VariableGroup(tf.saved_model.experimental.TrackableResource):
+    """A group in a SavedModel, which names its members by their numbers."""
+
+    def __init__(self, group: tf.Tensor, variables: Sequence[tf.Variable]):
+        super().__init__()
+        self._resource_handle = group
+        self._variables = list(variables)
+
+    def _create_resource(self) -> tf.Tensor:
+        handles = [variable.handle for variable in self._variables]
+        return _native_ops().variable_group(handles)
+
+    def _deserialization_dependencies(
+        self, children: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        # Slots may not be children of anything but their optimizer.
+        del children
+        return {str(i): variable for i, variable in enumerate(self._variables)}
+
+    def _export_to_saved_model_graph(
+        self, object_map: Any, tensor_map: Any, **kwargs: Any
+    ) -> list[tf.Tensor]:
+        del kwargs
+        handles = [object_map[variable].handle for variable in self._variables]
+        tensor_map[self.resource_handle] = _native_ops().variable_group(handles)
+        return [self.resource_handle]
+
+    @classmethod
+    def _deserialize_from_proto(
+        cls, dependencies: Mapping[Any, Any], **kwargs: Any
+    ) -> VariableGroup:
+        del kwargs
+        count = sum(str(key).isdecimal() for key in dependencies)
+        variables = [dependencies[str(i)] for i in range(count)]
+        group = group_of(_native_ops(), variables)
+        if group is None:
+            raise NotImplementedError(
+                "This SavedModel contains a training step of keras_legacy_opt,"
+                " which cannot be loaded in a TF1 graph or under a"
+                " tf.distribute.Strategy. Save it in"
+                " `keras_legacy_opt.fused.disabled()` for that."
+            )
+        return cls(group, variables)
+
+
+def _native_ops() -> Any:
+    ops = loader.load()
+    if ops is None:
+        raise RuntimeError(
+            "A training step that uses keras_legacy_opt's native library can"
+            f" only be saved or loaded with it: {loader.why_not()}."
+        )
+    return ops
+
+
+def _exported(group: tf.Tensor) -> VariableGroup | None:
+    """What stands for a captured `group` in a SavedModel."""
+    if not _members(group):
+        return None
+    known = getattr(group, "_parent_trackable", lambda: None)()
+    if known is None:
+        variables = [reference() for reference in group.variables]
+        if any(variable is None for variable in variables):
+            return None
+        known = VariableGroup(group, variables)
+    return known
+
+
+private_api.export_captures_as(_exported)
