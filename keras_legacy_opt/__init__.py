@@ -6,6 +6,7 @@ from keras_legacy_opt.adagrad import Adagrad
 from keras_legacy_opt.adam import Adam
 from keras_legacy_opt.adamax import Adamax
 from keras_legacy_opt.ftrl import Ftrl
+from keras_legacy_opt.loss_scale import LossScaleOptimizer
 from keras_legacy_opt.nadam import Nadam
 from keras_legacy_opt.optimizer import Optimizer
 from keras_legacy_opt.rmsprop import RMSprop
@@ -21,6 +22,7 @@ __all__ = [
     "Adam",
     "Adamax",
     "Ftrl",
+    "LossScaleOptimizer",
     "Nadam",
     "Optimizer",
     "RMSprop",

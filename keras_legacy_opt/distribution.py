@@ -15,6 +15,15 @@ _PARAMETER_SERVER = (
     tf.distribute.experimental.ParameterServerStrategy,
     tf.compat.v1.distribute.experimental.ParameterServerStrategy,
 )
+# Where each replica has a copy of every variable.
+WITH_OWN_VARIABLES = (
+    tf.distribute.MirroredStrategy,
+    tf.compat.v1.distribute.MirroredStrategy,
+    tf.distribute.MultiWorkerMirroredStrategy,
+    tf.compat.v1.distribute.experimental.MultiWorkerMirroredStrategy,
+    tf.distribute.OneDeviceStrategy,
+    tf.compat.v1.distribute.OneDeviceStrategy,
+)
 
 
 def current_strategy() -> tf.distribute.Strategy | None:

@@ -4,7 +4,9 @@
 wants `keras.optimizers.Optimizer`, tf_keras wants its OptimizerV2.  Our classes
 end their method resolution order in an empty host class.  When a Keras is, or
 becomes, imported, its base is appended to the bases of that host class, after
-everything of ours: instances are then accepted.
+everything of ours: instances are then accepted.  Likewise, a Keras puts its own
+LossScaleOptimizer around any other optimizer of a mixed_float16 model, unless
+that is an instance of its LossScaleOptimizer.
 
 No code of a host must run.  What Keras calls is defined by us; a name that only
 the host's base has is hidden by a shield that stands before the host.
@@ -36,6 +38,18 @@ class OptimizerHost(private_api.Trackable):
 
 class OptimizerShield:
     """Hides from our optimizers what only the hosts' bases define."""
+
+
+class _LossScaleRoot:
+    """`object`'s own subclasses cannot have their bases replaced."""
+
+
+class LossScaleHost(_LossScaleRoot):
+    """Empty; its bases become the LossScaleOptimizers of the Kerases."""
+
+
+class LossScaleShield:
+    """Hides what only the LossScaleOptimizers of the Kerases define."""
 
 
 class _Hidden:
@@ -83,7 +97,10 @@ def adopt(keras: types.ModuleType) -> None:
     is_keras_3 = int(keras.__version__.split(".")[0]) >= 3
     base = optimizers.Optimizer if is_keras_3 else optimizers.legacy.Optimizer
     _append_base(OptimizerHost, base)
-    _hide_names_of(base)
+    _hide_names_of(base, OptimizerHost, OptimizerShield)
+    loss_scale_base = keras.mixed_precision.LossScaleOptimizer
+    _append_base(LossScaleHost, loss_scale_base)
+    _hide_names_of(loss_scale_base, LossScaleHost, LossScaleShield)
     schedule_base = optimizers.schedules.LearningRateSchedule
     _append_base(ScheduleHost, schedule_base)
     _schedule_classes += (schedule_base,)
@@ -171,16 +188,16 @@ def _append_base(host: type, base: type) -> None:
     host.__bases__ = (*others, base, root)
 
 
-def _hide_names_of(base: type) -> None:
+def _hide_names_of(base: type, host: type, shield: type) -> None:
     roots = (private_api.Trackable, object)
-    for optimizer in OptimizerHost.__subclasses__():
+    for cls in host.__subclasses__():
         for name in dir(base):
-            definer = next(c for c in optimizer.__mro__ if name in vars(c))
+            definer = next(c for c in cls.__mro__ if name in vars(c))
             if definer in roots or definer.__module__.startswith(PACKAGE):
                 continue
             root = next((c for c in roots if name in vars(c)), None)
-            shield = vars(root)[name] if root else _Hidden(name)
-            setattr(OptimizerShield, name, shield)
+            hidden = vars(root)[name] if root else _Hidden(name)
+            setattr(shield, name, hidden)
 
 
 def _adopt_or_warn(keras: types.ModuleType) -> None:

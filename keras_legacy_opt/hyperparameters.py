@@ -20,7 +20,7 @@ from keras_legacy_opt.schedules import LearningRateSchedule
 # Attributes that Keras 3 reads from every optimizer, with the values that say
 # "not used here".  No class attributes: a subclass may have a hyperparameter
 # of the same name (`weight_decay`, say), which must win.
-_KERAS_3_DEFAULTS = {
+KERAS_3_DEFAULTS = {
     "ema_momentum": 0.99,
     "ema_overwrite_frequency": None,
     "gradient_accumulation_steps": None,
@@ -70,8 +70,8 @@ class HyperparameterMixin:
         if name in hyper:
             value = self._get_hyper(name)
             return _with_value(value, self) if is_schedule(value) else value
-        if name in _KERAS_3_DEFAULTS:
-            return _KERAS_3_DEFAULTS[name]
+        if name in KERAS_3_DEFAULTS:
+            return KERAS_3_DEFAULTS[name]
         raise AttributeError(
             f"{type(self).__name__!r} object has no attribute {name!r}"
         )

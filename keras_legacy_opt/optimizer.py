@@ -399,18 +399,43 @@ class Optimizer(
           NotImplementedError: if a variable is a tensor, or the strategy must
             aggregate and shall not.
         """
-        distribution.check_context(experimental_aggregate_gradients)
+        return self._apply_scaled_gradients(
+            grads_and_vars, name, experimental_aggregate_gradients
+        )
+
+    def _apply_scaled_gradients(
+        self,
+        grads_and_vars: Iterable[tuple[Any, Any]],
+        name: str | None,
+        aggregate: bool,
+        scaling: clip.Scaling = clip.UNSCALED,
+    ) -> Any:
+        """`apply_gradients`; what is left to do with the gradients, updates do.
+
+        Unless the gradients are `UNSCALED`, `clip.can_scale` has to be true.
+        """
+        distribution.check_context(aggregate)
         items = gradients.listed(grads_and_vars)
-        iterations = eager.step(self, items)
+        iterations = eager.step(self, items, scaling)
         if iterations is not None:
             return iterations
         grads_and_vars = gradients.pairs(items)
-        if experimental_aggregate_gradients:
+        if aggregate:
             grads_and_vars = gradients.completed(
                 grads_and_vars,
                 lambda v: var_key(self._known_variables.unwrap(v)),
             )
         grads_and_vars = self.__usable(grads_and_vars)
+        factor = self.loss_scale_factor
+        if factor is not None:
+            if scaling is clip.UNSCALED and clip.can_divide(
+                self, grads_and_vars
+            ):
+                scaling = clip.Scaling(divisor=factor)
+            else:
+                grads_and_vars = [
+                    (gradients.divide(g, factor), v) for g, v in grads_and_vars
+                ]
         var_list = [v for _, v in grads_and_vars]
         with tf.name_scope(self._name):
             with tf.init_scope():
@@ -418,12 +443,14 @@ class Optimizer(
             if not grads_and_vars:
                 return tf.no_op()
             apply_state = self._prepare(var_list)
-            if experimental_aggregate_gradients:
+            if aggregate:
                 grads_and_vars = self._transform_unaggregated_gradients(
                     grads_and_vars
                 )
                 grads_and_vars = self._aggregate_gradients(grads_and_vars)
-            grads_and_vars = clip.transform_gradients(self, grads_and_vars)
+            grads_and_vars = clip.transform_gradients(
+                self, grads_and_vars, scaling
+            )
             return private_api.maybe_merge_call(
                 policy.as_here(
                     functools.partial(
@@ -455,9 +482,6 @@ class Optimizer(
         self._assert_valid_dtypes([v for _, v in usable])
         for gradient, variable in overwriting:
             variable.assign(gradient)
-        factor = self.loss_scale_factor
-        if factor is not None:
-            usable = [(gradients.divide(g, factor), v) for g, v in usable]
         return usable
 
     def _create_all_weights(self, var_list: Sequence[Any]) -> None:

@@ -4,6 +4,8 @@ Each was checked on TensorFlow 2.16 and 2.21.  The public API offers nothing
 for these jobs:
 
 * `Trackable`: the base of everything a checkpoint can hold.
+* `MARKS_OF_VALUES`: by these methods TensorFlow tells which classes have values
+  in a checkpoint besides those of their variables.
 * `CheckpointInitialValueCallable`: the initializer that restores a slot.
 * `ShardedVariable`: variables that are sharded over parameter servers.
 * `maybe_merge_call`, `strategy_supports_no_merge_call`: how an update leaves
@@ -34,6 +36,12 @@ import tensorflow as tf
 _Class = TypeVar("_Class", bound=type)
 
 Trackable = tf.__internal__.tracking.Trackable
+MARKS_OF_VALUES = (
+    "_copy_trackable_to_cpu",
+    "_gather_saveables_for_checkpoint",
+    "_restore_from_tensors",
+    "_serialize_to_tensors",
+)
 CheckpointInitialValueCallable = (
     tf.__internal__.tracking.CheckpointInitialValueCallable
 )

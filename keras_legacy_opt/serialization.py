@@ -17,14 +17,22 @@ _BUILT_IN_MODULES = frozenset(
     [
         None,
         "builtins",
+        "keras.mixed_precision",
+        "keras.mixed_precision.loss_scale_optimizer",
         "keras.optimizers",
         "keras.optimizers.legacy",
         "keras.optimizers.schedules",
+        "keras.src.mixed_precision.loss_scale_optimizer",
+        "tf_keras.mixed_precision",
         "tf_keras.optimizers",
         "tf_keras.optimizers.legacy",
         "tf_keras.optimizers.schedules",
+        "tf_keras.src.mixed_precision.loss_scale_optimizer",
     ]
 )
+
+# Names that built-in classes had.
+_FORMER_NAMES = {"LossScaleOptimizerV1": "LossScaleOptimizer"}
 
 
 def serialize(optimizer: Any) -> dict[str, Any]:
@@ -174,7 +182,8 @@ def _find_class(
             return custom_objects[key]
     in_package = str(module).partition(".")[0] == hosts.PACKAGE
     if module in _BUILT_IN_MODULES or in_package:
-        cls = hosts.public_class(name.rpartition(">")[2], base)
+        own_name = name.rpartition(">")[2]
+        cls = hosts.public_class(_FORMER_NAMES.get(own_name, own_name), base)
         if cls is not None:
             return cls
     cls = hosts.registered_object(registered) or hosts.registered_object(name)

@@ -267,6 +267,13 @@ def _plan_optimizer(
                 f"{type(targets.optimizer).__name__} has no {name!r}: another"
                 " optimizer's file?",
             )
+    scale_node = graph.edges(node).get("loss_scale")
+    for name, variable in targets.loss_scale.items():
+        child = None if scale_node is None else graph.edges(scale_node)[name]
+        if child is not None:
+            claimed.add(child)
+            value = graph.reader.value(graph.key(child))
+            result.assign(value, variable)
     for variable_node, slot_name, slot_node in graph.slots(node):
         key = graph.key(slot_node)
         if key is None:

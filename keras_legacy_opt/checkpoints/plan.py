@@ -95,6 +95,8 @@ class Targets:
     def _name_optimizer(self) -> None:
         for name, variable in self.optimizer_children.items():
             self._names[id(variable)] = f"optimizer/{name}"
+        for name, variable in self.loss_scale.items():
+            self._names[id(variable)] = f"optimizer/loss_scale/{name}"
         for variable in self.weights:
             for slot_name, slot in self.slots(variable).items():
                 self._names[id(slot)] = f"{self.name(variable)}/{slot_name}"
@@ -109,6 +111,14 @@ class Targets:
             for name, child in self.optimizer._trackable_children().items()
             if isinstance(child, tf.Variable)
         }
+
+    @property
+    def loss_scale(self) -> dict[str, Any]:
+        """The variables of a LossScaleOptimizer around the optimizer."""
+        if self.optimizer is None:
+            return {}
+        scale = self.optimizer._trackable_children().get("loss_scale")
+        return dict(scale._trackable_children()) if scale else {}
 
     def slots(self, variable: Any) -> dict[str, Any]:
         """{slot name: slot} of a variable of the model."""

@@ -170,14 +170,15 @@ def optimizer_of(
 def _optimizer_for(model: Any, optimizer: Any | None) -> Any | None:
     if optimizer is None:
         own = getattr(model, "optimizer", None)
-        return own if isinstance(own, Optimizer) else None
-    if not isinstance(optimizer, Optimizer):
+        optimizer = own if isinstance(own, Optimizer) else None
+    elif not isinstance(optimizer, Optimizer):
         raise TypeError(
             "`optimizer` must be one of keras_legacy_opt (of a wrapper, pass"
             " the inner one; for Keras 3's own, see `to_keras_3`). Received:"
             f" {optimizer!r}."
         )
-    return optimizer
+    # Of a LossScaleOptimizer, files know the inner one, and the loss scale.
+    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def _trainable(model: Any) -> Any:

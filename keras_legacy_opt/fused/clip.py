@@ -1,4 +1,4 @@
-"""Clipping without a pass of its own: the updates scale as they read.
+"""Scaling and clipping without a pass of their own: the updates do both.
 
 A norm costs one read of the gradients; the clipped gradients are never written.
 Norms come from the ops that `tf.clip_by_norm` and `tf.clip_by_global_norm`
@@ -9,16 +9,42 @@ from __future__ import annotations
 
 import collections
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from keras_legacy_opt import distribution
+from keras_legacy_opt import distribution, gradients, hosts
 from keras_legacy_opt.clipping import CLIPPING, GradsAndVars
 from keras_legacy_opt.fused import policy
+from keras_legacy_opt.keras_3_api import overwritten_with_gradient
 
 _DTYPES = (tf.float32, tf.float64)
+# What comes before, between and after; each must be as this package has it.
+_ENTRANCE = (
+    "apply_gradients",
+    "_transform_unaggregated_gradients",
+    "_aggregate_gradients",
+    "_prepare",
+    "_prepare_local",
+)
 _STEPS = ("_transform_gradients", "_distributed_apply")
+
+
+class Scaling(NamedTuple):
+    """What the updates still have to do with the gradients of a step.
+
+    Attributes:
+      factor: scalar to multiply them by, or None.
+      divisor: scalar to divide them by, or None.
+      condition: bool scalar, or None: if it is False, no variable changes.
+    """
+
+    factor: Any = None
+    divisor: Any = None
+    condition: Any = None
+
+
+UNSCALED = Scaling()
 
 
 class Transformed:
@@ -26,43 +52,68 @@ class Transformed:
 
     Attributes:
       gradient: tensor or `IndexedSlices`.
-      transform: tensor of shape [4]: unscale by the first number, clip to the
-        second, multiply by the third, divide by the fourth.
+      transform: tensor of shape [4], or None: multiply by the first number,
+        clip to the second, multiply by the third, divide by the fourth.
+      condition: bool scalar, or None: whether to update at all.
     """
 
-    def __init__(self, gradient: Any, transform: tf.Tensor):
+    def __init__(
+        self,
+        gradient: Any,
+        transform: tf.Tensor | None,
+        condition: tf.Tensor | None,
+    ):
         self.gradient = gradient
         self.transform = transform
+        self.condition = condition
 
 
-def transform_gradients(
-    optimizer: Any, grads_and_vars: GradsAndVars
-) -> GradsAndVars:
-    """`optimizer._transform_gradients`, deferred to the updates if possible."""
-    options = [
-        name for name in CLIPPING if getattr(optimizer, name) is not None
-    ]
-    if len(options) != 1 or not _can_defer(optimizer, grads_and_vars):
-        return optimizer._transform_gradients(grads_and_vars)
-    (option,) = options
-    dtype = grads_and_vars[0][1].dtype.base_dtype
-    limit = optimizer._clip_limits.limit(option, getattr(optimizer, option))
-    limit = tf.convert_to_tensor(limit(dtype), dtype)
-    values = [
-        g.values if isinstance(g, tf.IndexedSlices) else g
-        for g, _ in grads_and_vars
-    ]
-    transforms = _transforms(values, option, limit)
-    return [
-        (Transformed(grad, transform), var)
-        for (grad, var), transform in zip(
-            grads_and_vars, transforms, strict=True
-        )
-    ]
+def can_multiply(optimizer: Any, grads_and_vars: GradsAndVars) -> bool:
+    """Whether the updates can multiply the gradients, and then clip them."""
+    # Only values: a norm cannot be told, to the bit, without the products.
+    return _options(optimizer) in ([], ["clipvalue"]) and _can_scale(
+        optimizer, grads_and_vars
+    )
 
 
-def _can_defer(optimizer: Any, grads_and_vars: GradsAndVars) -> bool:
-    """Whether native ops will update every variable, and can clip."""
+def can_divide(optimizer: Any, grads_and_vars: GradsAndVars) -> bool:
+    """Whether the updates can divide the gradients."""
+    return not _options(optimizer) and _can_scale(optimizer, grads_and_vars)
+
+
+def can_skip(optimizer: Any, grads_and_vars: GradsAndVars) -> bool:
+    """Whether the updates can be told not to change anything."""
+    formula = policy.dense_formula(optimizer) or policy.sparse_formula(
+        optimizer
+    )
+    return (
+        formula is not None
+        and formula.is_all
+        and policy.is_own(type(optimizer), _ENTRANCE)
+        and _are_native(optimizer, grads_and_vars)
+    )
+
+
+def _can_scale(optimizer: Any, grads_and_vars: GradsAndVars) -> bool:
+    return (
+        optimizer.gradient_aggregator is gradients.all_reduce_sum
+        and policy.is_own(type(optimizer), _ENTRANCE)
+        and _can_transform(optimizer, grads_and_vars)
+    )
+
+
+def _can_transform(optimizer: Any, grads_and_vars: GradsAndVars) -> bool:
+    """Whether native ops update every variable, and can compute as is due."""
+    dtypes = {hosts.unwrap(v).dtype.base_dtype for _, v in grads_and_vars}
+    return (
+        len(dtypes) == 1
+        and dtypes.issubset(_DTYPES)
+        and _are_native(optimizer, grads_and_vars)
+    )
+
+
+def _are_native(optimizer: Any, grads_and_vars: GradsAndVars) -> bool:
+    """Whether native ops, and nothing else, update every variable."""
     if (
         optimizer.gradient_transformers
         or not policy.is_own(type(optimizer), _STEPS)
@@ -71,31 +122,95 @@ def _can_defer(optimizer: Any, grads_and_vars: GradsAndVars) -> bool:
     ):
         return False
     times = collections.Counter(id(var) for _, var in grads_and_vars)
-    dtype = grads_and_vars[0][1].dtype.base_dtype
-    return dtype in _DTYPES and all(
-        var.dtype.base_dtype == dtype
-        and times[id(var)] == 1
-        and policy.updates(optimizer, grad, var)
+    unwrap = optimizer._known_variables.unwrap
+    return all(
+        times[id(var)] == 1
+        and not overwritten_with_gradient(var)
+        and policy.updates(optimizer, grad, unwrap(var))
         for grad, var in grads_and_vars
     )
 
 
+def _options(optimizer: Any) -> list[str]:
+    return [name for name in CLIPPING if getattr(optimizer, name) is not None]
+
+
+def transform_gradients(
+    optimizer: Any, grads_and_vars: GradsAndVars, scaling: Scaling = UNSCALED
+) -> GradsAndVars:
+    """`optimizer._transform_gradients`, deferred to the updates if possible."""
+    options = _options(optimizer)
+    if (scaling.factor is not None or scaling.divisor is not None) or (
+        len(options) == 1 and _can_transform(optimizer, grads_and_vars)
+    ):
+        transforms = _transforms(optimizer, grads_and_vars, options, scaling)
+    else:
+        grads_and_vars = optimizer._transform_gradients(grads_and_vars)
+        if scaling.condition is None:
+            return grads_and_vars
+        transforms = [None] * len(grads_and_vars)
+    return [
+        (Transformed(grad, transform, scaling.condition), var)
+        for (grad, var), transform in zip(
+            grads_and_vars, transforms, strict=True
+        )
+    ]
+
+
+def scaling_alone(scaling: Scaling, dtype: tf.DType) -> list[tf.Tensor]:
+    """The transform of gradients that are not clipped, as an op takes it."""
+    if scaling.factor is None and scaling.divisor is None:
+        return []
+    return [_transform(dtype, scaling)]
+
+
 def _transforms(
-    values: list[tf.Tensor], option: str, limit: tf.Tensor
+    optimizer: Any,
+    grads_and_vars: GradsAndVars,
+    options: list[str],
+    scaling: Scaling,
 ) -> list[tf.Tensor]:
     """One transform per gradient; the same tensor for all where possible."""
-    one = tf.ones([], limit.dtype)
-    unlimited = tf.constant(math.inf, limit.dtype)
+    dtype = grads_and_vars[0][1].dtype.base_dtype
+    count = len(grads_and_vars)
+    if not options:
+        return [_transform(dtype, scaling)] * count
+    (option,) = options
+    limit = optimizer._clip_limits.limit(option, getattr(optimizer, option))
+    limit = tf.convert_to_tensor(limit(dtype), dtype)
+    if option == "clipvalue":
+        return [_transform(dtype, scaling, limit=limit)] * count
+    values = [
+        g.values if isinstance(g, tf.IndexedSlices) else g
+        for g, _ in grads_and_vars
+    ]
     if option == "clipnorm":
         norms = [tf.sqrt(tf.reduce_sum(value * value)) for value in values]
         return [
-            tf.stack([one, unlimited, limit, tf.maximum(norm, limit)])
+            _transform(dtype, multiplier=limit, divisor=tf.maximum(norm, limit))
             for norm in norms
         ]
-    if option == "global_clipnorm":
-        norm = tf.linalg.global_norm(values)
-        scale = limit * tf.minimum(1.0 / norm, one / limit)
-        # Not finite in, not finite out.
-        scale += norm - norm
-        return [tf.stack([one, unlimited, scale, one])] * len(values)
-    return [tf.stack([one, limit, one, one])] * len(values)
+    norm = tf.linalg.global_norm(values)
+    scale = limit * tf.minimum(1.0 / norm, tf.ones([], dtype) / limit)
+    # Not finite in, not finite out.
+    scale += norm - norm
+    return [_transform(dtype, multiplier=scale)] * count
+
+
+def _transform(
+    dtype: tf.DType,
+    scaling: Scaling = UNSCALED,
+    limit: Any = math.inf,
+    multiplier: Any = 1.0,
+    divisor: Any = 1.0,
+) -> tf.Tensor:
+    """The four numbers of `Transformed.transform`."""
+    factor = 1.0 if scaling.factor is None else tf.cast(scaling.factor, dtype)
+    if scaling.divisor is not None:
+        divisor = tf.cast(scaling.divisor, dtype)
+    return tf.stack(
+        [
+            tf.convert_to_tensor(number, dtype)
+            for number in (factor, limit, multiplier, divisor)
+        ]
+    )

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_legacy_opt import distribution, gradients, private_api
-from keras_legacy_opt.fused import formulas, groups, plan, policy
+from keras_legacy_opt.fused import clip, formulas, groups, plan, policy
 from keras_legacy_opt.keras_3_api import overwritten_with_gradient
 
 # What the short way leaves out or calls on its own terms: a class that has its
@@ -126,12 +126,17 @@ _memories: weakref.WeakKeyDictionary[Any, dict[tuple[int, ...], _Memory]] = (
 )
 
 
-def step(optimizer: Any, grads_and_vars: Sequence[Any]) -> Any:
+def step(
+    optimizer: Any,
+    grads_and_vars: Sequence[Any],
+    scaling: clip.Scaling = clip.UNSCALED,
+) -> Any:
     """Takes the step the short way, if that is possible.
 
     Args:
       optimizer: the optimizer.
       grads_and_vars: as given by the caller, and not checked yet.
+      scaling: how the gradients are scaled.
 
     Returns:
       The optimizer's iterations, or None if nothing was done.
@@ -154,13 +159,36 @@ def step(optimizer: Any, grads_and_vars: Sequence[Any]) -> Any:
     try:
         with tf.device(first.device):
             plan.call_group(
-                optimizer, formula, memory.group, grads, scalars, []
+                optimizer,
+                formula,
+                memory.group,
+                grads,
+                scalars,
+                clip.scaling_alone(scaling, first.dtype),
+                [],
             )
     except (tf.errors.OpError, TypeError, ValueError):
         # The op checks all before it changes any: the long way finds the same
         # mistake, and has the words for it.
         return None
     return optimizer.iterations.assign_add(1)
+
+
+def knows(optimizer: Any, grads_and_vars: Sequence[Any]) -> bool:
+    """Whether `step` takes these gradients, however they are scaled."""
+    if optimizer not in _memories or not _applies(optimizer):
+        return False
+    try:
+        grads, variables = zip(*grads_and_vars, strict=True)
+    except (TypeError, ValueError):
+        return False
+    memory = _memories[optimizer].get(tuple(map(id, variables)))
+    return (
+        memory is not None
+        and memory.group is not None
+        and memory.first().dtype in (tf.float32, tf.float64)
+        and set(map(type, grads)) == {type(memory.group)}
+    )
 
 
 def _applies(optimizer: Any) -> bool:

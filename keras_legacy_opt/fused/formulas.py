@@ -16,11 +16,13 @@ class Formula(NamedTuple):
       op: the name of the dense op; `sparse_<op>` is the sparse one.
       slots: names of slots, in the op's order.
       coefficients: keys of `apply_state`, in the op's order.
+      is_all: whether a step changes nothing but what the op does.
     """
 
     op: str
     slots: tuple[str, ...]
     coefficients: tuple[str, ...]
+    is_all: bool = True
 
 
 def _sgd(optimizer: Any) -> Formula:
@@ -91,6 +93,7 @@ def _nadam(optimizer: Any) -> Formula:
             "v_t_prime_denominator",
             "epsilon",
         ),
+        is_all=False,  # There is the momentum cache, too.
     )
 
 

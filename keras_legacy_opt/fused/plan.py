@@ -29,12 +29,13 @@ def update_dense(
     groups, rest = _groups(optimizer, grads_and_vars)
     updates = []
     for grads, variables in groups:
-        transforms = []
+        transforms, conditions = [], []
         if isinstance(grads[0], clip.Transformed):
             transforms = _joined([grad.transform for grad in grads])
+            conditions = _joined([grad.condition for grad in grads])
             grads = [grad.gradient for grad in grads]
         update = functools.partial(
-            call_dense, optimizer, apply_state, transforms
+            call_dense, optimizer, apply_state, transforms, conditions
         )
         updates += tf.nest.flatten(
             strategy.extended.update(
@@ -63,9 +64,10 @@ def update_sparse(
     apply_state: Mapping,
 ) -> Any:
     """Updates `var`, on one device; returns the op."""
-    transforms = []
+    transforms, conditions = [], []
     if isinstance(grad, clip.Transformed):
-        transforms.append(grad.transform)
+        transforms = _joined([grad.transform])
+        conditions = _joined([grad.condition])
         grad = grad.gradient
     formula = policy.sparse_formula(optimizer)
     handles = [var.handle]
@@ -76,7 +78,7 @@ def update_sparse(
         grad.indices,
         *coefficients(optimizer, formula, var, apply_state),
         transforms,
-        [],
+        conditions,
         use_locking=optimizer._use_locking,
         variable_name=optimizer._known_variables.name(var),
     )
@@ -114,8 +116,10 @@ def _is_sparse(grad: Any) -> bool:
     return isinstance(grad, tf.IndexedSlices)
 
 
-def _joined(transforms: list[tf.Tensor]) -> list[tf.Tensor]:
-    """The transforms of a group as its op takes them."""
+def _joined(transforms: list[Any]) -> list[tf.Tensor]:
+    """The transforms (or conditions) of a group as its op takes them."""
+    if transforms[0] is None:
+        return []
     if all(transform is transforms[0] for transform in transforms):
         return transforms[:1]
     return [tf.stack(transforms)]
@@ -125,6 +129,7 @@ def call_dense(
     optimizer: Any,
     apply_state: Mapping,
     transforms: list[tf.Tensor],
+    conditions: list[tf.Tensor],
     first: Any,
     grads: list[Any],
     variables: list[Any],
@@ -140,13 +145,15 @@ def call_dense(
         group = groups.group_of(policy.ops(), variables, *slots)
     scalars = coefficients(optimizer, formula, first, apply_state)
     if group is not None:
-        return call_group(optimizer, formula, group, grads, scalars, transforms)
+        return call_group(
+            optimizer, formula, group, grads, scalars, transforms, conditions
+        )
     return getattr(policy.ops(), formula.op)(
         *([v.handle for v in members] for members in (variables, *slots)),
         grads,
         *scalars,
         transforms,
-        [],
+        conditions,
         use_locking=optimizer._use_locking,
     )
 
@@ -158,6 +165,7 @@ def call_group(
     grads: Sequence[tf.Tensor],
     scalars: Sequence[tf.Tensor],
     transforms: list[tf.Tensor],
+    conditions: list[tf.Tensor],
 ) -> Any:
     """Updates the variables of a group."""
     return getattr(policy.ops(), f"group_{formula.op}")(
@@ -165,7 +173,7 @@ def call_group(
         grads,
         *scalars,
         transforms,
-        [],
+        conditions,
         use_locking=optimizer._use_locking,
     )
 

@@ -98,7 +98,8 @@ def magnitudes(optimizer, before, after):
     }
     if "linear" in after:
         rate = optimizer._decayed_lr(tf.float32).numpy()
-        exponent = -optimizer.get_config()["learning_rate_power"]
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        exponent = -inner.get_config()["learning_rate_power"]
         power = after["accumulator"] ** exponent
         result["linear"] = np.maximum(
             result["linear"],

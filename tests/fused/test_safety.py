@@ -306,28 +306,32 @@ def test_transform_and_condition(native_ops):
 
     def step(finite):
         native_ops.sgd(
-            [var.handle], [grad], 1.0, [transform], [tf.constant(finite)]
+            [var.handle],
+            [grad],
+            1.0,
+            [transform],
+            [tf.constant(finite, tf.bool)],
         )
 
     step(False)
     np.testing.assert_array_equal(var, [1, 1, 1])
     step(True)
     np.testing.assert_array_equal(var, [1 - 1.5, 1 + 1.5, 1 - 0.1875])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="condition"):
+        step([])
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
-def test_norms_and_finite(native_ops, dtype, bad):
-    single = "float64" if dtype == "float64" else "float32"
-    grads = [tf.cast([3.0, 4.0], dtype), tf.cast(tf.fill([40_000], 0.5), dtype)]
-    identity = tf.constant([1, np.inf, 1, 1], single)
-    squares, finite = native_ops.gradient_norms(grads, identity)
-    np.testing.assert_array_equal(squares, [25, 10_000])
-    assert finite
-    grads[1] = tf.concat([grads[1], tf.cast([bad], dtype)], 0)
-    squares, finite = native_ops.gradient_norms(grads, identity)
-    assert squares[0] == 25
-    assert not finite
+def test_all_finite(native_ops, dtype, bad):
+    values = [tf.cast([3.0, 4.0], dtype), tf.zeros([0]), tf.ones([])]
+    values.append(tf.cast(tf.fill([100_000], 0.5), dtype))
+    assert native_ops.all_finite(values, 1.0)
+    assert not native_ops.all_finite(values, np.inf)
+    values[3] = tf.concat([values[3], tf.cast([bad], dtype)], 0)
+    for factor in (1.0, 0.0):
+        assert not native_ops.all_finite(values, factor)
+    assert not native_ops.all_finite(values[::-1], 1.0)
 
 
 @pytest.mark.parametrize("option", ["clipnorm", "global_clipnorm", "clipvalue"])

@@ -17,6 +17,10 @@ BASES = {
     "keras3": keras.optimizers.Optimizer,
     "tf_keras": tf_keras.optimizers.legacy.Optimizer,
 }
+LOSS_SCALE_BASES = {
+    "keras3": keras.optimizers.LossScaleOptimizer,
+    "tf_keras": tf_keras.mixed_precision.LossScaleOptimizer,
+}
 CLASSES = [getattr(keras_legacy_opt, row.name) for row in registry.BUILT_IN]
 DOUBLES = [
     type(registry.Case(row, "plain").build(registry.SUBJECT))
@@ -49,13 +53,26 @@ def _ours(cls):
 @pytest.mark.parametrize("cls", [*CLASSES, *DOUBLES])
 def test_no_name_leaks_from_a_host(host, cls):
     """Every name that a host's base has is ours, or is not there."""
+    assert not _leaks(BASES[host], cls)
+    assert issubclass(cls, BASES[host])
+
+
+@pytest.mark.parametrize("bases", [BASES, LOSS_SCALE_BASES])
+@pytest.mark.parametrize("host", BASES)
+def test_no_name_leaks_from_a_loss_scale_optimizer(host, bases):
+    cls = keras_legacy_opt.LossScaleOptimizer
+    assert not _leaks(bases[host], cls)
+    assert issubclass(cls, bases[host])
+    assert not issubclass(keras_legacy_opt.Adam, LOSS_SCALE_BASES[host])
+
+
+def _leaks(base, cls):
     leaks = []
-    for name in dir(BASES[host]):
+    for name in dir(base):
         definer = next(c for c in cls.__mro__ if name in vars(c))
         if not _ours(definer):
             leaks.append(f"{definer.__module__}.{definer.__name__}.{name}")
-    assert not leaks
-    assert issubclass(cls, BASES[host])
+    return leaks
 
 
 def test_every_attribute_of_a_host_is_there_or_known_to_be_absent():
@@ -200,6 +217,7 @@ def test_subclass_in_a_module_named_like_keras(tmp_path):
 # Attributes of ours that neither legacy nor Keras 3 has.  A subclass of a third
 # party may have any name of its own: keep these few, and unlikely.
 ADDED = {
+    "_apply_scaled_gradients",
     "_clip_limits",
     "_init_process_state",
     "_known_variables",

@@ -234,12 +234,14 @@ def test_saved_model_with_only_a_part_of_the_state(tmp_path):
 
 def test_saved_model_of_a_wrapped_optimizer(tmp_path):
     old = sequential(tf_keras)
-    scaled = tf_keras.mixed_precision.LossScaleOptimizer(klo.Adam(0.05))
+    scaled = tf_keras.mixed_precision.LossScaleOptimizer(
+        klo.Adam(0.05), dynamic_growth_steps=2
+    )
     old.compile(scaled, "mse", run_eagerly=True)
     train(old, sequential, range(2))
     old.save(tmp_path, save_format="tf")
-    with pytest.warns(UserWarning, match="(?s)a wrapper around one"):
-        loaded = tf_keras.models.load_model(tmp_path)
+    loaded = tf_keras.models.load_model(tmp_path)
+    assert float(loaded.optimizer.loss_scale) == 2.0**16
     for array, expected in zip(
         loaded.optimizer.inner_optimizer.get_weights(),
         old.optimizer.inner_optimizer.get_weights(),

@@ -59,7 +59,15 @@ absl::Status ApplyKernel<T>::ReadScalars(OpKernelContext* context, int input, in
     const C* row = static_cast<const C*>(tensor.data());
     for (int64_t i = 0; i < rows; ++i, row += 4) scalars->transforms.push_back({row[0], row[1], row[2], row[3]});
   }
-  if (conditional_) scalars->apply = *static_cast<const bool*>(context->input(input++).data());
+  if (conditional_) {
+    const Tensor& tensor = context->input(input);
+    if (tensor.NumElements() != 1) {
+      return absl::InvalidArgumentError(absl::StrCat("The condition of ", this->type_string(),
+                                                     " must be a scalar, but has shape ", tensor.shape().DebugString(),
+                                                     "."));
+    }
+    scalars->apply = *static_cast<const bool*>(tensor.data());
+  }
   return absl::OkStatus();
 }
 

@@ -1,0 +1,813 @@
+"""Loss scaling: gradients of float16 that do not underflow."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from keras_legacy_opt import (
+    distribution,
+    gradients,
+    hosts,
+    hyperparameters,
+    private_api,
+    serialization,
+)
+from keras_legacy_opt.fused import clip, eager, finite, policy
+from keras_legacy_opt.keras_3_api import overwritten_with_gradient
+from keras_legacy_opt.optimizer import Optimizer
+from keras_legacy_opt.saving import assign_all, fetch_all
+from keras_legacy_opt.variables import var_key
+
+DEFAULT_INITIAL_SCALE = 2.0**15
+DEFAULT_GROWTH_STEPS = 2000
+
+# A class that has its own idea of one of these gets unscaled gradients from
+# them, not from the updates.
+_HALVES_OF_MINIMIZE = (
+    "_compute_gradients",
+    "get_unscaled_gradients",
+    "apply_gradients",
+)
+
+
+class _DynamicScale(private_api.Trackable):
+    """The loss scale, and the number of steps since it last changed.
+
+    It is doubled after so many steps in a row whose gradients were finite, and
+    halved, but not below 1, at once when they are not.
+    """
+
+    def __init__(self, initial_scale: float, growth_steps: int):
+        self.initial_scale = initial_scale
+        self.growth_steps = growth_steps
+        self.current_loss_scale = tf.Variable(
+            initial_scale,
+            dtype=tf.float32,
+            trainable=False,
+            name="current_loss_scale",
+        )
+        self.good_steps = tf.Variable(
+            0, dtype=tf.int64, trainable=False, name="good_steps"
+        )
+        for name, variable in self.variables().items():
+            self._track_trackable(variable, name)
+
+    def variables(self) -> dict[str, tf.Variable]:
+        """The variables, by their names in files."""
+        return {
+            "current_loss_scale": self.current_loss_scale,
+            "good_steps": self.good_steps,
+        }
+
+    def update(self, is_finite: Any) -> Any:
+        """Goes on to the next step.
+
+        Args:
+          is_finite: bool scalar, whether all gradients of this step were.
+
+        Returns:
+          An `Operation`; in eager execution, None.
+        """
+        scale = tf.convert_to_tensor(self.current_loss_scale)
+        steps = self.good_steps + 1
+        grows = tf.greater_equal(steps, self.growth_steps)
+        doubled = 2.0 * scale
+        grown = tf.where(
+            tf.logical_and(grows, tf.math.is_finite(doubled)), doubled, scale
+        )
+        halved = tf.maximum(scale / 2.0, 1.0)
+        goes_on = tf.logical_and(is_finite, tf.logical_not(grows))
+        steps = tf.where(goes_on, steps, tf.zeros_like(steps))
+        scale = tf.where(is_finite, grown, halved)
+        return tf.group(
+            self.good_steps.assign(steps, read_value=False),
+            self.current_loss_scale.assign(scale, read_value=False),
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        values = fetch_all(list(self.variables().values()))
+        return _DynamicScale, (self.initial_scale, self.growth_steps), values
+
+    def __setstate__(self, values: Sequence[Any]) -> None:
+        assign_all(list(self.variables().values()), values)
+
+
+class _SlotsInTF22(private_api.Trackable):
+    """What checkpoints of TensorFlow up to 2.2 call the inner optimizer.
+
+    There, the slots belonged to it; now they belong to the wrapper.
+    """
+
+    def __init__(self, optimizer: Optimizer):
+        self._optimizer = optimizer
+
+    def get_slot_names(self) -> list[str]:
+        return self._optimizer.get_slot_names()
+
+    def _create_or_restore_slot_variable(
+        self, slot_variable_position: Any, slot_name: str, variable: Any
+    ) -> Any | None:
+        return self._optimizer._create_or_restore_slot_variable(
+            slot_variable_position, slot_name, variable
+        )
+
+
+class _Inner:
+    """An attribute that is the inner optimizer's."""
+
+    def __init__(self, name: str = ""):
+        self._name = name
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is None:
+            return getattr(Optimizer, self._name)
+        return getattr(instance._optimizer, self._name)
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        setattr(instance._optimizer, self._name, value)
+
+
+@hosts.public
+class LossScaleOptimizer(Optimizer, hosts.LossScaleShield, hosts.LossScaleHost):
+    """Wraps an optimizer to scale the loss, so that gradients do not underflow.
+
+    In float16, small gradients become zero on their way back through the model.
+    The loss is therefore multiplied by a large number, the loss scale, and the
+    gradients are divided by it afterwards.
+
+    By default the loss scale is found while training: it is doubled after
+    `dynamic_growth_steps` steps, and halved when a gradient is infinite or NaN.
+    Such a step changes no variable and no slot, but it counts as an iteration.
+
+    `minimize`, and `fit` of both Kerases, do all of this:
+
+    >>> opt = keras_legacy_opt.LossScaleOptimizer(keras_legacy_opt.SGD(0.25))
+    >>> var = tf.Variable(1.0)
+    >>> _ = opt.minimize(lambda: var**2, [var])
+    >>> float(var)
+    0.5
+
+    Where gradients come from a `tf.GradientTape`, scale the loss and unscale
+    the gradients, each once:
+
+    >>> with tf.GradientTape() as tape:
+    ...     loss = opt.get_scaled_loss(var**2)
+    >>> grads = opt.get_unscaled_gradients(tape.gradient(loss, [var]))
+    >>> _ = opt.apply_gradients(zip(grads, [var]))
+    >>> float(var), float(opt.loss_scale), int(opt.dynamic_counter)
+    (0.25, 32768.0, 2)
+
+    A train step written for Keras 3 calls `scale_loss` instead, and leaves the
+    unscaling to `apply_gradients`, or `apply`.
+
+    ### Hyperparameters
+
+    Those of the inner optimizer can be read and overwritten here; other
+    attributes of it cannot.
+
+    >>> opt = keras_legacy_opt.LossScaleOptimizer(keras_legacy_opt.Adam())
+    >>> opt.beta_1 = 0.7
+    >>> round(float(opt.inner_optimizer.beta_1), 4)
+    0.7
+    >>> hasattr(opt, "epsilon"), hasattr(opt.inner_optimizer, "epsilon")
+    (False, True)
+
+    ### Checkpoints
+
+    are those of the inner optimizer, which also hold the loss scale: either of
+    the two can be restored from what the other saved.
+
+    ### Speed
+
+    Where native ops update all variables, these also unscale, and leave out the
+    updates of a step that is skipped; one read of the gradients says whether
+    they are finite.
+    """
+
+    _HAS_AGGREGATE_GRAD = True
+
+    # State that inherited methods and Keras look for.
+    _known_variables = _Inner()
+    _name = _Inner()
+    _weights = _Inner()
+    built = _Inner()
+    lr = _Inner()
+
+    def __init__(
+        self,
+        inner_optimizer: Optimizer,
+        dynamic: bool = True,
+        initial_scale: float | None = None,
+        dynamic_growth_steps: int | None = None,
+    ):
+        """Wraps an optimizer.
+
+        Args:
+          inner_optimizer: the `keras_legacy_opt` optimizer to wrap.
+          dynamic: whether the loss scale changes while training.
+          initial_scale: the loss scale at first, 2 ** 15 if `None`; for ever
+            if not `dynamic`, and then needed.
+          dynamic_growth_steps: after how many steps in a row with finite
+            gradients the loss scale is doubled, 2000 if `None`; must be `None`
+            if not `dynamic`.
+
+        Raises:
+          TypeError: if `inner_optimizer` is no optimizer of this package, or a
+            LossScaleOptimizer, or `dynamic` is no bool.
+          ValueError: if another LossScaleOptimizer wraps the optimizer, the
+            strategy does not support loss scaling, or arguments do not fit
+            together.
+        """
+        _check_inner(inner_optimizer)
+        if not isinstance(dynamic, bool):
+            raise TypeError(
+                "`dynamic` must be True or False. Received:"
+                f" dynamic={dynamic!r}."
+            )
+        _check_strategy()
+        _check_scale(dynamic, initial_scale, dynamic_growth_steps)
+        self._optimizer = inner_optimizer
+        self._optimizer._is_wrapped_by_loss_scale_optimizer = True
+        if dynamic:
+            self._loss_scale = _DynamicScale(
+                float(_default(initial_scale, DEFAULT_INITIAL_SCALE)),
+                int(_default(dynamic_growth_steps, DEFAULT_GROWTH_STEPS)),
+            )
+        else:
+            self._loss_scale = float(initial_scale)
+        self._loss_has_been_scaled = False
+        self._gradients_have_been_unscaled = False
+        # Whether `apply_gradients` gets gradients that are still scaled.
+        self._unscales_later = False
+        self._track()
+
+    def _track(self) -> None:
+        """Makes the loss scale part of the inner optimizer's checkpoints."""
+        if self.dynamic:
+            self._track_trackable(
+                self._loss_scale, "loss_scale", overwrite=True
+            )
+        self._track_trackable(
+            _SlotsInTF22(self._optimizer), "base_optimizer", overwrite=True
+        )
+
+    @property
+    def inner_optimizer(self) -> Optimizer:
+        """The optimizer that this one wraps."""
+        return self._optimizer
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether the loss scale changes while training."""
+        return isinstance(self._loss_scale, _DynamicScale)
+
+    @property
+    def loss_scale(self) -> tf.Tensor:
+        """float32 scalar tensor: the current loss scale."""
+        if self.dynamic:
+            return tf.convert_to_tensor(self._loss_scale.current_loss_scale)
+        return tf.convert_to_tensor(self._loss_scale)
+
+    @property
+    def dynamic_counter(self) -> tf.Variable | None:
+        """int64 variable: the steps since the loss scale last changed.
+
+        `None` if it never does.
+        """
+        return self._loss_scale.good_steps if self.dynamic else None
+
+    @property
+    def initial_scale(self) -> float:
+        """The loss scale at first."""
+        return (
+            self._loss_scale.initial_scale
+            if self.dynamic
+            else (self._loss_scale)
+        )
+
+    @property
+    def dynamic_growth_steps(self) -> int | None:
+        """After how many good steps in a row the loss scale is doubled.
+
+        `None` if it never is.
+        """
+        return self._loss_scale.growth_steps if self.dynamic else None
+
+    # Scaling.
+
+    def get_scaled_loss(self, loss: Any) -> Any:
+        """The loss times the loss scale.
+
+        Args:
+          loss: a tensor, or a callable without arguments that returns one.
+
+        Returns:
+          A tensor, or such a callable.
+        """
+        self._loss_has_been_scaled = True
+        if callable(loss):
+            return lambda: self._scaled(loss())
+        return self._scaled(loss)
+
+    def _scaled(self, loss: tf.Tensor) -> tf.Tensor:
+        return loss * tf.cast(self.loss_scale, loss.dtype)
+
+    def get_unscaled_gradients(self, grads: Sequence[Any]) -> list[Any]:
+        """The gradients divided by the loss scale.
+
+        Args:
+          grads: list of tensors, `IndexedSlices` or `None`, the gradients of a
+            loss that was scaled by `get_scaled_loss`.
+
+        Returns:
+          A list of as many; `None` stays `None`.
+        """
+        self._gradients_have_been_unscaled = True
+        self._unscales_later = False
+        factor = self._unscaling_factor()
+        return [None if g is None else _product(g, factor) for g in grads]
+
+    def _unscaling_factor(self) -> tf.Tensor:
+        return 1.0 / self.loss_scale
+
+    def scale_loss(self, loss: tf.Tensor) -> tf.Tensor:
+        """The loss times the loss scale, undone by `apply_gradients`.
+
+        Keras 3 calls this.  Gradients need not be unscaled then.
+        """
+        self._gradients_have_been_unscaled = True
+        self._unscales_later = True
+        return self.get_scaled_loss(loss)
+
+    # Gradients.
+
+    @tf.autograph.experimental.do_not_convert
+    def minimize(
+        self,
+        loss: Any,
+        var_list: Any,
+        grad_loss: Any = None,
+        name: str | None = None,
+        tape: tf.GradientTape | None = None,
+    ) -> Any:
+        """Scales, computes gradients, unscales and applies them.
+
+        See `keras_legacy_opt.Optimizer.minimize`.
+        """
+        if not policy.is_own(type(self), _HALVES_OF_MINIMIZE):
+            pairs = self._compute_gradients(loss, var_list, grad_loss, tape)
+            return self.apply_gradients(pairs, name=name)
+        pairs = self._compute_scaled_gradients(loss, var_list, grad_loss, tape)
+        self._gradients_have_been_unscaled = True
+        return self._apply(pairs, name, aggregate=True, scaled=True)
+
+    def _compute_scaled_gradients(
+        self, loss: Any, var_list: Any, grad_loss: Any, tape: Any
+    ) -> list[tuple[Any, Any]]:
+        tape = tf.GradientTape() if tape is None else tape
+        with tape:
+            loss = self.get_scaled_loss(loss)
+        return self._optimizer._compute_gradients(
+            loss, var_list, grad_loss, tape=tape
+        )
+
+    def _compute_gradients(
+        self,
+        loss: Any,
+        var_list: Any,
+        grad_loss: Any = None,
+        tape: tf.GradientTape | None = None,
+    ) -> list[tuple[Any, Any]]:
+        """(gradient, variable) pairs: of the loss itself, by scaling it."""
+        pairs = self._compute_scaled_gradients(loss, var_list, grad_loss, tape)
+        unscaled = self.get_unscaled_gradients([g for g, _ in pairs])
+        return [(g, v) for g, (_, v) in zip(unscaled, pairs, strict=True)]
+
+    @tf.autograph.experimental.do_not_convert
+    def get_gradients(self, loss: tf.Tensor, params: Any) -> list[Any]:
+        """The gradients of `loss`, computed by scaling it, in a TF1 graph.
+
+        See `keras_legacy_opt.Optimizer.get_gradients`.
+        """
+        loss = self.get_scaled_loss(loss)
+        grads = self._optimizer.get_gradients(loss, params)
+        return self.get_unscaled_gradients(grads)
+
+    get_updates = Optimizer.get_updates
+    apply = Optimizer.apply
+
+    # One step.
+
+    @tf.autograph.experimental.do_not_convert
+    def apply_gradients(
+        self,
+        grads_and_vars: Iterable[tuple[Any, Any]],
+        name: str | None = None,
+        experimental_aggregate_gradients: bool = True,
+    ) -> Any:
+        """Applies gradients if all are finite, and updates the loss scale.
+
+        Args:
+          grads_and_vars: (gradient, variable) pairs; the gradients unscaled,
+            unless the loss was scaled by `scale_loss`.
+          name: (Optional) name of the returned operation.
+          experimental_aggregate_gradients: whether to sum the gradients over
+            the replicas of a strategy.
+
+        Returns:
+          An `Operation` (in eager execution: the `iterations`).
+
+        Raises:
+          ValueError: in cross-replica context, or if the strategy does not
+            support loss scaling.  For other errors see
+            `keras_legacy_opt.Optimizer.apply_gradients`.
+        """
+        return self._apply(
+            grads_and_vars,
+            name,
+            experimental_aggregate_gradients,
+            scaled=self._unscales_later,
+        )
+
+    def _apply(
+        self,
+        grads_and_vars: Any,
+        name: str | None,
+        aggregate: bool,
+        scaled: bool,
+    ) -> Any:
+        """`apply_gradients`; unscales the gradients if they are `scaled`."""
+        if tf.distribute.in_cross_replica_context():
+            raise ValueError(
+                "`apply_gradients()` cannot be called in cross-replica context:"
+                " call it in a function that is passed to `strategy.run`."
+            )
+        _check_strategy()
+        _warn_of_what_was_forgotten(
+            self._loss_has_been_scaled, self._gradients_have_been_unscaled
+        )
+        items = gradients.listed(grads_and_vars)
+        if eager.knows(self._optimizer, items):
+            factor = self._unscaling_factor() if scaled else None
+            pairs, scaling = items, clip.Scaling(factor=factor)
+        else:
+            pairs, scaling = self._summed(items, aggregate, scaled)
+        if not pairs:
+            return self._optimizer.apply_gradients([], name=name)
+        return self._take(_Step(self._optimizer, pairs, name, scaling))
+
+    def _summed(
+        self, items: Sequence[Any], aggregate: bool, scaled: bool
+    ) -> tuple[list[Any], clip.Scaling]:
+        """Pairs to apply, unscaled and summed; or how they are scaled."""
+        inner, scaling = self._optimizer, clip.UNSCALED
+        unwrap = inner._known_variables.unwrap
+        pairs = gradients.pairs(items)
+        if aggregate:
+            pairs = gradients.completed(pairs, lambda v: var_key(unwrap(v)))
+        pairs = gradients.filter_empty(
+            pairs, lambda v: inner._known_variables.name(unwrap(v))
+        )
+        if scaled and pairs:
+            factor = self._unscaling_factor()
+            if clip.can_multiply(inner, pairs):
+                scaling = clip.Scaling(factor=factor)
+            else:
+                pairs = [
+                    pair
+                    if overwritten_with_gradient(pair[1])
+                    else (_product(pair[0], factor), pair[1])
+                    for pair in pairs
+                ]
+        if aggregate and pairs:
+            pairs = _aggregated(inner, pairs)
+        return list(pairs), scaling
+
+    def _take(self, step: _Step) -> Any:
+        """Takes a step, or skips it, and goes on to the next loss scale."""
+        inner = self._optimizer
+        if not self.dynamic:
+            return step.take(step.grads)
+        if inner._iterations is None:  # Not in a branch.
+            with tf.name_scope(inner._name), tf.init_scope():
+                _ = inner.iterations
+        if tf.distribute.has_strategy() and not (
+            private_api.strategy_supports_no_merge_call()
+        ):
+            merged = functools.partial(
+                _take_in_cross_replica_context,
+                scale=self._loss_scale,
+                step=step,
+            )
+            context = tf.distribute.get_replica_context()
+            return context.merge_call(
+                policy.as_here(merged), args=(step.grads,)
+            )
+        is_finite = step.is_finite(step.grads)
+        if not tf.executing_eagerly() and step.can_be_conditional():
+            taken = step.take(step.grads, condition=is_finite)
+        else:
+            taken = tf.cond(
+                is_finite,
+                lambda: tf.group(step.take(step.grads)),
+                step.skip,
+            )
+        updated = self._loss_scale.update(is_finite)
+        if tf.executing_eagerly():
+            return inner.iterations
+        return tf.group(taken, updated)
+
+    # Attributes.
+
+    def __getattr__(self, name: str) -> Any:
+        """Reads a hyperparameter of the inner optimizer."""
+        inner = self.__dict__.get("_optimizer")
+        if inner is not None and (
+            name in inner._hyper or name in hyperparameters.KERAS_3_DEFAULTS
+        ):
+            return getattr(inner, name)
+        raise AttributeError(
+            f"{type(self).__name__!r} object has no attribute {name!r}"
+        )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Overwrites a hyperparameter of the inner one, or an attribute."""
+        inner = self.__dict__.get("_optimizer")
+        if (
+            inner is not None
+            and name in inner._hyper
+            and not hasattr(type(self), name)
+        ):
+            inner._set_hyper(name, value)
+        else:
+            object.__setattr__(self, name, value)
+
+    def __dir__(self) -> list[str]:
+        names = {*object.__dir__(self), *self._optimizer._hyper}
+        # Keras' savers look at all: there is one name of the inner optimizer.
+        return sorted(names - {"_optimizer"})
+
+    # State that leaves the optimizer.
+
+    def save_own_variables(self, store: Any) -> None:
+        """Writes the loss scale into `store`, a mapping of a Keras 3 file.
+
+        The file has the state of the inner optimizer beside it.
+        """
+        if self.dynamic:
+            variables = self._loss_scale.variables()
+            values = fetch_all(list(variables.values()))
+            for name, value in zip(variables, values, strict=True):
+                store[name] = value
+
+    def load_own_variables(self, store: Mapping[str, Any]) -> None:
+        """Reads the loss scale from `store`, a mapping of a Keras 3 file.
+
+        It stays as it is if the file holds none.
+        """
+        if self.dynamic and "current_loss_scale" in store.keys():
+            variables = self._loss_scale.variables()
+            values = [np.asarray(store[name]) for name in variables]
+            assign_all(list(variables.values()), values)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything: the inner optimizer and the loss scale see to theirs."""
+        return dict(self.__dict__)
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._track()
+
+    # Configuration.
+
+    def get_config(self) -> dict[str, Any]:
+        """The configuration: what `from_config` makes an equal optimizer of.
+
+        Returns:
+          A JSON-compatible dictionary.
+        """
+        return {
+            "inner_optimizer": serialization.serialize(self._optimizer),
+            "dynamic": self.dynamic,
+            "initial_scale": self.initial_scale,
+            "dynamic_growth_steps": self.dynamic_growth_steps,
+        }
+
+    @classmethod
+    def from_config(
+        cls,
+        config: Mapping[str, Any],
+        custom_objects: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """The optimizer of a configuration.
+
+        Args:
+          config: dictionary, as returned by `get_config` of any release.
+          custom_objects: maps names to classes that it names.
+
+        Returns:
+          An optimizer without state.
+
+        Raises:
+          ValueError: if the loss scale is of a kind that no release since
+            TensorFlow 2.4 has.
+        """
+        config = dict(config)
+        if "loss_scale" in config:  # Up to TensorFlow 2.3.
+            config["inner_optimizer"] = config.pop("optimizer")
+            config.update(_arguments_for(config.pop("loss_scale")))
+        inner = config.pop("inner_optimizer")
+        if not isinstance(inner, hosts.OptimizerHost):
+            inner = serialization.deserialize(inner, custom_objects)
+        return cls(inner, **config)
+
+
+# All else is the inner optimizer's.
+_own = {*vars(LossScaleOptimizer), *private_api.MARKS_OF_VALUES}
+for _name in dir(Optimizer):
+    if not _name.startswith("__") and _name not in _own:
+        setattr(LossScaleOptimizer, _name, _Inner(_name))
+
+
+class _Step:
+    """A step of an optimizer, which may be taken or skipped."""
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        grads_and_vars: Sequence[Any],
+        name: str | None,
+        scaling: clip.Scaling,
+    ):
+        self.grads = [g for g, _ in grads_and_vars]
+        self._optimizer = optimizer
+        self._variables = [v for _, v in grads_and_vars]
+        self._name = name
+        self._scaling = scaling
+
+    def is_finite(self, grads: Sequence[Any]) -> tf.Tensor:
+        """Whether all gradients are finite; call it in replica context."""
+        variables = [hosts.unwrap(v) for v in self._variables]
+        return finite.all_finite(grads, variables, self._scaling.factor)
+
+    def can_be_conditional(self) -> bool:
+        """Whether `take` can be given a condition."""
+        pairs = list(zip(self.grads, self._variables, strict=True))
+        return clip.can_skip(self._optimizer, pairs)
+
+    def take(self, grads: Sequence[Any], condition: Any = None) -> Any:
+        """Takes it; in replica context."""
+        pairs = list(zip(grads, self._variables, strict=True))
+        scaling = self._scaling._replace(condition=condition)
+        if scaling == clip.UNSCALED:
+            return self._optimizer.apply_gradients(
+                pairs, name=self._name, experimental_aggregate_gradients=False
+            )
+        return self._optimizer._apply_scaled_gradients(
+            pairs, self._name, False, scaling
+        )
+
+    def skip(self) -> Any:
+        """Only counts it."""
+        iterations = self._optimizer.iterations
+        return tf.group(iterations.assign_add(1, read_value=False))
+
+
+@tf.autograph.experimental.do_not_convert
+def _take_in_cross_replica_context(
+    strategy: tf.distribute.Strategy,
+    grads: Sequence[Any],
+    scale: _DynamicScale,
+    step: _Step,
+) -> Any:
+    """Takes or skips a step of all replicas, whose gradients are summed."""
+    run = strategy.extended.call_for_each_replica
+    results = strategy.experimental_local_results
+
+    def take() -> Any:
+        return tf.group(*results(run(step.take, args=(grads,))))
+
+    # It is the same on every replica.
+    is_finite = results(run(policy.as_here(step.is_finite), args=(grads,)))[0]
+    # In this context, because a step leaves its replica by a `merge_call`,
+    # which must not be inside a branch.
+    taken = tf.cond(is_finite, take, step.skip)
+    return tf.group(taken, scale.update(is_finite))
+
+
+def _aggregated(optimizer: Optimizer, pairs: Sequence[Any]) -> list[Any]:
+    """Pairs whose gradients are summed over the replicas."""
+    unwrap = optimizer._known_variables.unwrap
+    # Keras 3's variables must not come where strategies look at them.
+    given = {id(unwrap(v)): v for _, v in pairs}
+    pairs = [(g, unwrap(v)) for g, v in pairs]
+    pairs = optimizer._transform_unaggregated_gradients(pairs)
+    pairs = optimizer._aggregate_gradients(pairs)
+    return [(g, given.get(id(v), v)) for g, v in pairs]
+
+
+def _default(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def _product(gradient: Any, factor: tf.Tensor) -> Any:
+    """`gradient * factor`, for a tensor or `IndexedSlices`."""
+    factor = tf.cast(factor, gradient.dtype)
+    if isinstance(gradient, tf.IndexedSlices):
+        return tf.IndexedSlices(
+            gradient.values * factor, gradient.indices, gradient.dense_shape
+        )
+    return gradient * factor
+
+
+def _check_inner(optimizer: Any) -> None:
+    if isinstance(optimizer, LossScaleOptimizer):
+        raise TypeError(
+            "A LossScaleOptimizer cannot wrap another one. Received:"
+            f" {optimizer}."
+        )
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(
+            "`inner_optimizer` must be an optimizer of keras_legacy_opt; other"
+            " optimizers are wrapped by the LossScaleOptimizer of their Keras."
+            f" Received: {optimizer!r}."
+        )
+    if getattr(optimizer, "_is_wrapped_by_loss_scale_optimizer", False):
+        raise ValueError(
+            "The optimizer is wrapped by a LossScaleOptimizer already, and its"
+            f" checkpoints hold one loss scale only. Received: {optimizer!r}."
+        )
+
+
+def _check_scale(
+    dynamic: bool, initial_scale: Any, dynamic_growth_steps: Any
+) -> None:
+    if not dynamic and initial_scale is None:
+        raise ValueError(
+            "With `dynamic=False`, give the loss scale as `initial_scale`."
+        )
+    if not dynamic and dynamic_growth_steps is not None:
+        raise ValueError(
+            "With `dynamic=False`, the loss scale never grows:"
+            " `dynamic_growth_steps` must be None. Received:"
+            f" dynamic_growth_steps={dynamic_growth_steps}."
+        )
+
+
+def _check_strategy() -> None:
+    """Raises ValueError unless each replica has variables of its own."""
+    if tf.distribute.has_strategy():
+        strategy = tf.distribute.get_strategy()
+        if not isinstance(strategy, distribution.WITH_OWN_VARIABLES):
+            raise ValueError(
+                "Loss scaling works under MirroredStrategy,"
+                " MultiWorkerMirroredStrategy and OneDeviceStrategy only. (On"
+                " TPUs, bfloat16 needs none.) Received:"
+                f" strategy={strategy}."
+            )
+
+
+def _warn_of_what_was_forgotten(scaled: bool, unscaled: bool) -> None:
+    forgotten = [
+        f"`{method}`"
+        for method, called in (
+            ("get_scaled_loss", scaled),
+            ("get_unscaled_gradients", unscaled),
+        )
+        if not called
+    ]
+    if forgotten:
+        logging.warning(
+            "Gradients are applied by a LossScaleOptimizer whose %s was never"
+            " called: its numbers will be wrong, or lack precision. Compute"
+            " the gradients of get_scaled_loss(loss), and apply"
+            " get_unscaled_gradients(gradients).",
+            " and ".join(forgotten),
+        )
+
+
+def _arguments_for(loss_scale: Any) -> dict[str, Any]:
+    """The arguments that mean a loss scale of TensorFlow 2.3."""
+    kind, config = loss_scale["class_name"], loss_scale["config"]
+    if kind == "FixedLossScale":
+        return {"dynamic": False, "initial_scale": config["loss_scale_value"]}
+    if kind != "DynamicLossScale" or config.get("multiplier", 2) != 2:
+        raise ValueError(
+            "Of the loss scales of TensorFlow 2.3, only FixedLossScale and"
+            " DynamicLossScale with a multiplier of 2 are supported. Received:"
+            f" {loss_scale}."
+        )
+    return {
+        "dynamic": True,
+        "initial_scale": config["initial_loss_scale"],
+        "dynamic_growth_steps": config["increment_period"],
+    }
