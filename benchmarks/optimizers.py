@@ -43,12 +43,20 @@ def model_shapes(name):
     return [tuple(v.shape) for v in model.trainable_variables]
 
 
+def warm_up(step, most=120, seconds=2.0):
+    """Takes two steps or more, until all is traced and remembered."""
+    start = time.perf_counter()
+    for done in range(most):
+        step()
+        if done and time.perf_counter() - start > seconds:
+            break
+
+
 def interleaved(steps, repeats):
     """{name: seconds of each repetition}."""
     times = {name: [] for name in steps}
     for step in steps.values():
-        step()
-        step()
+        warm_up(step)
     order = list(steps)
     gc.collect()
     gc.disable()  # like timeit: the objects of one are not the cost of another

@@ -412,7 +412,8 @@ class Optimizer(
     ) -> Any:
         """`apply_gradients`; what is left to do with the gradients, updates do.
 
-        Unless the gradients are `UNSCALED`, `clip.can_scale` has to be true.
+        Unless these are `UNSCALED`, a function of `clip` has to have said that
+        they can.
         """
         distribution.check_context(aggregate)
         items = gradients.listed(grads_and_vars)

@@ -54,10 +54,10 @@ class _Coefficients:
         self._variables: list[Any] = []
         self._function: Any = None
 
-    def of(
+    def next(
         self, optimizer: Any, formula: formulas.Formula, variable: Any
     ) -> list[tf.Tensor]:
-        """What `plan.call_group` takes to update `variable`, and others."""
+        """What `plan.call_group` takes for this step, which is counted."""
         variables = [*optimizer._hyper.values(), optimizer.iterations]
         settings = (
             formula,
@@ -70,16 +70,16 @@ class _Coefficients:
         self._steps += 1
         if self._function is None:
             if self._steps <= TRACE_AFTER or not self._traceable(optimizer):
-                return _coefficients(optimizer, formula, variable)
+                return _counted_coefficients(optimizer, formula, variable)
             # A strong reference to either would keep it alive.
             references = weakref.ref(optimizer), weakref.ref(variable)
 
             @tf.function(autograph=False)
             def function() -> list[tf.Tensor]:
                 optimizer, variable = (r() for r in references)
-                return _coefficients(optimizer, formula, variable)
+                return _counted_coefficients(optimizer, formula, variable)
 
-            self._function = function
+            self._function = function.get_concrete_function()
         return self._function()
 
     def _traceable(self, optimizer: Any) -> bool:
@@ -94,11 +94,13 @@ class _Coefficients:
 _PLAIN = (bool, int, float, str, np.generic, type(None))
 
 
-def _coefficients(
+def _counted_coefficients(
     optimizer: Any, formula: formulas.Formula, variable: Any
 ) -> list[tf.Tensor]:
     apply_state = optimizer._prepare([variable])
-    return plan.coefficients(optimizer, formula, variable, apply_state)
+    scalars = plan.coefficients(optimizer, formula, variable, apply_state)
+    optimizer.iterations.assign_add(1)
+    return scalars
 
 
 class _Memory(NamedTuple):
@@ -155,7 +157,7 @@ def step(
         return None
     first = memory.first()
     formula = policy.dense_formula(optimizer)
-    scalars = memory.coefficients.of(optimizer, formula, first)
+    scalars = memory.coefficients.next(optimizer, formula, first)
     try:
         with tf.device(first.device):
             plan.call_group(
@@ -170,8 +172,9 @@ def step(
     except (tf.errors.OpError, TypeError, ValueError):
         # The op checks all before it changes any: the long way finds the same
         # mistake, and has the words for it.
+        optimizer.iterations.assign_sub(1)
         return None
-    return optimizer.iterations.assign_add(1)
+    return optimizer.iterations
 
 
 def knows(optimizer: Any, grads_and_vars: Sequence[Any]) -> bool:

@@ -76,14 +76,14 @@ def test_lists_of_variables_may_take_turns(monkeypatch):
 def traces(monkeypatch):
     """The optimizers whose coefficients were traced, as often as they were."""
     seen = []
-    original = eager._coefficients
+    original = eager._counted_coefficients
 
     def spy(optimizer, *args):
         if tf.inside_function():
             seen.append(optimizer)
         return original(optimizer, *args)
 
-    monkeypatch.setattr(eager, "_coefficients", spy)
+    monkeypatch.setattr(eager, "_counted_coefficients", spy)
     return seen
 
 
