@@ -98,6 +98,7 @@ def contestants(make, steps):
     result = {}
     for name, optimizer, jit_compile in (
         (OURS, keras_legacy_opt.Adam, False),
+        ("ours XLA", keras_legacy_opt.Adam, True),
         ("Keras 3", keras.optimizers.Adam, False),
         ("Keras 3 XLA", keras.optimizers.Adam, True),
     ):
