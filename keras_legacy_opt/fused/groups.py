@@ -8,12 +8,14 @@ here: the order of reads and updates in functions, and what a SavedModel holds.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
+from absl import logging
 
 from keras_legacy_opt import private_api
 from keras_legacy_opt.fused import loader
@@ -32,11 +34,11 @@ def group_of(ops: Any, *lists: Sequence[tf.Variable]) -> tf.Tensor | None:
       *lists: the variables, then each slot of all of them; on one device.
 
     Returns:
-      None for variables of a TF1 graph or of a strategy's replicas, and for
-      those that TensorFlow has not created yet.
+      None for variables of a TF1 graph or of a strategy's replicas, for those
+      that TensorFlow has not created yet, and where groups cannot `connect`.
     """
     members = list(itertools.chain(*lists))
-    if not all(map(_is_eager, members)):
+    if not connect() or not all(map(_is_eager, members)):
         return None
     handles = tuple(variable.handle for variable in members)
     key = tuple(map(id, handles))
@@ -65,10 +67,6 @@ def _members(group: tf.Tensor) -> Sequence[tf.Tensor]:
     return getattr(group, "members", ())
 
 
-private_api.order_updates_of_members(_members)
-
-
-@private_api.serializable("keras_legacy_opt", "VariableGroup")
 class VariableGroup(tf.saved_model.experimental.TrackableResource):
     """A group in a SavedModel, which names its members by their numbers."""
 
@@ -137,4 +135,24 @@ def _exported(group: tf.Tensor) -> VariableGroup | None:
     return known
 
 
-private_api.export_captures_as(_exported)
+@functools.cache
+def connect() -> bool:
+    """Tells TensorFlow's functions and SavedModels what a group is, once.
+
+    Returns:
+      Whether that was possible: these are private parts of TensorFlow.
+    """
+    try:
+        private_api.order_updates_of_members(_members)
+        private_api.export_captures_as(_exported)
+        register = private_api.serializable("keras_legacy_opt", "VariableGroup")
+        register(VariableGroup)
+    except (AttributeError, ImportError, TypeError, ValueError) as error:
+        logging.warning(
+            "keras_legacy_opt passes every variable to its native ops one by"
+            " one, which takes longer: TensorFlow %s is not as it was (%s).",
+            tf.__version__,
+            error,
+        )
+        return False
+    return True

@@ -82,9 +82,12 @@ def _first_that_loads() -> tuple[Ops | None, str | None]:
         misfit = candidate.manifest.misfit(tf.__version__, cxx11_abi())
         if misfit is None:
             try:
-                return Ops(str(candidate.path)), None
+                ops = Ops(str(candidate.path))
             except (tf.errors.OpError, OSError, AttributeError) as error:
                 misfit = f"it does not load ({error})"
+            else:
+                _let_saved_models_load()
+                return ops, None
         reasons.append(f"{candidate.path} is not usable, because {misfit}")
     if reasons:
         return None, "; ".join(reasons)
@@ -92,3 +95,9 @@ def _first_that_loads() -> tuple[Ops | None, str | None]:
         f"no native library was built for TensorFlow {tf.__version__}; `python"
         " -m keras_legacy_opt build` does it"
     )
+
+
+def _let_saved_models_load() -> None:
+    from keras_legacy_opt.fused import groups
+
+    groups.connect()

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 import keras_legacy_opt
-from keras_legacy_opt import fused
+from keras_legacy_opt import fused, private_api
 
 pytestmark = pytest.mark.usefixtures("native_ops")
 
@@ -37,6 +37,21 @@ def test_a_function_captures_the_group_only():
     resources = [t for t in traced.captured_inputs if t.dtype == tf.resource]
     hyperparameters = ["learning_rate", "decay", "beta_1", "beta_2"]
     assert len(resources) == 1 + len(["iterations", *hyperparameters])
+
+
+def test_without_groups(monkeypatch, caplog):
+    """As where TensorFlow's private parts have changed."""
+    monkeypatch.delattr(private_api, "order_updates_of_members")
+    connect = fused.groups.connect.__wrapped__
+    monkeypatch.setattr(fused.groups, "connect", connect)
+    var, opt = tf.Variable([1.0]), keras_legacy_opt.Adagrad(0.5)
+
+    @tf.function
+    def step():
+        opt.apply_gradients([(tf.ones([1]), var)])
+
+    assert "KerasLegacyOptAdagrad" in ops_of(step.get_concrete_function())
+    assert "is not as it was" in caplog.text
 
 
 # Order.  The updates are large, so that a read that ran beside them would show.
