@@ -30,6 +30,9 @@ from keras_legacy_opt import fused
 
 BIG = [(1 << 24,)] * 3
 SMALL = [(4096,)] * 400
+# Seconds before each step: idle threads of OpenMP, as torch's are, spin for a
+# while, and would be a cost of whoever comes after torch.
+REST = 0.02
 
 
 def model_shapes(name):
@@ -64,6 +67,7 @@ def interleaved(steps, repeats):
         for repeat in range(repeats):
             turn = repeat % len(order)
             for name in order[turn:] + order[:turn]:
+                time.sleep(REST)
                 start = time.perf_counter()
                 steps[name]()
                 times[name].append(time.perf_counter() - start)

@@ -268,7 +268,7 @@ def test_public_names():
     assert sorted(keras_legacy_opt.__all__) == sorted(
         [
             *("SGD", "RMSprop", "Adam", "Adadelta", "Adagrad", "Adamax"),
-            *("Nadam", "Ftrl", "Optimizer", "schedules"),
+            *("LossScaleOptimizer", "Nadam", "Ftrl", "Optimizer", "schedules"),
             *("checkpoints", "get", "serialize", "deserialize"),
         ]
     )
