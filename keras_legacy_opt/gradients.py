@@ -269,14 +269,29 @@ def _batch_reduce_sum(
     )
 
 
+def values_of(gradient: Any) -> tf.Tensor:
+    """The elements of a gradient that are not known to be zero."""
+    if isinstance(gradient, tf.IndexedSlices):
+        return gradient.values
+    return gradient
+
+
 def divide(gradient: Any, divisor: Any) -> Any:
     """`gradient / divisor`, for a tensor or `IndexedSlices`."""
     divisor = tf.cast(divisor, gradient.dtype)
+    return _with_values(gradient, values_of(gradient) / divisor)
+
+
+def multiply(gradient: Any, factor: Any) -> Any:
+    """`gradient * factor`, for a tensor or `IndexedSlices`."""
+    factor = tf.cast(factor, gradient.dtype)
+    return _with_values(gradient, values_of(gradient) * factor)
+
+
+def _with_values(gradient: Any, values: tf.Tensor) -> Any:
     if isinstance(gradient, tf.IndexedSlices):
-        return tf.IndexedSlices(
-            gradient.values / divisor, gradient.indices, gradient.dense_shape
-        )
-    return gradient / divisor
+        return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
+    return values
 
 
 def deduplicate(

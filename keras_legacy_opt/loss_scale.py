@@ -288,11 +288,8 @@ class LossScaleOptimizer(Optimizer, hosts.LossScaleShield, hosts.LossScaleHost):
     @property
     def initial_scale(self) -> float:
         """The loss scale at first."""
-        return (
-            self._loss_scale.initial_scale
-            if self.dynamic
-            else (self._loss_scale)
-        )
+        scale = self._loss_scale
+        return scale.initial_scale if self.dynamic else scale
 
     @property
     def dynamic_growth_steps(self) -> int | None:
@@ -334,7 +331,9 @@ class LossScaleOptimizer(Optimizer, hosts.LossScaleShield, hosts.LossScaleHost):
         self._gradients_have_been_unscaled = True
         self._unscales_later = False
         factor = self._unscaling_factor()
-        return [None if g is None else _product(g, factor) for g in grads]
+        return [
+            None if g is None else gradients.multiply(g, factor) for g in grads
+        ]
 
     def _unscaling_factor(self) -> tf.Tensor:
         return 1.0 / self.loss_scale
@@ -485,7 +484,7 @@ class LossScaleOptimizer(Optimizer, hosts.LossScaleShield, hosts.LossScaleHost):
                 pairs = [
                     pair
                     if overwritten_with_gradient(pair[1])
-                    else (_product(pair[0], factor), pair[1])
+                    else (gradients.multiply(pair[0], factor), pair[1])
                     for pair in pairs
                 ]
         if aggregate and pairs:
@@ -717,16 +716,6 @@ def _aggregated(optimizer: Optimizer, pairs: Sequence[Any]) -> list[Any]:
 
 def _default(value: Any, default: Any) -> Any:
     return default if value is None else value
-
-
-def _product(gradient: Any, factor: tf.Tensor) -> Any:
-    """`gradient * factor`, for a tensor or `IndexedSlices`."""
-    factor = tf.cast(factor, gradient.dtype)
-    if isinstance(gradient, tf.IndexedSlices):
-        return tf.IndexedSlices(
-            gradient.values * factor, gradient.indices, gradient.dense_shape
-        )
-    return gradient * factor
 
 
 def _check_inner(optimizer: Any) -> None:

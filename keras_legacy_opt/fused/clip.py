@@ -180,10 +180,7 @@ def _transforms(
     limit = tf.convert_to_tensor(limit(dtype), dtype)
     if option == "clipvalue":
         return [_transform(dtype, scaling, limit=limit)] * count
-    values = [
-        g.values if isinstance(g, tf.IndexedSlices) else g
-        for g, _ in grads_and_vars
-    ]
+    values = [gradients.values_of(grad) for grad, _ in grads_and_vars]
     if option == "clipnorm":
         norms = [tf.sqrt(tf.reduce_sum(value * value)) for value in values]
         return [

@@ -120,6 +120,12 @@ class _Memory(NamedTuple):
     group: tf.Tensor | None
     coefficients: _Coefficients
 
+    def takes(self, grads: Sequence[Any]) -> bool:
+        """Whether these gradients can go the short way: all are eager."""
+        return self.group is not None and (
+            set(map(type, grads)) == {type(self.group)}
+        )
+
 
 # By optimizer, then by the identities of the variables: an entry goes when one
 # of them does.
@@ -143,17 +149,12 @@ def step(
     Returns:
       The optimizer's iterations, or None if nothing was done.
     """
-    if not _applies(optimizer):
-        return None
-    try:
-        grads, variables = zip(*grads_and_vars, strict=True)
-    except (TypeError, ValueError):
-        return None  # Malformed, or empty.
-    memory = _memories.get(optimizer, {}).get(tuple(map(id, variables)))
+    grads, variables, memory = _recall(optimizer, grads_and_vars)
     if memory is None:
-        _remember(optimizer, variables)
+        if variables:
+            _remember(optimizer, variables)
         return None  # This once: the long way checks everything.
-    if memory.group is None or set(map(type, grads)) != {type(memory.group)}:
+    if not memory.takes(grads):
         return None
     first = memory.first()
     formula = policy.dense_formula(optimizer)
@@ -179,19 +180,29 @@ def step(
 
 def knows(optimizer: Any, grads_and_vars: Sequence[Any]) -> bool:
     """Whether `step` takes these gradients, however they are scaled."""
-    if optimizer not in _memories or not _applies(optimizer):
-        return False
+    grads, _, memory = _recall(optimizer, grads_and_vars)
+    return (
+        memory is not None
+        and memory.takes(grads)
+        and memory.first().dtype in (tf.float32, tf.float64)
+    )
+
+
+def _recall(
+    optimizer: Any, grads_and_vars: Sequence[Any]
+) -> tuple[Sequence[Any], Sequence[Any], _Memory | None]:
+    """Gradients, variables, and what is known of these.
+
+    Nothing, where the short way is closed to whatever variables.
+    """
+    if not _applies(optimizer):
+        return (), (), None
     try:
         grads, variables = zip(*grads_and_vars, strict=True)
     except (TypeError, ValueError):
-        return False
-    memory = _memories[optimizer].get(tuple(map(id, variables)))
-    return (
-        memory is not None
-        and memory.group is not None
-        and memory.first().dtype in (tf.float32, tf.float64)
-        and set(map(type, grads)) == {type(memory.group)}
-    )
+        return (), (), None  # Malformed, or empty.
+    key = tuple(map(id, variables))
+    return grads, variables, _memories.get(optimizer, {}).get(key)
 
 
 def _applies(optimizer: Any) -> bool:

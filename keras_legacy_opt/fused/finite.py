@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_legacy_opt.fused import policy
+from keras_legacy_opt.gradients import values_of
 
 
 def all_finite(
@@ -23,9 +24,7 @@ def all_finite(
     Returns:
       A bool scalar.
     """
-    values = [
-        g.values if isinstance(g, tf.IndexedSlices) else g for g in gradients
-    ]
+    values = list(map(values_of, gradients))
     ops = policy.ops()
     if ops is not None and all(
         policy.takes(variable) for variable in variables

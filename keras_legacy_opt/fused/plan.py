@@ -26,9 +26,9 @@ def update_dense(
     Returns:
       (update ops, the pairs that are left for the optimizer).
     """
-    groups, rest = _groups(optimizer, grads_and_vars)
+    together, rest = _by_device_and_dtype(optimizer, grads_and_vars)
     updates = []
-    for grads, variables in groups:
+    for grads, variables in together:
         transforms, conditions = [], []
         if isinstance(grads[0], clip.Transformed):
             transforms = _joined([grad.transform for grad in grads])
@@ -84,14 +84,14 @@ def update_sparse(
     )
 
 
-def _groups(
+def _by_device_and_dtype(
     optimizer: Any, grads_and_vars: GradsAndVars
 ) -> tuple[list[tuple[list[Any], list[Any]]], GradsAndVars]:
     """Pairs by devices and dtype, and those that no native op takes."""
     if policy.ops() is None or policy.dense_formula(optimizer) is None:
         return [], grads_and_vars
     times = collections.Counter(id(var) for _, var in grads_and_vars)
-    groups = collections.defaultdict(lambda: ([], []))
+    together = collections.defaultdict(lambda: ([], []))
     rest = []
     for grad, var in grads_and_vars:
         if (
@@ -103,9 +103,9 @@ def _groups(
             rest.append((grad, var))
         else:
             key = (private_api.devices_of(var), var.dtype.base_dtype)
-            groups[key][0].append(grad)
-            groups[key][1].append(var)
-    return list(groups.values()), rest
+            together[key][0].append(grad)
+            together[key][1].append(var)
+    return list(together.values()), rest
 
 
 def _is_sparse(grad: Any) -> bool:
