@@ -105,7 +105,7 @@ def adopt(keras: types.ModuleType) -> None:
     _append_base(ScheduleHost, schedule_base)
     _schedule_classes += (schedule_base,)
     if is_keras_3:
-        _variable_classes += (keras.Variable,)
+        _variable_classes += (private_api.variable_class(keras),)
     else:
         private_api.let_save(keras, OptimizerHost)
         private_api.complete_loading(keras, _restore_optimizer)

@@ -19,6 +19,8 @@ for these jobs:
 * `variable_without_value`: for models of which only the names are wanted.
 * `order_updates_of_members`, `describe_members`, `export_captures_as`,
   `serializable`: functions that capture one handle for many variables.
+* `variable_class`: up to Keras 3.6, `keras.Variable` is a subclass of what the
+  layers make, and thus says of no variable that it is one.
 * `unique_id`, `shared_name`: the identity that legacy's slot keys and slot
   names are made of.
 """
@@ -111,6 +113,15 @@ def object_graph(serialized: bytes) -> Any:
     return trackable_object_graph_pb2.TrackableObjectGraph.FromString(
         serialized
     )
+
+
+def variable_class(keras: types.ModuleType) -> type:
+    """The class of all variables of Keras 3."""
+    module = f"{keras.__name__}.src.backend.common.variables"
+    for cls in keras.Variable.__mro__:
+        if cls.__module__ == module:
+            return cls
+    return keras.Variable
 
 
 def let_save(tf_keras: types.ModuleType, base: type) -> None:

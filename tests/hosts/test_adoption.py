@@ -4,10 +4,12 @@ import os
 import subprocess
 import sys
 import textwrap
+import types
 
 import keras
 import pytest
 import registry
+import tensorflow as tf
 import tf_keras
 
 import keras_legacy_opt
@@ -212,6 +214,19 @@ def test_subclass_in_a_module_named_like_keras(tmp_path):
     """)
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     _run(code, PYTHONPATH=path)
+
+
+def test_variables_of_layers_are_known_by_the_class_of_any_release():
+    """Up to Keras 3.6, the exported class is a subclass of what layers make."""
+    made = type(keras.layers.Dense(1).add_weight(shape=(1,)))
+    exported = type("Variable", (made,), {"__module__": "keras.src.backend"})
+    older = types.SimpleNamespace(__name__="keras", Variable=exported)
+
+    for library in (keras, older):
+        known = private_api.variable_class(library)
+        assert issubclass(made, known)
+        assert not issubclass(tf.Variable, known)
+        assert not issubclass(keras.KerasTensor, known)
 
 
 # Attributes of ours that neither legacy nor Keras 3 has.  A subclass of a third
