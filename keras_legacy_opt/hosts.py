@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 import tensorflow as tf
 import wrapt
 
-from keras_legacy_opt import private_api
+from keras_legacy_opt import originals, private_api
 
 PACKAGE = "keras_legacy_opt"
 
@@ -85,7 +85,7 @@ def public(cls: _Class) -> _Class:
     _public_classes.append(cls)
     for register in _registrars:
         register(cls)
-    return cls
+    return originals.recorded(cls)
 
 
 def adopt(keras: types.ModuleType) -> None:

@@ -15,6 +15,7 @@ from keras_legacy_opt import (
     gradients,
     hosts,
     hyperparameters,
+    originals,
     private_api,
     serialization,
 )
@@ -362,7 +363,7 @@ class LossScaleOptimizer(Optimizer, hosts.LossScaleShield, hosts.LossScaleHost):
 
         See `keras_legacy_opt.Optimizer.minimize`.
         """
-        if not policy.is_own(type(self), _HALVES_OF_MINIMIZE):
+        if not originals.is_own(self, _HALVES_OF_MINIMIZE):
             pairs = self._compute_gradients(loss, var_list, grad_loss, tape)
             return self.apply_gradients(pairs, name=name)
         pairs = self._compute_scaled_gradients(loss, var_list, grad_loss, tape)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +17,7 @@ from keras_legacy_opt import (
     distribution,
     gradients,
     hosts,
+    originals,
     private_api,
     saving,
     serialization,
@@ -55,6 +58,7 @@ _VALID_DTYPES = frozenset(
 GradsAndVars = Sequence[tuple[Any, Any]]
 
 
+@originals.recorded
 class Optimizer(
     HyperparameterMixin,
     SlotMixin,
@@ -806,6 +810,17 @@ def _function(method: Any) -> Any:
     return getattr(method, "__func__", method)
 
 
-@functools.cache
+# A class made at run time must not stay alive for its methods' sake.
+_signatures: weakref.WeakKeyDictionary[Any, list[str]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
 def _argument_names(function: Callable[..., Any]) -> list[str]:
-    return list(inspect.signature(function).parameters)
+    try:
+        return _signatures[function]
+    except (KeyError, TypeError):
+        names = list(inspect.signature(function).parameters)
+    with contextlib.suppress(TypeError):  # No function, but callable.
+        _signatures[function] = names
+    return names

@@ -19,6 +19,8 @@ for these jobs:
 * `variable_without_value`: for models of which only the names are wanted.
 * `order_updates_of_members`, `describe_members`, `export_captures_as`,
   `serializable`: functions that capture one handle for many variables.
+* `arguments_of_functions`: a function's argument is another variable in each
+  call, but the trace sees the one of its first.
 * `variable_class`: up to Keras 3.6, `keras.Variable` is a subclass of what the
   layers make, and thus says of no variable that it is one.
 * `unique_id`, `shared_name`: the identity that legacy's slot keys and slot
@@ -27,6 +29,7 @@ for these jobs:
 
 from __future__ import annotations
 
+import collections
 import functools
 import importlib
 import types
@@ -176,47 +179,65 @@ def variable_without_value(
 
 def order_updates_of_members(
     members_of: Callable[[tf.Tensor], Sequence[tf.Tensor]],
+    check_captured: Callable[[tf.Tensor, Sequence[tf.Tensor]], None],
 ) -> None:
     """Makes ops in functions that take a handle updates of its members.
 
     Args:
       members_of: function from a tensor that a function captures to the handles
         of the variables that ops with this input update; mostly none.
+      check_captured: function of a captured tensor with members and of the
+        `arguments_of_functions` that capture it; raises if that cannot be.
     """
     from tensorflow.python.framework import auto_control_deps
 
-    def members_in(graph: Any) -> dict[int, list[tf.Tensor]]:
-        """{id of an input: other inputs that the members are captured as}."""
+    def conflicts_in(graph: Any) -> dict[int, list[tf.Tensor]]:
+        """{id of an input: other inputs that share a variable with it}."""
         count = len(graph.inputs)
-        if getattr(graph, "_keras_legacy_opt_members", (None,))[0] != count:
-            inside = {id(outside): inside for outside, inside in graph.captures}
-            members = {
-                id(placeholder): [
-                    inside[id(member)]
-                    for member in members_of(captured)
-                    if id(member) in inside
-                ]
-                for captured, placeholder in graph.captures
-                if members_of(captured)
-            }
-            graph._keras_legacy_opt_members = count, members
-        return graph._keras_legacy_opt_members[1]
+        if getattr(graph, "_keras_legacy_opt_conflicts", (None,))[0] != count:
+            groups, sharing = {}, collections.defaultdict(list)
+            for captured, placeholder in graph.captures:
+                members = members_of(captured)
+                if members:
+                    check_captured(captured, arguments_of_functions(graph))
+                    groups[id(placeholder)] = members
+                for member in members or [captured]:
+                    sharing[id(member)].append(placeholder)
+            conflicts = {}
+            for group, members in groups.items():
+                others = [p for m in members for p in sharing[id(m)]]
+                conflicts[group] = list({id(p): p for p in others}.values())
+            graph._keras_legacy_opt_conflicts = count, conflicts
+        return graph._keras_legacy_opt_conflicts[1]
 
     def keras_legacy_opt_members(op: Any, reads: Any, writes: Any) -> bool:
         del reads  # TensorFlow removes from them what is written.
         if not writes or not hasattr(op.graph, "captures"):
             return False
-        members = members_in(op.graph)
+        conflicts = conflicts_in(op.graph)
         added = [
-            member
+            other
             for tensor in writes
-            for member in members.get(id(tensor), ())
-            if member not in writes
+            for other in conflicts.get(id(tensor), ())
+            if other not in writes
         ]
         writes.update(added)
         return bool(added)
 
     auto_control_deps.register_acd_resource_resolver(keras_legacy_opt_members)
+
+
+def arguments_of_functions(graph: Any = None) -> list[tf.Tensor]:
+    """The variables' handles that functions being traced have as arguments.
+
+    Args:
+      graph: that of the innermost function; the current one if `None`.
+    """
+    graph, handles = graph or tf.compat.v1.get_default_graph(), []
+    while graph is not None:
+        handles.extend(getattr(graph, "_resource_tensor_inputs", ()))
+        graph = getattr(graph, "outer_graph", None)
+    return handles
 
 
 def export_captures_as(trackable_of: Callable[[tf.Tensor], Any]) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from keras_legacy_opt import distribution, gradients, hosts
+from keras_legacy_opt import distribution, gradients, hosts, originals
 from keras_legacy_opt.clipping import CLIPPING, GradsAndVars
 from keras_legacy_opt.fused import policy
 from keras_legacy_opt.keras_3_api import overwritten_with_gradient
@@ -88,8 +88,8 @@ def can_skip(optimizer: Any, grads_and_vars: GradsAndVars) -> bool:
     )
     return (
         formula is not None
-        and formula.is_all
-        and policy.is_own(type(optimizer), _ENTRANCE)
+        and not formula.also
+        and originals.is_own(optimizer, _ENTRANCE)
         and _are_native(optimizer, grads_and_vars)
     )
 
@@ -97,7 +97,7 @@ def can_skip(optimizer: Any, grads_and_vars: GradsAndVars) -> bool:
 def _can_scale(optimizer: Any, grads_and_vars: GradsAndVars) -> bool:
     return (
         optimizer.gradient_aggregator is gradients.all_reduce_sum
-        and policy.is_own(type(optimizer), _ENTRANCE)
+        and originals.is_own(optimizer, _ENTRANCE)
         and _can_transform(optimizer, grads_and_vars)
     )
 
@@ -116,7 +116,7 @@ def _are_native(optimizer: Any, grads_and_vars: GradsAndVars) -> bool:
     """Whether native ops, and nothing else, update every variable."""
     if (
         optimizer.gradient_transformers
-        or not policy.is_own(type(optimizer), _STEPS)
+        or not originals.is_own(optimizer, _STEPS)
         or distribution.current_strategy() is not None
         or policy.ops() is None
     ):

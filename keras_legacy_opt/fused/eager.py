@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from keras_legacy_opt import distribution, gradients, private_api
+from keras_legacy_opt import distribution, gradients, originals, private_api
 from keras_legacy_opt.fused import clip, formulas, groups, plan, policy
 from keras_legacy_opt.keras_3_api import overwritten_with_gradient
 
@@ -85,7 +85,7 @@ class _Coefficients:
     def _traceable(self, optimizer: Any) -> bool:
         return (
             all(isinstance(v, tf.Variable) for v in self._variables)
-            and policy.is_own(type(optimizer), _COEFFICIENTS)
+            and originals.is_own(optimizer, _COEFFICIENTS)
             and not any(name in vars(optimizer) for name in _COEFFICIENTS)
         )
 
@@ -211,7 +211,7 @@ def _applies(optimizer: Any) -> bool:
         and distribution.current_strategy() is None
         and policy.ops() is not None
         and policy.dense_formula(optimizer) is not None
-        and policy.is_own(type(optimizer), _STEPS)
+        and originals.is_own(optimizer, _STEPS)
         and optimizer.gradient_aggregator is gradients.all_reduce_sum
         and not optimizer.gradient_transformers
         and optimizer.clipvalue is None

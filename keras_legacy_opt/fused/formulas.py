@@ -16,13 +16,13 @@ class Formula(NamedTuple):
       op: the name of the dense op; `sparse_<op>` is the sparse one.
       slots: names of slots, in the op's order.
       coefficients: keys of `apply_state`, in the op's order.
-      is_all: whether a step changes nothing but what the op does.
+      also: attributes that are variables which a step changes besides.
     """
 
     op: str
     slots: tuple[str, ...]
     coefficients: tuple[str, ...]
-    is_all: bool = True
+    also: tuple[str, ...] = ()
 
 
 def _sgd(optimizer: Any) -> Formula:
@@ -93,7 +93,7 @@ def _nadam(optimizer: Any) -> Formula:
             "v_t_prime_denominator",
             "epsilon",
         ),
-        is_all=False,  # There is the momentum cache, too.
+        also=("_m_cache",),
     )
 
 

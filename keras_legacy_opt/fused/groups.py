@@ -35,12 +35,15 @@ def group_of(ops: Any, *lists: Sequence[tf.Variable]) -> tf.Tensor | None:
 
     Returns:
       None for variables of a TF1 graph or of a strategy's replicas, for those
-      that TensorFlow has not created yet, and where groups cannot `connect`.
+      that TensorFlow has not created yet or that are arguments of the function
+      being traced, and where groups cannot `connect`.
     """
     members = list(itertools.chain(*lists))
     if not connect() or not all(map(_is_eager, members)):
         return None
     handles = tuple(variable.handle for variable in members)
+    if _arguments_among(handles, private_api.arguments_of_functions()):
+        return None
     key = tuple(map(id, handles))
     group = _groups.get(key)
     if group is None:
@@ -61,6 +64,36 @@ def _is_eager(variable: tf.Variable) -> bool:
         return False
     primary = private_api.primary_variable(variable)
     return not isinstance(primary, tf.distribute.DistributedValues)
+
+
+def _arguments_among(
+    handles: Sequence[tf.Tensor], arguments: Sequence[tf.Tensor]
+) -> list[int]:
+    """The positions of `handles` that are among `arguments`."""
+    ids = set(map(id, arguments))
+    return (
+        [i for i, handle in enumerate(handles) if id(handle) in ids]
+        if ids
+        else []
+    )
+
+
+def _check_captured(group: tf.Tensor, arguments: Sequence[tf.Tensor]) -> None:
+    """Raises ValueError if a member of a captured `group` is an argument.
+
+    The function that updates the group was traced before, and would update the
+    variable of that trace, whichever the argument is.
+    """
+    among = _arguments_among(group.members, arguments)
+    if among:
+        variable = group.variables[among[0]]()
+        raise ValueError(
+            f"Variable {getattr(variable, 'name', '?')!r} is an argument of the"
+            " function being traced, which calls another function that updates"
+            " it and was traced before: its updates would go to this variable"
+            " whatever the argument. Pass the variable to the inner function,"
+            " too, or let both take it from outside."
+        )
 
 
 def _members(group: tf.Tensor) -> Sequence[tf.Tensor]:
@@ -143,7 +176,7 @@ def connect() -> bool:
       Whether that was possible: these are private parts of TensorFlow.
     """
     try:
-        private_api.order_updates_of_members(_members)
+        private_api.order_updates_of_members(_members, _check_captured)
         private_api.export_captures_as(_exported)
         register = private_api.serializable("keras_legacy_opt", "VariableGroup")
         register(VariableGroup)

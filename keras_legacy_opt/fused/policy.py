@@ -5,8 +5,8 @@ this holds when the step is run eagerly or traced:
 
 * the library is loaded, and not switched off;
 * the function being traced is not compiled by XLA, which cannot call it;
-* the optimizer is one of this package's, or a subclass that leaves the methods
-  alone which update a variable;
+* the optimizer is one of this package's, and the methods which update a
+  variable are overridden neither by its class nor on the instance;
 * the variable is a resource variable of a float dtype on a local CPU, has no
   constraint, and is updated once in the step.
 """
@@ -21,15 +21,15 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_legacy_opt import private_api
+from keras_legacy_opt import originals, private_api
 from keras_legacy_opt.fused import formulas, loader
 
 DTYPES = (tf.float32, tf.float64, tf.bfloat16, tf.float16)
 
-# The methods that an update runs through.  A class that has others than this
-# package's is updated by them.
-_DENSE_METHODS = ("_resource_apply_dense",)
+# The methods that an update runs through.  Where one is overridden, it decides.
+_DENSE_METHODS = ("_resource_apply_dense", "get_slot")
 _SPARSE_METHODS = (
+    "get_slot",
     "_resource_apply_sparse_duplicate_indices",
     "_resource_apply_sparse",
     "_resource_scatter_add",
@@ -115,33 +115,14 @@ def updates(optimizer: Any, grad: Any, variable: Any) -> bool:
     )
 
 
-@functools.cache
-def is_own(cls: type, methods: tuple[str, ...]) -> bool:
-    """Whether the `methods` of a class are this package's."""
-    return all(
-        getattr(cls, method).__module__.partition(".")[0] == "keras_legacy_opt"
-        for method in methods
-    )
-
-
 def _formula(
     optimizer: Any, methods: tuple[str, ...]
 ) -> formulas.Formula | None:
-    cls = _formula_class(type(optimizer), methods)
-    return None if cls is None else formulas.FORMULAS[cls.__name__](optimizer)
-
-
-@functools.cache
-def _formula_class(cls: type, methods: tuple[str, ...]) -> type | None:
-    """The class of ours whose `methods` those of `cls` are."""
-    for base in cls.__mro__:
-        if (
-            base.__name__ in formulas.FORMULAS
-            and base.__module__.partition(".")[0] == "keras_legacy_opt"
-        ):
-            same = all(getattr(cls, m) is getattr(base, m) for m in methods)
-            return base if same else None
-    return None
+    cls = originals.own_class(type(optimizer))
+    formula = formulas.FORMULAS.get(cls.__name__) if cls else None
+    if formula is None or not originals.is_own(optimizer, methods):
+        return None
+    return formula(optimizer)
 
 
 @functools.cache

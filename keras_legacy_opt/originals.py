@@ -1,0 +1,38 @@
+"""Which methods of an optimizer are still this package's own.
+
+What is faster than calling a method may be done only where nobody has another
+idea of it: in a subclass, on our class, or on the instance, at any time.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+_Class = TypeVar("_Class", bound=type)
+
+# {class of this package: what its attributes were when it was defined}
+_originals: dict[type, dict[str, Any]] = {}
+
+
+def recorded(cls: _Class) -> _Class:
+    """`cls`, a class of this package, whose attributes are taken down."""
+    _originals[cls] = {name: getattr(cls, name, None) for name in dir(cls)}
+    return cls
+
+
+def own_class(cls: type) -> type | None:
+    """The class of this package that `cls` is, or is derived from."""
+    for base in cls.__mro__:
+        if base in _originals:
+            return base
+    return None
+
+
+def is_own(optimizer: Any, names: tuple[str, ...]) -> bool:
+    """Whether the attributes `names` are those of the package's class."""
+    cls = type(optimizer)
+    own = own_class(cls)
+    if own is None or not vars(optimizer).keys().isdisjoint(names):
+        return False
+    originals = _originals[own]
+    return all(getattr(cls, name) is originals[name] for name in names)
