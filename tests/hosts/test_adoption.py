@@ -7,6 +7,7 @@ import textwrap
 import types
 
 import keras
+import numpy as np
 import pytest
 import registry
 import tensorflow as tf
@@ -229,6 +230,19 @@ def test_variables_of_layers_are_known_by_the_class_of_any_release():
         assert not issubclass(keras.KerasTensor, known)
 
 
+def test_variables_of_a_class_of_ones_own_are_trained():
+    class Counted(keras.Variable):
+        pass
+
+    variables = [cls([1.0, 2.0]) for cls in (keras.Variable, Counted)]
+    optimizer = keras_legacy_opt.SGD(0.5, momentum=0.5)
+    for _ in range(2):
+        optimizer.apply_gradients([(tf.ones(2), v) for v in variables])
+    for variable in variables:
+        np.testing.assert_array_equal(variable, [-0.25, 0.75])
+        assert optimizer.get_slot(variable, "momentum") is not None
+
+
 # Attributes of ours that neither legacy nor Keras 3 has.  A subclass of a third
 # party may have any name of its own: keep these few, and unlikely.
 ADDED = {
@@ -242,8 +256,13 @@ ADDED = {
 }
 
 
+# Of Keras' optimizers, but not yet in the oldest Keras 3.
+LATER = {"_obj_type", "add_optimizer_variables"}
+
+
 def test_few_names_are_added_to_those_of_legacy():
     theirs = {
+        *LATER,
         *dir(keras.optimizers.Adam()),
         *dir(tf_keras.optimizers.legacy.Adam()),
     }

@@ -136,7 +136,7 @@ def test_backup_and_restore_resumes(host, data, tmp_path):
     undisturbed = dense_model(host)
     fit(undisturbed, keras_legacy_opt.Adam(0.05), x, y, epochs=4)
 
-    def train(*callbacks):
+    def train(*callbacks, **options):
         model = dense_model(host)
         fit(
             model,
@@ -148,12 +148,14 @@ def test_backup_and_restore_resumes(host, data, tmp_path):
                 host.callbacks.BackupAndRestore(str(tmp_path / "backup")),
                 *callbacks,
             ],
+            **options,
         )
         return model
 
     with pytest.raises(KeyboardInterrupt):
         train(Break())
-    resumed = train()
+    # Keras 3.0 restores the state, but forgets the epoch.
+    resumed = train(initial_epoch=2 * host.__version__.startswith("3.0."))
 
     assert int(resumed.optimizer.iterations) == 12
     for a, e in zip(
