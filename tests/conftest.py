@@ -1,4 +1,4 @@
-"""Fixtures for every test."""
+"""Options and fixtures for every test."""
 
 import os
 import zlib
@@ -7,6 +7,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 import pytest
+import selection
 
 from keras_legacy_opt import fused
 
@@ -24,6 +25,33 @@ def pytest_addoption(parser):
         default=1,
         help="how often test_kills.py kills each training run",
     )
+    parser.addoption(
+        "--quick",
+        action="store_true",
+        help="run one case of each test for each optimizer and each Keras, and"
+        " no test that starts processes",
+    )
+
+
+def pytest_configure(config):
+    config.addinivalue_line(
+        "markers", "processes: starts processes, each of which costs seconds"
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("quick"):
+        chosen = selection.quick(items)
+        kept = set(chosen)
+        others = [item for item in items if item not in kept]
+        config.hook.pytest_deselected(items=others)
+        items[:] = chosen
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(selection.group(item)))
+    if getattr(config.option, "loadgroup", False):
+        # Long ones first, so that none is left for one worker at the end.
+        items.sort(key=lambda item: not selection.starts_processes(item))
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.processes
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 NAMES = ["custom_optimizer", "digits_classifier", "docstring_embeddings"]
 

@@ -97,6 +97,7 @@ def test_test_packages_are_extras():
 
 
 @pytest.mark.parametrize("legacy", ["0", "1"])
+@pytest.mark.processes
 def test_import_adds_only_us_to_tensorflow(legacy):
     """In particular no second Keras; TensorFlow imports the first one."""
     before, after = loaded_by(

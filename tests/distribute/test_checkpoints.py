@@ -36,6 +36,7 @@ def test_restored_run_equals_undisturbed_run(source, target, tmp_path):
     training.assert_same_bits(after, training.undisturbed_values())
 
 
+@pytest.mark.processes
 def test_clusters_restore_from_each_other_and_from_mirrored(tmp_path):
     mirrored = strategy_called("mirrored")
     saved = {"mirrored": training.saved_values(mirrored, tmp_path / "mirrored")}

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.processes
 EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
 NAMES = ["multi_worker", "parameter_server"]
 

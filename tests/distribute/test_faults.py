@@ -5,8 +5,10 @@ import pickle
 import time
 
 import numpy as np
+import pytest
 from cluster import Cluster
 
+pytestmark = pytest.mark.processes
 PATIENCE = 120  # seconds, for any one event on a busy machine
 
 

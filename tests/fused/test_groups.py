@@ -233,6 +233,7 @@ def test_a_function_outlives_the_optimizer():
 # SavedModels.
 
 
+@pytest.mark.processes
 def test_saved_model(tmp_path):
     opt = keras_legacy_opt.Adam(0.5)
 

@@ -288,6 +288,7 @@ print(hash(table.numpy().tobytes()), hash(var.numpy().tobytes()))
 """
 
 
+@pytest.mark.processes
 def test_op_determinism():
     """Duplicate rows are summed in the same order in every process."""
     first, second = (
@@ -469,6 +470,7 @@ print(keras_legacy_opt.fused.why_not())
 """
 
 
+@pytest.mark.processes
 def test_without_a_library(tmp_path):
     result = run_python(
         STEP_WITHOUT_LIBRARY,
@@ -479,6 +481,7 @@ def test_without_a_library(tmp_path):
     assert result.stderr.count("TensorFlow's own ops") == 1
 
 
+@pytest.mark.processes
 def test_switched_off():
     result = run_python(STEP_WITHOUT_LIBRARY, KERAS_LEGACY_OPT_FUSED="0")
     assert "KERAS_LEGACY_OPT_FUSED" in result.stdout

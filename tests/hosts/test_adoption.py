@@ -152,6 +152,7 @@ def _run(code, **environment):
 
 @pytest.mark.parametrize("legacy", ["0", "1"])
 @pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.processes
 def test_import_orders(order, legacy):
     """A subclass made before the hosts came is theirs, too."""
     first, _, rest = ORDERS[order].partition(", ")
@@ -182,6 +183,7 @@ def test_import_orders(order, legacy):
     _run(code, TF_USE_LEGACY_KERAS=legacy)
 
 
+@pytest.mark.processes
 def test_broken_host_becomes_a_warning():
     """An import never fails because of us."""
     code = textwrap.dedent("""
@@ -197,6 +199,7 @@ def test_broken_host_becomes_a_warning():
     _run(code)
 
 
+@pytest.mark.processes
 def test_subclass_in_a_module_named_like_keras(tmp_path):
     """tf_keras takes unregistered modules named keras... for its own."""
     module = tmp_path / "keras_like_module.py"

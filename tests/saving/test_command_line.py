@@ -239,6 +239,7 @@ def keras_archive_of_one_weight(tmp_path):
         (keras_archive_of_one_weight, "b", 160),
     ],
 )
+@pytest.mark.processes
 def test_memory_stays_small(tmp_path, make, destination, largest):
     """No more than the largest variable, and 200 MB."""
     source = make(tmp_path)

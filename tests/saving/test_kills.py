@@ -16,6 +16,7 @@ import sys
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.processes
 SCRIPT = pathlib.Path(__file__).with_name("killed_run.py")
 ROOT = SCRIPT.parents[2]
 STEPS = {"manager": 60, "keras": 25, "tf_keras": 25}

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.processes
 SCRIPT = pathlib.Path(__file__).with_name("write_and_continue.py")
 ROOT = SCRIPT.parents[2]
 
