@@ -1,4 +1,19 @@
-# Sourced by the other scripts: make_environment DIR REQUIREMENT...
+# Sourced by the other scripts.
+
+# find_python VERSION: prints an interpreter of this version (3.10), if there is
+# one, else python3.
+find_python() {
+  local candidate
+  for candidate in "python$1" "${PYENV_ROOT:-$HOME/.pyenv}/versions/$1".*/bin/python; do
+    if "$candidate" -c "import venv" >/dev/null 2>&1; then
+      echo "$candidate"
+      return
+    fi
+  done
+  echo python3
+}
+
+# make_environment DIR REQUIREMENT...
 #
 # Creates the virtual environment DIR, unless it is there, and installs the
 # REQUIREMENTs and then this checkout with its test dependencies.
