@@ -8,18 +8,21 @@ without importing it.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
+import errno
 import json
 import os
 import pathlib
 import platform
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from keras_legacy_opt.fused import library
+from keras_legacy_opt.fused import library, trust
 
 # Only options that leave IEEE arithmetic as it is: no contraction to fused
 # multiply-adds, no reassociation.  `errno` and exception flags are not read.
@@ -34,6 +37,9 @@ FLAGS = (
     "-Wall",
     "-Wextra",
 )
+SANITIZE = ("-fsanitize=address", "-fno-omit-frame-pointer", "-g", "-O1")
+
+_MODE = 0o755  # at most: others never write what we make
 
 
 class BuildError(RuntimeError):
@@ -63,17 +69,14 @@ def find_tensorflow() -> TensorFlow:
         "lib=tf.sysconfig.get_lib(), cxx11_abi=tf.sysconfig.CXX11_ABI_FLAG,"
         "compile_flags=tf.sysconfig.get_compile_flags())))"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if result.returncode:
-        last = result.stderr.strip().rpartition("\n")[2]
-        raise BuildError(f"TensorFlow cannot be imported: {last}")
-    found = json.loads(result.stdout.strip().rpartition("\n")[2])
+    try:
+        output = _run(
+            [sys.executable, "-c", program],
+            environment={"TF_CPP_MIN_LOG_LEVEL": "3"},
+        )
+        found = json.loads(output.strip().rpartition("\n")[2])
+    except (BuildError, ValueError) as error:
+        raise BuildError(f"TensorFlow cannot be imported: {error}") from None
     flags = tuple(f for f in found.pop("compile_flags") if f.startswith("-D"))
     return TensorFlow(compile_flags=flags, **found)
 
@@ -102,13 +105,17 @@ def build(
     folder: pathlib.Path | None = None,
     report: Callable[[str], None] = print,
     jobs: int | None = None,
+    force: bool = False,
+    sanitize: bool = False,
 ) -> pathlib.Path:
-    """Compiles the library, unless it is there already.
+    """Compiles the library, unless it is there already and undamaged.
 
     Args:
       folder: where to put the library's own folder; the user cache if `None`.
       report: is told about the progress.
       jobs: how many compilers to run at once; one per processor if `None`.
+      force: whether to compile it in any case.
+      sanitize: whether to compile it with AddressSanitizer, for tests.
 
     Returns:
       The path of the library.
@@ -116,56 +123,140 @@ def build(
     Raises:
       BuildError: if that is not possible.
     """
+    try:
+        parent = _cache(report) if folder is None else folder.absolute()
+        return _build(parent, report, jobs, force, sanitize)
+    except OSError as error:  # Full disks, those one may not write, ...
+        raise BuildError(str(error)) from None
+
+
+def _cache(report: Callable[[str], None]) -> pathlib.Path:
+    """The user cache; libraries in it will be loaded."""
+    for name, value in library.ignored_variables().items():
+        report(f"{name} is ignored: {value!r} is no absolute path.")
+    cache = library.user_cache()
+    if cache is None:
+        raise BuildError(
+            "there is no home folder for it; set KERAS_LEGACY_OPT_CACHE to an"
+            " absolute path"
+        )
+    try:
+        trust.check(cache)
+    except FileNotFoundError:
+        pass  # We make it.
+    except trust.Untrusted as why:
+        raise BuildError(f"it would not be loaded, because {why}") from None
+    return cache
+
+
+def _build(
+    parent: pathlib.Path,
+    report: Callable[[str], None],
+    jobs: int | None,
+    force: bool,
+    sanitize: bool,
+) -> pathlib.Path:
     tensorflow = find_tensorflow()
     compiler = find_compiler()
-    manifest = library.Manifest(
+    wanted = library.Build(
         tensorflow=tensorflow.version,
         cxx11_abi=tensorflow.cxx11_abi,
         machine=platform.machine(),
         compiler=compiler_version(compiler),
         sources=library.source_hash(),
+        sanitized=sanitize,
     )
-    target = (folder or library.user_cache()) / manifest.folder
-    if (target / library.MANIFEST).is_file():
-        report(f"{target / library.LIBRARY} is there already.")
-        return target / library.LIBRARY
+    target = parent / wanted.folder
+    path = target / library.LIBRARY
+    if os.path.lexists(target) and not force:
+        try:
+            _check(target, wanted, parent == library.user_cache())
+        except (library.Unusable, trust.Untrusted, OSError) as why:
+            report(f"{path} is built anew, because {why}.")
+        else:
+            report(f"{path} is there already.")
+            return path
     report(
-        f"Building for TensorFlow {tensorflow.version} with"
-        f" {manifest.compiler}. This takes a minute or two."
+        f"Building for TensorFlow {tensorflow.version} with {wanted.compiler}."
+        " This takes a minute or two."
     )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        _compile(compiler, tensorflow, pathlib.Path(scratch), report, jobs)
-        text = json.dumps(dataclasses.asdict(manifest), indent=2)
-        pathlib.Path(scratch, library.MANIFEST).write_text(text + "\n")
-        target.mkdir(exist_ok=True)
-        # The manifest comes last: what it describes is complete.
-        for name in (library.LIBRARY, library.MANIFEST):
-            os.replace(pathlib.Path(scratch, name), target / name)
-    report(f"Built {target / library.LIBRARY}")
-    return target / library.LIBRARY
+    _make_folders(parent)
+    with tempfile.TemporaryDirectory(dir=parent) as name:
+        scratch = pathlib.Path(name)
+        flags = [*FLAGS, *SANITIZE] if sanitize else FLAGS
+        _compile([compiler, *flags], tensorflow, scratch, report, jobs)
+        new = scratch / "new"
+        new.mkdir(_MODE)
+        os.rename(scratch / library.LIBRARY, new / library.LIBRARY)
+        library.Manifest.of(wanted, new).write(new)
+        _replace(target, new, scratch / "old")
+    report(f"Built {path}")
+    return path
+
+
+def _check(folder: pathlib.Path, wanted: library.Build, in_cache: bool) -> None:
+    """Checks that a library is in `folder`, and will be loaded from there."""
+    if in_cache:
+        library.check_trust(folder)
+    if library.Manifest.read(folder) != library.Manifest.of(wanted, folder):
+        raise library.Unusable("it is damaged")
+
+
+def _make_folders(folder: pathlib.Path) -> None:
+    """Makes folders that others may not write, whatever the umask is."""
+    for path in [*reversed(folder.parents), folder]:
+        if not path.is_dir():
+            path.mkdir(_MODE, exist_ok=True)
+
+
+def _replace(
+    target: pathlib.Path, new: pathlib.Path, old: pathlib.Path
+) -> None:
+    """Puts the folder `new` at `target`: complete, also if the power fails."""
+    for file in new.iterdir():
+        file.chmod(file.stat().st_mode & _MODE)
+        _to_disk(file)
+    _to_disk(new)
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(target, old)
+    try:
+        os.rename(new, target)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+        # Another process has just built the same.
+    _to_disk(target.parent)
+
+
+def _to_disk(path: pathlib.Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _compile(
-    compiler: str,
+    command: list[str],
     tensorflow: TensorFlow,
     scratch: pathlib.Path,
     report: Callable[[str], None],
     jobs: int | None,
 ) -> None:
+    """Puts the library into `scratch`."""
     units = _units(scratch, jobs or os.cpu_count() or 1)
 
     def compile_unit(unit: pathlib.Path) -> pathlib.Path:
         output = unit.with_suffix(".o")
         _run(
             [
-                compiler,
-                *FLAGS,
+                *command,
                 *tensorflow.compile_flags,
                 # As system headers: their warnings are not ours.
                 *("-isystem", tensorflow.include),
                 *("-c", str(unit), "-o", str(output)),
-            ]
+            ],
+            report,
         )
         return output
 
@@ -178,12 +269,13 @@ def _compile(
             report(f"  compiled part {done} of {len(units)}")
     _run(
         [
-            compiler,
+            *command,
             "-shared",
             *(str(unit.with_suffix(".o")) for unit in units),
             *("-o", str(scratch / library.LIBRARY)),
             *("-L" + tensorflow.lib, "-l:libtensorflow_framework.so.2"),
-        ]
+        ],
+        report,
     )
 
 
@@ -200,16 +292,33 @@ def _units(scratch: pathlib.Path, count: int) -> list[pathlib.Path]:
     return units
 
 
-def _run(command: list[str]) -> str:
+def _run(
+    command: list[str],
+    report: Callable[[str], None] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> str:
+    """What a command writes to stdout; `report` is told the rest."""
     try:
         result = subprocess.run(
-            command, capture_output=True, text=True, check=False
+            command,
+            env={**os.environ, **(environment or {})},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
         )
     except OSError as error:
         raise BuildError(f"{command[0]} cannot be run: {error}") from None
+    messages = result.stderr.strip()
+    if report and messages:
+        report(messages)
     if result.returncode:
-        tail = "\n".join(result.stderr.strip().splitlines()[-20:])
-        raise BuildError(f"{' '.join(command)} failed:\n{tail}")
-    if result.stderr.strip():
-        sys.stderr.write(result.stderr)
+        # A compiler's first error, or else a Python's last words.
+        first = re.search(r".*\berror: .*", messages)
+        why = first[0] if first else messages.rpartition("\n")[2]
+        if not why and result.returncode < 0:
+            why = f"it was stopped by signal {-result.returncode}"
+        raise BuildError(
+            f"{command[0]} failed: {why or f'exit code {result.returncode}'}"
+        )
     return result.stdout

@@ -25,7 +25,8 @@ def add_commands(subparsers: Any) -> None:
         "build",
         help="compile the native library for the installed TensorFlow",
         description=(
-            "Compiles the native library into the user's cache. It needs g++ or"
+            "Compiles the native library into the user's cache, unless it is"
+            " there, undamaged. It needs g++ or"
             " clang; set CXX to choose. The exit code is 0 if the library is"
             " there afterwards."
         ),
@@ -34,17 +35,37 @@ def add_commands(subparsers: Any) -> None:
         "--folder", type=pathlib.Path, help="instead of the user's cache"
     )
     build.add_argument(
-        "--jobs", type=int, help="how many compilers to run at once"
+        "--jobs", type=_positive, help="how many compilers to run at once"
+    )
+    build.add_argument(
+        "--force", action="store_true", help="also if it is there already"
+    )
+    build.add_argument(
+        "--sanitize",
+        action="store_true",
+        help="with AddressSanitizer, which then has to be preloaded",
     )
     build.set_defaults(run=_build)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
 
 
 def _build(arguments: argparse.Namespace) -> int:
     from keras_legacy_opt.fused import build
 
     try:
-        build.build(arguments.folder, jobs=arguments.jobs)
-    except (build.BuildError, FileNotFoundError) as error:
+        build.build(
+            arguments.folder,
+            jobs=arguments.jobs,
+            force=arguments.force,
+            sanitize=arguments.sanitize,
+        )
+    except build.BuildError as error:
         print(f"The native library cannot be built: {error}", file=sys.stderr)
         print("Everything works without it, more slowly.", file=sys.stderr)
         return 1

@@ -5,6 +5,8 @@ Nothing here imports TensorFlow: `setup.py` uses it, too.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import dataclasses
 import functools
 import hashlib
@@ -12,12 +14,28 @@ import json
 import os
 import pathlib
 import platform
+import re
+
+from keras_legacy_opt.fused import trust
 
 LIBRARY = "libkeras_legacy_opt.so"
 MANIFEST = "manifest.json"
 PACKAGED = pathlib.Path(__file__).parent / "lib"
 
 _PACKAGE = pathlib.Path(__file__).parent.parent
+_LONGEST_MANIFEST = 2**16
+
+# Variables of the environment that tell where the cache is, and the cache's
+# path below their value.
+_PLACES = {
+    "KERAS_LEGACY_OPT_CACHE": "",
+    "XDG_CACHE_HOME": "keras_legacy_opt",
+    "HOME": ".cache/keras_legacy_opt",
+}
+
+
+class Unusable(Exception):
+    """A library cannot be used; the message says why."""
 
 
 def sources() -> pathlib.Path:
@@ -30,8 +48,8 @@ def sources() -> pathlib.Path:
         if (parent / "tf_custom_ops" / "ops").is_dir():
             return parent / "tf_custom_ops"
     raise FileNotFoundError(
-        f"The C++ sources (tf_custom_ops) are neither in {_PACKAGE} nor beside"
-        " it."
+        f"the C++ sources (tf_custom_ops) are neither in {_PACKAGE} nor beside"
+        " it"
     )
 
 
@@ -47,16 +65,40 @@ def source_hash() -> str:
     return digest.hexdigest()[:12]
 
 
-def user_cache() -> pathlib.Path:
-    """The folder that `python -m keras_legacy_opt build` writes to."""
-    if "KERAS_LEGACY_OPT_CACHE" in os.environ:
-        return pathlib.Path(os.environ["KERAS_LEGACY_OPT_CACHE"])
-    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(base) / "keras_legacy_opt"
+def user_cache() -> pathlib.Path | None:
+    """The folder that `python -m keras_legacy_opt build` writes to.
+
+    It never depends on the current directory, where others may have put a
+    library: variables that hold no absolute path are ignored.  None for a user
+    without a home.
+    """
+    for variable, below in _PLACES.items():
+        place = os.environ.get(variable, "")
+        if os.path.isabs(place):
+            return pathlib.Path(place, below)
+    home = _home()
+    return None if home is None else pathlib.Path(home, _PLACES["HOME"])
+
+
+def ignored_variables() -> dict[str, str]:
+    """The variables that `user_cache` ignores, with their values."""
+    values = {name: os.environ.get(name) for name in _PLACES}
+    return {n: v for n, v in values.items() if v and not os.path.isabs(v)}
+
+
+def _home() -> str | None:
+    """The home that the system knows for the user of this process."""
+    try:
+        import pwd
+
+        home = pwd.getpwuid(os.geteuid()).pw_dir
+    except (ImportError, KeyError, OSError):
+        return None
+    return home if os.path.isabs(home) else None
 
 
 @dataclasses.dataclass(frozen=True)
-class Manifest:
+class Build:
     """What a library was built from and for."""
 
     tensorflow: str  # its version
@@ -64,58 +106,152 @@ class Manifest:
     machine: str
     compiler: str
     sources: str  # their hash
+    sanitized: bool  # by AddressSanitizer
 
     @property
     def folder(self) -> str:
         """The name of the library's folder."""
         compiler = "-".join(self.compiler.split())
-        return f"tf{self.tensorflow}-{compiler}-{self.machine}-{self.sources}"
+        name = f"tf{self.tensorflow}-{compiler}-{self.machine}-{self.sources}"
+        return name + "-sanitized" * self.sanitized
 
-    def misfit(self, tensorflow: str, cxx11_abi: int) -> str | None:
-        """Why the library cannot be used with a TensorFlow, or None."""
-        if _minor(self.tensorflow) != _minor(tensorflow):
-            return (
+    def check(self, tensorflow: str, cxx11_abi: int) -> None:
+        """Checks that the library fits a TensorFlow and this process.
+
+        Raises:
+          Unusable: if it does not.
+        """
+        if _binary_interface(self.tensorflow) != _binary_interface(tensorflow):
+            raise Unusable(
                 f"it was built for TensorFlow {self.tensorflow}, and this is"
                 f" {tensorflow}"
             )
         if self.cxx11_abi != cxx11_abi:
-            return (
+            raise Unusable(
                 f"it was built with _GLIBCXX_USE_CXX11_ABI={self.cxx11_abi},"
                 f" and this TensorFlow with {cxx11_abi}"
             )
         if self.machine != platform.machine():
-            return (
+            raise Unusable(
                 f"it was built for {self.machine}, and this is"
                 f" {platform.machine()}"
             )
         if self.sources != source_hash():
-            return "it was built from other C++ sources than this version's"
-        return None
+            raise Unusable(
+                "it was built from other C++ sources than this version's"
+            )
+        if self.sanitized and not _process_is_sanitized():
+            raise Unusable("this process has not preloaded AddressSanitizer")
+        if not self.sanitized and _process_is_sanitized():
+            raise Unusable("it was built without AddressSanitizer")
 
 
-def _minor(version: str) -> list[str]:
-    return version.split(".")[:2]
+def _binary_interface(version: str) -> str:
+    """What TensorFlows must have in common to share a library.
+
+    Releases of one minor are compatible, development versions with nothing.
+    """
+    release = re.fullmatch(r"(\d+\.\d+)\.\d+", version)
+    return release[1] if release else version
+
+
+def _process_is_sanitized() -> bool:
+    return hasattr(ctypes.CDLL(None), "__asan_init")
 
 
 @dataclasses.dataclass(frozen=True)
-class Candidate:
-    """A library on disk."""
+class Manifest(Build):
+    """What stands beside a library."""
 
-    path: pathlib.Path
-    manifest: Manifest
+    size: int  # of the library's file
+    sha256: str
+
+    @classmethod
+    def of(cls, build: Build, folder: pathlib.Path) -> Manifest:
+        """The manifest of the library that a build has put into `folder`."""
+        names = [field.name for field in dataclasses.fields(Build)]
+        content = _content(folder / LIBRARY)
+        return cls(
+            **{name: getattr(build, name) for name in names},
+            size=len(content),
+            sha256=hashlib.sha256(content).hexdigest(),
+        )
+
+    @classmethod
+    def read(cls, folder: pathlib.Path) -> Manifest:
+        """The manifest in `folder`.
+
+        Raises:
+          Unusable: if there is none, or it is not one of this version.
+        """
+        try:
+            values = json.loads(_content(folder / MANIFEST, _LONGEST_MANIFEST))
+        except OSError as error:
+            raise Unusable(f"its manifest cannot be read: {error}") from None
+        except (ValueError, RecursionError):
+            raise Unusable("its manifest is damaged") from None
+        types = {field.name: field.type for field in dataclasses.fields(cls)}
+        if not isinstance(values, dict) or types != {
+            name: type(value).__name__ for name, value in values.items()
+        }:
+            raise Unusable(
+                "its manifest is not one of this version of keras_legacy_opt"
+            )
+        return cls(**values)
+
+    def write(self, folder: pathlib.Path) -> None:
+        """Writes the manifest into `folder`."""
+        text = json.dumps(dataclasses.asdict(self), indent=2)
+        (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
-def candidates() -> list[Candidate]:
-    """All libraries: the packaged ones first, then the newest of the cache."""
+def _content(path: pathlib.Path, limit: int = -1) -> bytes:
+    if not path.is_file():  # Opening a pipe would wait for a writer.
+        raise FileNotFoundError(f"{path} is no file")
+    with open(path, "rb") as file:
+        return file.read(limit)
+
+
+def folders() -> list[pathlib.Path]:
+    """The folders of all libraries: packaged ones, then the newest cached."""
     found = []
-    for folder in (PACKAGED, user_cache()):
-        manifests = list(folder.glob(f"*/{MANIFEST}"))
-        manifests.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-        for path in manifests:
-            try:
-                manifest = Manifest(**json.loads(path.read_text()))
-            except (OSError, TypeError, ValueError):
-                continue  # Not one of this version's.
-            if (path.parent / LIBRARY).is_file():
-                found.append(Candidate(path.parent / LIBRARY, manifest))
+    for parent in filter(None, (PACKAGED, user_cache())):
+        written = {}
+        try:
+            for folder in parent.iterdir():
+                with contextlib.suppress(OSError):  # none, or just deleted
+                    written[folder] = (folder / MANIFEST).lstat().st_mtime
+        except OSError:
+            pass  # There is no such folder, or it is not for us.
+        found += sorted(written, key=written.__getitem__, reverse=True)
     return found
+
+
+def check(folder: pathlib.Path, tensorflow: str, cxx11_abi: int) -> None:
+    """Checks that the library in a folder is safe to load and will work.
+
+    Raises:
+      Unusable: if it is not.
+    """
+    try:
+        check_trust(folder)
+        manifest = Manifest.read(folder)
+        manifest.check(tensorflow, cxx11_abi)
+        if manifest != Manifest.of(manifest, folder):
+            raise Unusable("its size or SHA-256 is not that of its manifest")
+    except (OSError, trust.Untrusted) as error:
+        raise Unusable(str(error)) from None
+
+
+def check_trust(folder: pathlib.Path) -> None:
+    """Checks that nobody else could have written the library in a folder.
+
+    Raises:
+      trust.Untrusted: if somebody else could.
+      OSError: if it is not there, or cannot be looked at.
+    """
+    for name in (MANIFEST, LIBRARY):
+        if PACKAGED in folder.parents:
+            trust.check_as_code(folder / name, PACKAGED.parent)
+        else:
+            trust.check(folder / name, folders=2)  # its own, and the cache

@@ -61,7 +61,10 @@ def _load() -> tuple[Ops | None, str | None]:
 def _load_once() -> tuple[Ops | None, str | None]:
     if os.environ.get(SWITCH) == "0":
         return None, f"the environment variable {SWITCH} is 0"
-    ops, reason = _first_that_loads()
+    try:
+        ops, reason = _first_that_loads()
+    except Exception as error:  # The step goes on without it, whatever it is.
+        ops, reason = None, f"looking for it failed ({error!r})"
     if ops is None:
         logging.warning(
             "keras_legacy_opt updates variables through TensorFlow's own ops:"
@@ -78,23 +81,30 @@ def cxx11_abi() -> int:
 
 def _first_that_loads() -> tuple[Ops | None, str | None]:
     reasons = []
-    for candidate in library.candidates():
-        misfit = candidate.manifest.misfit(tf.__version__, cxx11_abi())
-        if misfit is None:
-            try:
-                ops = Ops(str(candidate.path))
-            except (tf.errors.OpError, OSError, AttributeError) as error:
-                misfit = f"it does not load ({error})"
-            else:
-                _let_saved_models_load()
-                return ops, None
-        reasons.append(f"{candidate.path} is not usable, because {misfit}")
-    if reasons:
-        return None, "; ".join(reasons)
-    return None, (
-        f"no native library was built for TensorFlow {tf.__version__}; `python"
-        " -m keras_legacy_opt build` does it"
-    )
+    remedy = "python -m keras_legacy_opt build"
+    for folder in library.folders():
+        path = folder / library.LIBRARY
+        try:
+            library.check(folder, tf.__version__, cxx11_abi())
+            ops = Ops(str(path))
+        except library.Unusable as why:
+            reasons.append(f"{path} is not usable, because {why}")
+        except (tf.errors.OpError, OSError, AttributeError) as error:
+            reasons.append(f"{path} does not load ({error})")
+            remedy = "python -m keras_legacy_opt build --force"
+        else:
+            _let_saved_models_load()
+            return ops, None
+    if not reasons:
+        reasons.append(
+            f"no native library was built for TensorFlow {tf.__version__}"
+        )
+    return None, f"{_printable('; '.join(reasons))}; `{remedy}` builds one"
+
+
+def _printable(text: str) -> str:
+    """Without what a terminal would obey: others may have chosen a name."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _let_saved_models_load() -> None:
