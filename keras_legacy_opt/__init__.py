@@ -1,6 +1,6 @@
 """TensorFlow's legacy Keras optimizers (OptimizerV2), for every Keras."""
 
-from keras_legacy_opt import checkpoints, hosts, schedules
+from keras_legacy_opt import checkpoints, hosts, schedules, supported
 from keras_legacy_opt.adadelta import Adadelta
 from keras_legacy_opt.adagrad import Adagrad
 from keras_legacy_opt.adam import Adam
@@ -34,3 +34,4 @@ __all__ = [
 ]
 
 hosts.watch_imports()
+supported.warn_if_unknown()

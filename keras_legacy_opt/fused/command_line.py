@@ -74,20 +74,23 @@ def _build(arguments: argparse.Namespace) -> int:
 
 def _doctor(arguments: argparse.Namespace) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import tensorflow as tf
-
     import keras_legacy_opt
-    from keras_legacy_opt.fused import formulas, loader, policy
+    from keras_legacy_opt import supported
+    from keras_legacy_opt.fused import formulas, library, loader, policy
 
     def line(what: str, is_what: object) -> None:
-        print(f"{what:<17} {is_what}")
+        text = f"{what:<17} {loader.printable(str(is_what))}"
+        encoding = sys.stdout.encoding or "utf-8"
+        print(text.encode(encoding, "backslashreplace").decode(encoding))
 
     ops = loader.load()
     line("keras_legacy_opt", keras_legacy_opt.__version__)
     line("Python", sys.version.split()[0])
-    line("TensorFlow", tf.__version__)
-    line("Keras", _version("keras"))
-    line("tf_keras", _version("tf_keras"))
+    for package in supported.PACKAGES:
+        line(package.name, supported.describe(package))
+    line("library cache", library.user_cache() or "none: there is no home")
+    for name, value in library.ignored_variables().items():
+        line("", f"not {name}: {value!r} is no absolute path")
     if ops is None:
         line("native library", f"none: {loader.why_not()}")
         line("fused", "nothing; TensorFlow's own ops yield the same numbers")
@@ -102,12 +105,3 @@ def _doctor(arguments: argparse.Namespace) -> int:
     line("", "variables with a constraint,")
     line("", "subclasses that override `_resource_apply_*`")
     return 0
-
-
-def _version(package: str) -> str:
-    import importlib.metadata
-
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"

@@ -115,35 +115,30 @@ class Build:
         name = f"tf{self.tensorflow}-{compiler}-{self.machine}-{self.sources}"
         return name + "-sanitized" * self.sanitized
 
-    def check(self, tensorflow: str, cxx11_abi: int) -> None:
-        """Checks that the library fits a TensorFlow and this process.
-
-        Raises:
-          Unusable: if it does not.
-        """
+    def misfit(self, tensorflow: str, cxx11_abi: int) -> str | None:
+        """Why the library cannot be used with a TensorFlow, or None."""
         if _binary_interface(self.tensorflow) != _binary_interface(tensorflow):
-            raise Unusable(
+            return (
                 f"it was built for TensorFlow {self.tensorflow}, and this is"
                 f" {tensorflow}"
             )
         if self.cxx11_abi != cxx11_abi:
-            raise Unusable(
+            return (
                 f"it was built with _GLIBCXX_USE_CXX11_ABI={self.cxx11_abi},"
                 f" and this TensorFlow with {cxx11_abi}"
             )
         if self.machine != platform.machine():
-            raise Unusable(
+            return (
                 f"it was built for {self.machine}, and this is"
                 f" {platform.machine()}"
             )
         if self.sources != source_hash():
-            raise Unusable(
-                "it was built from other C++ sources than this version's"
-            )
+            return "it was built from other C++ sources than this version's"
         if self.sanitized and not _process_is_sanitized():
-            raise Unusable("this process has not preloaded AddressSanitizer")
+            return "this process has not preloaded AddressSanitizer"
         if not self.sanitized and _process_is_sanitized():
-            raise Unusable("it was built without AddressSanitizer")
+            return "it was built without AddressSanitizer"
+        return None
 
 
 def _binary_interface(version: str) -> str:
@@ -236,7 +231,9 @@ def check(folder: pathlib.Path, tensorflow: str, cxx11_abi: int) -> None:
     try:
         check_trust(folder)
         manifest = Manifest.read(folder)
-        manifest.check(tensorflow, cxx11_abi)
+        misfit = manifest.misfit(tensorflow, cxx11_abi)
+        if misfit is not None:
+            raise Unusable(misfit)
         if manifest != Manifest.of(manifest, folder):
             raise Unusable("its size or SHA-256 is not that of its manifest")
     except (OSError, trust.Untrusted) as error:

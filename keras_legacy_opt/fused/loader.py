@@ -99,10 +99,10 @@ def _first_that_loads() -> tuple[Ops | None, str | None]:
         reasons.append(
             f"no native library was built for TensorFlow {tf.__version__}"
         )
-    return None, f"{_printable('; '.join(reasons))}; `{remedy}` builds one"
+    return None, f"{printable('; '.join(reasons))}; `{remedy}` builds one"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Without what a terminal would obey: others may have chosen a name."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
