@@ -1,5 +1,9 @@
 # Sourced by the other scripts.
 
+# The newest that is known, see keras_legacy_opt/supported.py; users may install
+# later ones.
+newest_tensorflow="tensorflow>=2.16,<2.22"
+
 # find_python VERSION: prints an interpreter of this version (3.10), if there is
 # one, else python3.
 find_python() {

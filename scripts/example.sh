@@ -4,5 +4,5 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/environment.sh
 
-make_environment .venv "tensorflow>=2.16,<2.22"
+make_environment .venv "$newest_tensorflow"
 TF_CPP_MIN_LOG_LEVEL=2 .venv/bin/python examples/digits_classifier.py "$@"

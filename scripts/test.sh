@@ -6,6 +6,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/environment.sh
 
-make_environment .venv "tensorflow>=2.16,<2.22"
+make_environment .venv "$newest_tensorflow"
 .venv/bin/python -m pytest --numprocesses=auto \
   --dist=loadgroup --no-loadscope-reorder "$@"
