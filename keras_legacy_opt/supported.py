@@ -70,7 +70,7 @@ def describe(package: Supported) -> str:
     if len(installed) > 1:
         them = " and ".join(f"{n} {v}" for n, v in installed.items())
         text += f" ({them} overwrite each other: uninstall all, install one)"
-    elif installed.keys() - {package.module}:
+    elif any(n.replace("-", "_") != package.module for n in installed):
         text += f" ({', '.join(installed)})"
     remark = package.remark(version)
     return f"{text}, {remark}" if remark else text

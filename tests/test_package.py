@@ -11,6 +11,7 @@ import sys
 import pytest
 
 import keras_legacy_opt
+from keras_legacy_opt import supported
 
 PACKAGE = pathlib.Path(keras_legacy_opt.__file__).parent
 # Distributions are named as in the metadata, modules as in an import.
@@ -105,3 +106,70 @@ def test_import_adds_only_us_to_tensorflow(legacy):
     )
     assert after - before - sys.stdlib_module_names == {"keras_legacy_opt"}
     assert ("tf_keras" if legacy == "0" else "keras") not in after
+
+
+# What is supported.
+
+
+def test_documents_and_scripts_say_what_is_supported():
+    root = pathlib.Path(__file__).parents[1]
+    tensorflow = supported.TENSORFLOW
+    readme = (root / "README.md").read_text()
+    assert f"| TensorFlow | {tensorflow} |" in readme
+    script = (root / "scripts" / "environment.sh").read_text()
+    major, minor = tensorflow.newest
+    oldest = "{}.{}".format(*tensorflow.oldest)
+    assert f'"tensorflow>={oldest},<{major}.{minor + 1}"' in script
+
+
+def test_no_newer_tensorflow_is_forbidden():
+    for line in importlib.metadata.requires("keras_legacy_opt"):
+        if "tensor" in line or "keras" in line:
+            assert "<" not in line.partition(";")[0], line
+
+
+@pytest.mark.parametrize("package", supported.PACKAGES)
+def test_versions_outside_are_remarked(package):
+    major, minor = package.newest
+    assert package.remark(f"{major}.{minor}.7") is None
+    assert package.remark("{}.{}.0".format(*package.oldest)) is None
+    assert "newer" in package.remark(f"{major}.{minor + 1}.0-dev20260101")
+    assert "too old" in package.remark("1.15.0")
+    assert "not known" in package.remark("unknown")
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("klo_some_module", "tensorflow-cpu"),
+        ("klo_some_module", "keras-nightly"),
+        ("klo_some_module", "klo-some-module"),
+    ],
+)
+def test_packages_of_other_names_are_known(tmp_path, monkeypatch, module, name):
+    def install(name, version):
+        info = tmp_path / f"{name}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Name: {name}\nVersion: {version}\n")
+        (info / "top_level.txt").write_text(module)
+
+    monkeypatch.syspath_prepend(tmp_path)
+    package = supported.Supported("Some", module, (2, 0), (2, 1))
+    assert supported.describe(package) == "not installed"
+    install(name, "2.2.dev1")
+    told = supported.describe(package)
+    assert told.startswith("2.2.dev1")
+    assert "newer than what was tested, Some 2.0 to 2.1" in told
+    assert (name in told) == (name != "klo-some-module")
+    install("another-build", "2.0")
+    assert "overwrite each other" in supported.describe(package)
+
+
+def test_an_unknown_tensorflow_is_warned_of(monkeypatch):
+    told = []
+    monkeypatch.setattr(supported.logging, "warning", lambda *a: told.append(a))
+    supported.warn_if_unknown()
+    assert not told
+    monkeypatch.setattr("tensorflow.__version__", "2.99.0-rc1")
+    supported.warn_if_unknown()
+    assert "2.99.0-rc1" in told[0]

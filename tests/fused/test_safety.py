@@ -2,19 +2,15 @@
 
 import concurrent.futures
 import contextlib
-import os
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from processes import run_python
 
 import keras_legacy_opt
-from keras_legacy_opt import __main__ as command_line
 from keras_legacy_opt import fused
-from keras_legacy_opt.fused import build, library, loader, policy
+from keras_legacy_opt.fused import policy
 
 pytestmark = pytest.mark.usefixtures("native_ops")
 
@@ -439,117 +435,3 @@ def test_strategy(calls, wrap):
     assert calls == ["call_dense", "update_sparse"] * 2
     expected = 1.0 - 0.5 - 0.75 - 0.875 - 0.9375
     assert [v.numpy().item() for v in variables] == [expected] * 3
-
-
-# The library itself.
-
-
-def run_python(code, **environment):
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert not result.returncode, result.stderr
-    return result
-
-
-STEP_WITHOUT_LIBRARY = """
-import os, pathlib
-import tensorflow as tf, keras_legacy_opt
-from keras_legacy_opt.fused import library
-library.PACKAGED = pathlib.Path(os.environ.get("PACKAGED", library.PACKAGED))
-var = tf.Variable([1.0])
-for _ in range(2):
-    keras_legacy_opt.SGD(0.5).apply_gradients([(tf.ones([1]), var)])
-assert var.numpy() == 0, var
-assert not keras_legacy_opt.fused.is_available()
-print(keras_legacy_opt.fused.why_not())
-"""
-
-
-@pytest.mark.processes
-def test_without_a_library(tmp_path):
-    result = run_python(
-        STEP_WITHOUT_LIBRARY,
-        KERAS_LEGACY_OPT_CACHE=str(tmp_path),
-        PACKAGED=str(tmp_path),
-    )
-    assert "keras_legacy_opt build" in result.stdout
-    assert result.stderr.count("TensorFlow's own ops") == 1
-
-
-@pytest.mark.processes
-def test_switched_off():
-    result = run_python(STEP_WITHOUT_LIBRARY, KERAS_LEGACY_OPT_FUSED="0")
-    assert "KERAS_LEGACY_OPT_FUSED" in result.stdout
-
-
-def test_misfits_are_explained():
-    fitting = library.Manifest(
-        tensorflow=tf.__version__,
-        cxx11_abi=loader.cxx11_abi(),
-        machine=os.uname().machine,
-        compiler="g++ 12",
-        sources=library.source_hash(),
-    )
-
-    def misfit(**changes):
-        values = {**fitting.__dict__, **changes}
-        return library.Manifest(**values).misfit(
-            tf.__version__, loader.cxx11_abi()
-        )
-
-    assert misfit() is None
-    assert "TensorFlow 2.4.1" in misfit(tensorflow="2.4.1")
-    assert "CXX11_ABI=7" in misfit(cxx11_abi=7)
-    assert "vax" in misfit(machine="vax")
-    assert "sources" in misfit(sources="other")
-
-
-def test_a_broken_library_is_no_error(tmp_path, monkeypatch):
-    good = pathlib.Path(loader.load().path)
-    folder = tmp_path / "broken"
-    folder.mkdir()
-    (folder / library.LIBRARY).write_bytes(b"not a library")
-    manifest = (good.parent / library.MANIFEST).read_text()
-    (folder / library.MANIFEST).write_text(manifest)
-    monkeypatch.setattr(library, "PACKAGED", tmp_path / "none")
-    monkeypatch.setenv("KERAS_LEGACY_OPT_CACHE", str(tmp_path))
-    ops, reason = loader._first_that_loads()
-    assert ops is None
-    assert "does not load" in reason
-
-
-def test_doctor(capsys):
-    assert command_line.main(["doctor"]) == 0
-    out = capsys.readouterr().out
-    assert tf.__version__ in out
-    assert library.LIBRARY in out
-    assert "instruction set" in out
-
-
-def test_doctor_without_a_library(capsys, monkeypatch):
-    monkeypatch.setattr(loader, "_load_once", lambda: (None, "of the test"))
-    assert command_line.main(["doctor"]) == 1
-    assert "of the test" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("name", "flag"),
-    [("g++", "-dumpfullversion"), ("clang++-14", "-dumpversion")],
-)
-def test_compiler_version(tmp_path, name, flag):
-    compiler = tmp_path / name
-    compiler.write_text(f"#!/bin/sh\ntest $1 = {flag} && echo 1.2.3")
-    compiler.chmod(0o755)
-    assert build.compiler_version(str(compiler)) == f"{name} 1.2.3"
-
-
-def test_build_without_a_compiler(capsys, monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CXX", raising=False)
-    assert command_line.main(["build", "--folder", str(tmp_path)]) == 1
-    assert "g++ or clang" in capsys.readouterr().err
