@@ -132,7 +132,7 @@ def test_errors_are_one_line(compiled, capsys, tmp_path, monkeypatch):
         return first
 
     (tmp_path / "file").touch()
-    assert "Not a directory" in error("--folder", str(tmp_path / "file" / "x"))
+    assert "File exists" in error("--folder", str(tmp_path / "file" / "x"))
     assert "too long" in error("--folder", str(tmp_path / ("x" * 300)))
     tmp_path.chmod(0o777)
     assert "chmod go-w" in error()
