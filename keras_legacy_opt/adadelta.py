@@ -144,7 +144,7 @@ class Adadelta(Optimizer):
         return {
             **super().get_config(),
             "learning_rate": self._serialize_hyperparameter("learning_rate"),
-            "decay": self._initial_decay,
+            "decay": self._serialize_hyperparameter("decay"),
             "rho": self._serialize_hyperparameter("rho"),
             "epsilon": self.epsilon,
         }

@@ -153,7 +153,7 @@ class Adagrad(Optimizer):
         return {
             **super().get_config(),
             "learning_rate": self._serialize_hyperparameter("learning_rate"),
-            "decay": self._initial_decay,
+            "decay": self._serialize_hyperparameter("decay"),
             "initial_accumulator_value": self._initial_accumulator_value,
             "epsilon": self.epsilon,
         }

@@ -239,7 +239,7 @@ class Ftrl(Optimizer):
         return {
             **super().get_config(),
             **{name: self._serialize_hyperparameter(name) for name in hypers},
-            "decay": self._initial_decay,
+            "decay": self._serialize_hyperparameter("decay"),
             "initial_accumulator_value": self._initial_accumulator_value,
             "l2_shrinkage_regularization_strength": (
                 self._l2_shrinkage_regularization_strength

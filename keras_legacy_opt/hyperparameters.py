@@ -7,6 +7,7 @@ stay what they are.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
 from typing import Any
@@ -55,7 +56,8 @@ class HyperparameterMixin:
 
     _hyper: dict[str, Any]
     _hypers_created: bool
-    _initial_decay: float
+    # Whether a trace, made while `decay` was 0, will not notice if it changes.
+    _traced_without_decay: bool
 
     # Without these, attribute access would run a host's code: tf_keras' base
     # has a `__getattribute__`, Keras 3's a property `learning_rate`.
@@ -110,7 +112,43 @@ class HyperparameterMixin:
             if isinstance(value, private_api.Trackable):
                 self._track_trackable(value, name, overwrite=True)
         if name == "decay" and isinstance(value, (int, float)):
-            self._initial_decay = value
+            self.__dict__["_initial_decay"] = value
+            if self._traced_without_decay and value > 0:
+                warnings.warn(
+                    f"The decay is now {value}, but functions that were traced"
+                    f" while it was 0 go on without: {type(self).__name__} has"
+                    " updates of its own, whose traces are legacy's. Trace"
+                    " them again, or make the optimizer with a decay above 0.",
+                    stacklevel=3,
+                )
+
+    @property
+    def _initial_decay(self) -> Any:
+        """`decay`: what its variable holds, once there is one.
+
+        A number that was set is remembered beside the variable, which has fewer
+        digits; it counts as long as the variable holds it.
+        """
+        try:
+            given = self.__dict__["_initial_decay"]
+        except KeyError:
+            raise AttributeError("_initial_decay") from None
+        variable = self.__dict__.get("_hyper", {}).get("decay")
+        if isinstance(variable, (int, float)):
+            # Of a pickle: it was in a variable, and will be.
+            return _with_digits(np.float32(variable), given)
+        if not isinstance(variable, tf.Variable):
+            return given
+        with tf.init_scope():
+            if not tf.executing_eagerly():
+                return given  # In a TF1 graph, whose sessions have the value.
+            return _with_digits(variable.numpy(), given)
+
+    @_initial_decay.setter
+    def _initial_decay(self, value: Any) -> None:
+        if "decay" in self.__dict__.get("_hyper", {}):
+            self._set_hyper("decay", value)
+        self.__dict__["_initial_decay"] = value
 
     def _get_hyper(self, name: str, dtype: tf.DType | None = None) -> Any:
         """The hyperparameter `name`, as `dtype` if given.
@@ -166,6 +204,8 @@ class HyperparameterMixin:
             value = value()
         if tf.is_tensor(value):
             value = saving.fetch_all([value])[0]
+            if hyperparameter_name == "decay":
+                value = _with_digits(value, self.__dict__["_initial_decay"])
         if isinstance(value, (np.ndarray, np.generic)):
             return value.item() if value.ndim == 0 else value.tolist()
         return value
@@ -177,26 +217,90 @@ class HyperparameterMixin:
 def _inverse_time_decayed(
     optimizer: HyperparameterMixin, learning_rate: tf.Tensor, dtype: tf.DType
 ) -> tf.Tensor:
+    decay, scope = optimizer._initial_decay, contextlib.nullcontext()
+    decays = not isinstance(decay, (int, float)) or decay > 0
     if decay_may_change(optimizer):
-        decay = optimizer._get_hyper("decay", dtype)
-    elif optimizer._initial_decay > 0:
-        decay = tf.cast(optimizer._initial_decay, dtype)
-    else:
+        if not decays:
+            if not _is_built_in(optimizer):
+                # Grappler rearranges what it finds, and sorts it by name: the
+                # numbers are legacy's if the ops are, and their names.
+                optimizer._traced_without_decay = True
+                return learning_rate
+            scope = tf.name_scope("without_decay")
+        decay = traced_decay(optimizer, dtype)
+        with tf.name_scope("decay"):
+            decay = tf.where(
+                tf.math.real(decay) > 0, decay, tf.zeros_like(decay)
+            )
+    elif not decays:
         return learning_rate
-    step = tf.cast(optimizer.iterations, dtype)
-    decayed = learning_rate / (1.0 + decay * step)
-    # In float16 even 0 * step may be NaN: the step may be infinite.
-    return tf.where(tf.math.real(decay) > 0, decayed, learning_rate)
+    with scope:
+        step = tf.cast(optimizer.iterations, dtype)
+        decay = tf.cast(decay, dtype)
+        # In float16 the step may be infinite, which times 0 were NaN.
+        decay = tf.raw_ops.MulNoNan(x=step, y=decay, name="mul")
+        return learning_rate / (1.0 + decay)
 
 
 def decay_may_change(optimizer: HyperparameterMixin) -> bool:
     """Whether this is traced, so that `decay` must be read from its variable.
 
-    In eager execution, `_initial_decay` has what was set last.
+    In eager execution, `_initial_decay` has what it is now.
     """
     return not tf.executing_eagerly() and isinstance(
         optimizer._hyper.get("decay"), tf.Variable
     )
+
+
+def traced_decay(optimizer: HyperparameterMixin, dtype: tf.DType) -> tf.Tensor:
+    """`decay` as its variable has it, with all digits if that is as traced."""
+    traced = optimizer._initial_decay
+    with tf.name_scope("decay"):
+        current = tf.convert_to_tensor(optimizer._get_hyper("decay"))
+        if not isinstance(traced, (int, float)):
+            return tf.cast(current, dtype)
+        return tf.where(
+            tf.equal(current, tf.cast(traced, current.dtype)),
+            tf.cast(traced, dtype),
+            tf.cast(current, dtype),
+        )
+
+
+def _is_built_in(optimizer: HyperparameterMixin) -> bool:
+    """Whether all that a step of the optimizer calls is this package's."""
+    overrides = set(vars(optimizer))
+    for cls in type(optimizer).__mro__:
+        if cls.__module__.partition(".")[0] == "keras_legacy_opt":
+            return overrides.isdisjoint(_methods(cls))
+        overrides |= vars(cls).keys() - _BESIDE_THE_STEP
+    return False
+
+
+# What a subclass may override and remain the optimizer that it was.
+_BESIDE_THE_STEP = {
+    *vars(type("Empty", (), {})),
+    "__abstractmethods__",
+    "__annotations__",
+    "__firstlineno__",
+    "__init__",
+    "__static_attributes__",
+    "_abc_impl",
+    "from_config",
+    "get_config",
+}
+
+
+def _methods(cls: type) -> set[str]:
+    return {name for name in dir(cls) if callable(getattr(cls, name, None))}
+
+
+def _with_digits(value: np.ndarray | np.generic, given: Any) -> Any:
+    """`given`, if that is what a variable that holds `value` was set to."""
+    if isinstance(given, (int, float)) and value == np.asarray(
+        given, value.dtype
+    ):
+        return given
+    return value.item()
 
 
 def _assign(variable: tf.Variable, value: Any, name: str) -> None:

@@ -10,7 +10,11 @@ import tensorflow as tf
 
 from keras_legacy_opt import hosts, slots
 from keras_legacy_opt.adam import accumulate_moments
-from keras_legacy_opt.hyperparameters import decay_may_change, is_schedule
+from keras_legacy_opt.hyperparameters import (
+    decay_may_change,
+    is_schedule,
+    traced_decay,
+)
 from keras_legacy_opt.optimizer import DEFAULT_EPSILON, Optimizer, coefficients
 
 
@@ -211,7 +215,7 @@ class Nadam(Optimizer):
         return {
             **super().get_config(),
             "learning_rate": self._serialize_hyperparameter("learning_rate"),
-            "decay": self._initial_decay,
+            "decay": self._serialize_hyperparameter("decay"),
             "beta_1": self._serialize_hyperparameter("beta_1"),
             "beta_2": self._serialize_hyperparameter("beta_2"),
             "epsilon": self.epsilon,
@@ -223,10 +227,9 @@ def _momentum_at(
 ) -> tf.Tensor:
     """The momentum of `step` in the momentum schedule."""
     base = tf.cast(0.96, step.dtype)
-    decay = tf.convert_to_tensor(optimizer._initial_decay, step.dtype)
-    if decay_may_change(optimizer):
-        # The variable has fewer digits: use it only if it was changed.
-        current = optimizer._get_hyper("decay")
-        unchanged = tf.equal(current, tf.cast(decay, current.dtype))
-        decay = tf.where(unchanged, decay, tf.cast(current, step.dtype))
+    decay = (
+        traced_decay(optimizer, step.dtype)
+        if decay_may_change(optimizer)
+        else tf.convert_to_tensor(optimizer._initial_decay, step.dtype)
+    )
     return beta_1 * (1.0 - 0.5 * tf.pow(base, decay * step))

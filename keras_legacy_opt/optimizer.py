@@ -208,6 +208,7 @@ class Optimizer(
         """Sets up what is never pickled: variables, and what refers to them."""
         self._iterations = None
         self._hypers_created = False
+        self._traced_without_decay = False
         self._slots = {}
         self._weights = []
         self._deferred_slot_restorations = {}

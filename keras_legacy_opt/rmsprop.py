@@ -254,7 +254,7 @@ class RMSprop(Optimizer):
         return {
             **super().get_config(),
             "learning_rate": self._serialize_hyperparameter("learning_rate"),
-            "decay": self._initial_decay,
+            "decay": self._serialize_hyperparameter("decay"),
             "rho": self._serialize_hyperparameter("rho"),
             "momentum": self._serialize_hyperparameter("momentum"),
             "epsilon": self.epsilon,

@@ -296,7 +296,7 @@ class SavingMixin:
             # A strategy is one of its kind.
             shared = name == "_distribution_strategy"
             value = value if shared else copy.deepcopy(value, memo)
-            object.__setattr__(result, name, value)
+            result.__dict__[name] = value
         for original, copied in zip(
             self._weights, result._weights, strict=True
         ):

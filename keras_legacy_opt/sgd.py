@@ -163,7 +163,7 @@ class SGD(Optimizer):
         return {
             **super().get_config(),
             "learning_rate": self._serialize_hyperparameter("learning_rate"),
-            "decay": self._initial_decay,
+            "decay": self._serialize_hyperparameter("decay"),
             "momentum": self._serialize_hyperparameter("momentum"),
             "nesterov": self.nesterov,
         }

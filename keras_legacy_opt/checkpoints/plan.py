@@ -254,8 +254,6 @@ class Plan:
                 value.shape,
                 value.note,
             )
-        if self.targets.optimizer is not None:
-            self._keep_decay()
         for function in self._afterwards:
             function()
 
@@ -277,16 +275,6 @@ class Plan:
                 reason,
             )
         return reason is None
-
-    def _keep_decay(self) -> None:
-        """Lets the restored `decay` count in eager execution, too."""
-        optimizer = self.targets.optimizer
-        variable = optimizer._hyper.get("decay")
-        if isinstance(variable, tf.Variable):
-            restored = saving.fetch_all([variable])[0]
-            dtype = variable.dtype.as_numpy_dtype
-            if restored != np.asarray(optimizer._initial_decay, dtype):
-                optimizer._initial_decay = restored.item()
 
 
 def _castable(stored: Any, dtype: tf.DType) -> bool:
