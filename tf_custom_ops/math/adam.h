@@ -56,7 +56,7 @@ struct AdamAmsgrad : Adam<T, kPath> {
 
   KLO_FN void operator()(T& var, T& m, T& v, T& vhat, T g) const {
     this->Moments(m, v, g);
-    vhat = Max(vhat, v);
+    vhat = MaxOn<kPath>(vhat, v);
     this->Move(var, m, vhat);
   }
 

@@ -26,7 +26,7 @@ struct Adamax {
 
   KLO_FN void operator()(T& var, T& m, T& v, T g) const {
     m = MovingAverage<AverageOn(kPath)>(m, g, beta_1, one_minus_beta_1);
-    v = Max(beta_2 * v, Abs(g));
+    v = MaxOn<kPath>(beta_2 * v, Abs(g));
     var -= alpha * (m / (v + epsilon));
   }
 };

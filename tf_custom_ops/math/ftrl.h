@@ -34,10 +34,16 @@ struct FtrlFunctor {
     const T z = linear + (shrunk - (power_now - Powered(accum)) / lr * var);
     accum = squares;
     linear = z;
-    var = (Max(Min(z, l1), -l1) - z) / (power_now / lr + two_l2);
+    var = Shrunk(z, power_now / lr + two_l2);
   }
 
  private:
+  // Where z is NaN, or the quotient has no value, TensorFlow's dense kernel yields 0, its sparse one NaN.
+  KLO_FN T Shrunk(T z, T quadratic) const {
+    const T moved = (Max(Min(z, l1), -l1) - z) / quadratic;
+    return kPath == Path::kSparse || Abs(z) > l1 ? moved : T(0);
+  }
+
   KLO_FN T Powered(T n) const { return kRoot ? Sqrt(n) : Pow(n, power); }
 };
 

@@ -35,6 +35,12 @@ KLO_FN T Min(T a, T b) {
   return b < a ? b : a;
 }
 
+// A NaN on either side is the result, as of TensorFlow's op `Maximum`.
+template <class T>
+KLO_FN T MaxOrNan(T a, T b) {
+  return a < b || b != b ? b : a;
+}
+
 // Where the formula is used. Legacy computes the same mathematics by different roundings: its dense kernels on one
 // side, its sparse ones and its compositions of plain ops on the other.
 enum class Path { kDense, kSparse };
@@ -48,6 +54,12 @@ enum class Average {
 template <Average kAverage, class T>
 KLO_FN T MovingAverage(T a, T x, T decay, T one_minus_decay) {
   return kAverage == Average::kStep ? a + (x - a) * one_minus_decay : a * decay + x * one_minus_decay;
+}
+
+// The maximum of a kernel on the dense path, of an op on the sparse one.
+template <Path kPath, class T>
+KLO_FN T MaxOn(T a, T b) {
+  return kPath == Path::kDense ? Max(a, b) : MaxOrNan(a, b);
 }
 
 constexpr Average AverageOn(Path path) { return path == Path::kDense ? Average::kStep : Average::kWeighted; }

@@ -30,6 +30,10 @@ ApplyKernel<T>::ApplyKernel(OpKernelConstruction* context, const FormulaSpec<C>&
   OP_REQUIRES_OK(context, context->GetAttr("use_locking", &use_locking_));
   OP_REQUIRES_OK(context, context->GetAttr("transforms", &transforms));
   OP_REQUIRES_OK(context, context->GetAttr("conditions", &conditions));
+  OP_REQUIRES(context, transforms <= 1 && conditions <= 1,
+              absl::InvalidArgumentError(absl::StrCat(this->type_string(),
+                                                      " takes at most one transform and one condition, but was given ",
+                                                      transforms, " and ", conditions, ".")));
   transforms_ = transforms > 0;
   conditional_ = conditions > 0;
 }
