@@ -98,11 +98,12 @@ def test_a_second_transform_or_condition_is_refused(
         [tf.ones(4)] * given.get("transforms", 0),
         [tf.constant(True)] * given.get("conditions", 0),
     ]
+    if is_sparse:
+        inputs = variable.handle, tf.ones([1, 2]), [0], 0.1
+        op = native_ops.sparse_sgd
+    else:
+        inputs = [variable.handle], [tf.ones([1, 2])], 0.1
+        op = native_ops.sgd
     with pytest.raises(tf.errors.InvalidArgumentError, match="at most one"):
-        if is_sparse:
-            native_ops.sparse_sgd(
-                variable.handle, tf.ones([1, 2]), [0], 0.1, *extra
-            )
-        else:
-            native_ops.sgd([variable.handle], [tf.ones([1, 2])], 0.1, *extra)
+        op(*inputs, *extra)
     assert variable.numpy().tolist() == [[1.0, 2.0]]
