@@ -77,6 +77,7 @@ _registrars: list[Any] = []
 _finders: list[Any] = []
 _adopted: set[str] = set()
 _variable_classes: tuple[type, ...] = ()
+_optimizer_classes: tuple[type, ...] = ()
 _schedule_classes: tuple[type, ...] = ()
 
 
@@ -90,13 +91,14 @@ def public(cls: _Class) -> _Class:
 
 def adopt(keras: types.ModuleType) -> None:
     """Makes our classes optimizers and schedules of the module `keras`."""
-    global _variable_classes, _schedule_classes
+    global _variable_classes, _optimizer_classes, _schedule_classes
     if keras.__name__ in _adopted:
         return
     optimizers = keras.optimizers
     is_keras_3 = int(keras.__version__.split(".")[0]) >= 3
     base = optimizers.Optimizer if is_keras_3 else optimizers.legacy.Optimizer
     _append_base(OptimizerHost, base)
+    _optimizer_classes += (base, optimizers.Optimizer)
     _hide_names_of(base, OptimizerHost, OptimizerShield)
     loss_scale_base = keras.mixed_precision.LossScaleOptimizer
     _append_base(LossScaleHost, loss_scale_base)
@@ -120,6 +122,20 @@ def adopt(keras: types.ModuleType) -> None:
 def schedule_classes() -> tuple[type, ...]:
     """The schedule bases of the adopted Kerases."""
     return _schedule_classes
+
+
+def is_kind_of(cls: Any, base: type) -> bool:
+    """Whether `cls` is an optimizer or schedule class, of whichever Keras.
+
+    Args:
+      cls: anything.
+      base: `OptimizerHost` or `ScheduleHost`.
+    """
+    of_hosts = {
+        OptimizerHost: _optimizer_classes,
+        ScheduleHost: _schedule_classes,
+    }
+    return isinstance(cls, type) and issubclass(cls, (base, *of_hosts[base]))
 
 
 def public_class(name: str, base: type) -> type | None:

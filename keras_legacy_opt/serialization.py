@@ -174,9 +174,20 @@ def _find_class(
     kind: str,
     custom_objects: Mapping[str, Any],
 ) -> type:
+    """The class that a config names; never anything that is none of `kind`.
+
+    Configs come from files, and files come from anywhere: a class is ours, one
+    that the caller gave or registered, or an imported class of `kind`.
+    """
     name = config["class_name"]
     module = config.get("module")
     registered = config.get("registered_name") or name
+    for text in (name, registered, module or ""):
+        if not isinstance(text, str):
+            raise ValueError(
+                f"The {kind} is malformed: its 'class_name', 'module' and"
+                f" 'registered_name' must be strings. Received: {text!r}."
+            )
     for key in (registered, name):
         if key in custom_objects:
             return custom_objects[key]
@@ -186,13 +197,33 @@ def _find_class(
         cls = hosts.public_class(_FORMER_NAMES.get(own_name, own_name), base)
         if cls is not None:
             return cls
-    cls = hosts.registered_object(registered) or hosts.registered_object(name)
-    cls = cls or getattr(sys.modules.get(module or ""), name, None)
-    if cls is None:
-        raise ValueError(
-            f"Unknown {kind} {name!r}"
-            f"{f' of module {module!r}' if module else ''}. Known are"
-            f" {hosts.public_names(base)}; pass others in `custom_objects`, or"
-            " import the module that defines and registers them."
-        )
-    return cls
+    for key in (registered, name):
+        cls = hosts.registered_object(key)
+        if hosts.is_kind_of(cls, base):
+            return cls
+    cls = getattr(sys.modules.get(module or ""), "__dict__", {}).get(name)
+    if hosts.is_kind_of(cls, base):
+        # Not made for us: it may call anything that a nested config names.
+        _check_nested(config.get("config"), custom_objects)
+        return cls
+    raise ValueError(
+        f"Unknown {kind} {name!r}"
+        f"{f' of module {module!r}' if module else ''}. Known are"
+        f" {hosts.public_names(base)}; pass others in `custom_objects`, or"
+        " import the module that defines and registers them."
+    )
+
+
+def _check_nested(value: Any, custom_objects: Mapping[str, Any]) -> None:
+    """Raises an error if a nested config names no optimizer or schedule."""
+    if isinstance(value, (list, tuple)):
+        for part in value:
+            _check_nested(part, custom_objects)
+    elif isinstance(value, Mapping) and "class_name" in value:
+        try:
+            _find_class(value, hosts.OptimizerHost, "optimizer", custom_objects)
+        except ValueError:
+            _find_class(value, hosts.ScheduleHost, "schedule", custom_objects)
+        _check_nested(value.get("config"), custom_objects)
+    elif isinstance(value, Mapping):
+        _check_nested(list(value.values()), custom_objects)
