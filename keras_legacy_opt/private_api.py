@@ -11,6 +11,7 @@ for these jobs:
 * `maybe_merge_call`, `strategy_supports_no_merge_call`: how an update leaves
   the replica context of a `tf.distribute.Strategy`.
 * `object_graph`: what a checkpoint says about the objects it was made of.
+* `bundle_header`, `bundle_entry`: what the index of a checkpoint announces.
 * `OPTIMIZER_IN_SAVED_MODEL`: the registered name under which a SavedModel
   restores an object that has slots; any other name makes loading fail.
 * `let_save`: tf_keras saves to `.keras` files the state of its own classes
@@ -116,6 +117,20 @@ def object_graph(serialized: bytes) -> Any:
     return trackable_object_graph_pb2.TrackableObjectGraph.FromString(
         serialized
     )
+
+
+def bundle_header(serialized: bytes) -> Any:
+    """The header of a checkpoint, from the bytes stored in its index."""
+    from tensorflow.core.protobuf import tensor_bundle_pb2
+
+    return tensor_bundle_pb2.BundleHeaderProto.FromString(serialized)
+
+
+def bundle_entry(serialized: bytes) -> Any:
+    """What the index of a checkpoint says of a value, from its bytes."""
+    from tensorflow.core.protobuf import tensor_bundle_pb2
+
+    return tensor_bundle_pb2.BundleEntryProto.FromString(serialized)
 
 
 def variable_class(keras: types.ModuleType) -> type:

@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import importlib
 import json
-import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +18,14 @@ import numpy as np
 import tensorflow as tf
 
 from keras_legacy_opt import hosts, private_api
-from keras_legacy_opt.checkpoints import h5, object_graph
+from keras_legacy_opt.checkpoints import (
+    architecture_check,
+    archive,
+    h5,
+    object_graph,
+    safe_hdf5,
+)
+from keras_legacy_opt.checkpoints.limits import Limits
 from keras_legacy_opt.checkpoints.plan import readable
 from keras_legacy_opt.checkpoints.report import CheckpointError
 
@@ -47,11 +53,16 @@ class Place:
     trainable: bool
 
 
-def model_of(path: str) -> Any | None:
+def model_of(
+    path: str, *, safe_mode: bool = True, max_size: int | None = None
+) -> Any | None:
     """The model in a .keras, .json or whole-model HDF5 file, without values.
 
     Args:
       path: of the file.
+      safe_mode: whether to refuse an architecture with parts that are neither
+        built-in nor registered: it can run any code.
+      max_size: what the file may unpack to, in bytes; see `Limits.of`.
 
     Returns:
       A model of Keras 3, or of tf_keras if it was written by Keras 2; or `None`
@@ -61,21 +72,34 @@ def model_of(path: str) -> Any | None:
       CheckpointError: if the file cannot be read, or the model not be built.
     """
     with readable(path):
-        config, version = _config_of(path)
-    if config is None:
-        return None
-    library = "tf_keras" if version.startswith("2.") else "keras"
-    config = {k: v for k, v in config.items() if k != "compile_config"}
+        config, version = _config_of(path, Limits.of(path, max_size))
+        if config is None:
+            return None
+        library = "tf_keras" if str(version).startswith("2.") else "keras"
+        config = {k: v for k, v in config.items() if k != "compile_config"}
     try:
         keras = importlib.import_module(library)
+        if safe_mode:
+            find = keras.saving.get_registered_object
+            config = architecture_check.checked(config, find)
         with tf.variable_creator_scope(_create_if_small):
             if "module" in config:
-                model = keras.saving.deserialize_keras_object(config)
+                model = keras.saving.deserialize_keras_object(
+                    config, safe_mode=safe_mode
+                )
             else:
                 model = keras.models.model_from_json(json.dumps(config))
         if not model.weights:
             raise ValueError("it has no weights until it is called.")
         return model
+    except architecture_check.Untrusted as error:
+        raise CheckpointError(
+            f"The model in {path} is not built, as that could run any code:"
+            f" {error}. If you trust whoever made the file, pass"
+            " --trust-source (in Python, safe_mode=False). If the model's own"
+            " classes are yours, load it in Python, and write it with"
+            " keras_legacy_opt.checkpoints.save."
+        ) from error
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
         raise CheckpointError(
@@ -99,22 +123,21 @@ def _create_if_small(next_creator: Any, **kwargs: Any) -> Any:
     )
 
 
-def _config_of(path: str) -> tuple[dict[str, Any] | None, str]:
+def _config_of(path: str, limits: Limits) -> tuple[dict[str, Any] | None, Any]:
     """(configuration of a model, version of the Keras that wrote it)."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            config = json.loads(archive.read("config.json"))
-            metadata = json.loads(archive.read("metadata.json"))
+    if archive.is_archive(path):
+        config = archive.read_json(path, "config.json", limits)
+        metadata = archive.read_json(path, "metadata.json", limits)
         return config, metadata["keras_version"]
     if h5.is_hdf5(path):
-        import h5py
-
-        with h5py.File(path, "r") as file:
+        with safe_hdf5.open_file(path, limits) as file:
             config = file.attrs.get("model_config")
-            config = None if config is None else json.loads(config)
+            if config is not None:
+                config = limits.json(config, "the architecture")
             return config, h5.text(file.attrs.get("keras_version", "2."))
-    with open(path) as file:
-        config = json.load(file)
+    with open(path, "rb") as file:
+        text = file.read(limits.text + 1)
+    config = limits.json(text, "the architecture")
     return config, config.get("keras_version", "3.")
 
 

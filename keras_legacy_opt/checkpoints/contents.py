@@ -5,19 +5,24 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import json
+import math
 import os
 import re
-import shutil
 import tempfile
-import zipfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from keras_legacy_opt import hosts, saving
-from keras_legacy_opt.checkpoints import h5, object_graph, tf1
+from keras_legacy_opt.checkpoints import (
+    archive,
+    h5,
+    object_graph,
+    safe_hdf5,
+    tf1,
+)
+from keras_legacy_opt.checkpoints.limits import Limits
 from keras_legacy_opt.checkpoints.plan import Value, readable
 from keras_legacy_opt.checkpoints.report import CheckpointError
 from keras_legacy_opt.optimizer import Optimizer
@@ -77,8 +82,7 @@ class Item:
     @property
     def number_of_bytes(self) -> int:
         """Its size."""
-        count = int(np.prod(self.value.shape, dtype=np.int64))
-        return count * np.dtype(self.value.dtype).itemsize
+        return math.prod(self.value.shape) * np.dtype(self.value.dtype).itemsize
 
 
 @dataclasses.dataclass
@@ -111,22 +115,28 @@ class Contents:
 
 
 @contextlib.contextmanager
-def open_file(path: str) -> Iterator[Contents]:
+def open_file(path: str, max_size: int | None = None) -> Iterator[Contents]:
     """The contents of a file of any format; values are read while it is open.
+
+    Args:
+      path: of the file.
+      max_size: what it may unpack to, in bytes; see `Limits.of`.
 
     Raises:
       CheckpointError: if it cannot be read.
     """
     with contextlib.ExitStack() as stack:
         with readable(path):
-            result = _opened(path, stack)
+            result = _opened(path, stack, max_size)
         yield result
 
 
-def _opened(path: str, stack: contextlib.ExitStack) -> Contents:
+def _opened(
+    path: str, stack: contextlib.ExitStack, max_size: int | None
+) -> Contents:
     prefix = object_graph.prefix_of(path)
     if prefix is not None:
-        reader = object_graph.Reader(prefix)
+        reader = object_graph.Reader(prefix, max_size)
         if reader.is_object_based:
             return _object_based(path, object_graph.Graph(reader))
         return _name_based(path, reader)
@@ -134,40 +144,37 @@ def _opened(path: str, stack: contextlib.ExitStack) -> Contents:
         raise CheckpointError(
             f"There is no checkpoint, SavedModel, HDF5 or .keras file {path!r}."
         )
-    import h5py
-
     config, weights = None, path
-    if zipfile.is_zipfile(path):
-        config, weights = _unpacked(path, stack)
-        file = stack.enter_context(h5py.File(weights, "r"))
-    elif h5.is_hdf5(path):
-        file = stack.enter_context(h5py.File(path, "r"))
-    else:
+    limits = Limits.of(path, max_size)
+    if archive.is_archive(path):
+        config, weights = _unpacked(path, stack, limits)
+    elif not h5.is_hdf5(path):
         raise CheckpointError(
             f"{path!r} is damaged, or of no known format: neither a TensorFlow"
             " checkpoint nor a SavedModel, HDF5 or .keras file."
         )
+    file = stack.enter_context(safe_hdf5.open_file(weights, limits))
     if h5.is_keras_2(file):
-        return _keras_2_h5(path, file)
-    if not {"layers", "vars", "optimizer"} & {*file}:
+        result = _keras_2_h5(path, file)
+    elif {"layers", "vars", "optimizer"} & {*file}:
+        result = _keras_3_h5(path, file, config)
+        result.weights_file = weights
+    else:
         raise CheckpointError(f"{path!r} is an HDF5 file, but none of Keras.")
-    result = _keras_3_h5(path, file, config)
-    result.weights_file = weights
+    # The same values may be there under many names.
+    limits.check_values(sum(item.number_of_bytes for item in result.items))
     return result
 
 
 def _unpacked(
-    path: str, stack: contextlib.ExitStack
+    path: str, stack: contextlib.ExitStack, limits: Limits
 ) -> tuple[dict[str, Any] | None, str]:
     """(the optimizer's configuration, path of the weights) of an archive."""
     weights = stack.enter_context(
         tempfile.NamedTemporaryFile(suffix=".weights.h5")
     )
-    with zipfile.ZipFile(path) as archive:
-        config = json.loads(archive.read("config.json"))
-        with archive.open("model.weights.h5") as packed:
-            shutil.copyfileobj(packed, weights)
-    weights.flush()
+    archive.unpack(path, "model.weights.h5", weights, limits)
+    config = archive.read_json(path, "config.json", limits)
     return (config.get("compile_config") or {}).get("optimizer"), weights.name
 
 

@@ -84,6 +84,15 @@ def optimizer_config(file: Any) -> dict[str, Any] | None:
 
 def value(name: str, dataset: Any) -> Value:
     """The value of a dataset, not read yet."""
+    if (
+        dataset.shape is None
+        or dataset.dtype.kind not in "biufcV"
+        or (dataset.dtype.names is not None)
+    ):
+        raise CheckpointError(
+            f"{dataset.file.filename}: {name!r} holds {dataset.dtype}, not"
+            " numbers as the variables of Keras do."
+        )
     return Value(
         name,
         tuple(dataset.shape),
@@ -201,7 +210,10 @@ def compare_config(
 
 def _same(stored: Any, own: Any) -> bool:
     if isinstance(stored, dict) and isinstance(own, dict):
-        return _schedule(stored) == _schedule(own)
+        try:
+            return _schedule(stored) == _schedule(own)
+        except Exception:  # Whatever a damaged configuration leads to.
+            return False
     return stored == own or (
         isinstance(stored, float) and np.float32(stored) == np.float32(own)
         if isinstance(own, (int, float))

@@ -11,18 +11,23 @@ from keras_legacy_opt.checkpoints import contents, memory, report
 from keras_legacy_opt.checkpoints.plan import readable
 
 
-def describe(path: str) -> str:
+def describe(path: str, max_size: int | None = None) -> str:
     """What a file holds, as text with tables; values are read one by one.
 
     Args:
       path: as for `keras_legacy_opt.checkpoints.restore`, or a `.keras` or
         `.weights.h5` file.
+      max_size: what the file may unpack to, in bytes; if `None`, that depends
+        on its own size.
 
     Raises:
       CheckpointError: if it cannot be read.
     """
-    with contents.open_file(path) as file, readable(path):
-        lines = [f"{path}: {file.format}", f"optimizer: {_optimizer(file)}"]
+    with contents.open_file(path, max_size) as file, readable(path):
+        lines = [
+            report.printable(f"{path}: {file.format}"),
+            report.printable(f"optimizer: {_optimizer(file)}"),
+        ]
         for item in file.of(contents.ITERATIONS):
             lines.append(f"iterations: {int(item.value.read())}")
         hypers = {
@@ -32,7 +37,7 @@ def describe(path: str) -> str:
         if file.config:
             hypers = {**file.config["config"], **hypers}
         for name, value in sorted(hypers.items()):
-            lines.append(f"  {name} = {_short(value)}")
+            lines.append(report.printable(f"  {name} = {_short(value)}"))
         for title, kind in (
             ("slots", contents.SLOT),
             ("model", contents.MODEL),

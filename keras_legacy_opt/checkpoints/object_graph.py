@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import glob
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_legacy_opt import hosts, private_api
-from keras_legacy_opt.checkpoints import keras_2_view
+from keras_legacy_opt.checkpoints import bundle_index, keras_2_view
+from keras_legacy_opt.checkpoints.limits import Limits
 from keras_legacy_opt.checkpoints.plan import Plan, Targets, Value, readable
 from keras_legacy_opt.checkpoints.report import CheckpointError, Report
 
@@ -39,9 +41,25 @@ def prefix_of(path: str) -> str | None:
         variables = os.path.join(path, "variables", "variables")
         if os.path.exists(variables + ".index"):
             return variables
-        return tf.train.latest_checkpoint(path)
+        return _latest_in(path)
     path = re.sub(r"\.(index|data-\d{5}-of-\d{5})$", "", path)
     return path if os.path.exists(path + ".index") else None
+
+
+def _latest_in(folder: str) -> str | None:
+    """The prefix of the latest checkpoint in `folder`.
+
+    The file that tells may have been written elsewhere, and may be anyone's:
+    what counts is the name, and a path if that is in the folder.
+    """
+    state = tf.train.get_checkpoint_state(folder)
+    if state is None or not state.model_checkpoint_path:
+        return None
+    told = os.path.realpath(state.model_checkpoint_path)
+    inside = told.startswith(os.path.realpath(folder) + os.sep)
+    name = os.path.basename(state.model_checkpoint_path)
+    prefix = told if inside else os.path.join(folder, name)
+    return prefix if os.path.exists(f"{prefix}.index") else None
 
 
 class Reader:
@@ -49,14 +67,18 @@ class Reader:
 
     Args:
       prefix: of the checkpoint.
+      max_size: what it may unpack to, in bytes; see `Limits.of`.
 
     Raises:
       CheckpointError: if it cannot be read, or a data file is missing.
     """
 
-    def __init__(self, prefix: str):
+    def __init__(self, prefix: str, max_size: int | None = None):
         self.prefix = prefix
         with readable(prefix):
+            files = glob.glob(f"{glob.escape(prefix)}.*")
+            limits = Limits.of(prefix, max_size, files)
+            bundle_index.check(prefix, limits)
             self._reader = tf.train.load_checkpoint(prefix)
             self.shapes = self._reader.get_variable_to_shape_map()
             self.dtypes = self._reader.get_variable_to_dtype_map()
@@ -94,6 +116,20 @@ class Graph:
 
     def __post_init__(self) -> None:
         self.nodes = self.reader.graph().nodes
+        known = range(len(self.nodes))
+        if 0 not in known or not all(
+            child in known
+            for i in known
+            for child in (*self.edges(i).values(), *self._in_slots(i))
+        ):
+            raise CheckpointError(
+                f"{self.reader.prefix} contradicts itself: its object graph"
+                " speaks of objects that it has not. Nothing was changed."
+            )
+
+    def _in_slots(self, optimizer: int) -> Iterator[int]:
+        for variable, _, slot in self.slots(optimizer):
+            yield from (variable, slot)
 
     def edges(self, node: int) -> dict[str, int]:
         """{name: node} of a node."""
@@ -144,13 +180,12 @@ class Graph:
         return None
 
 
-def plan(prefix: str, targets: Targets, path: str) -> Plan:
-    """What goes where from the object checkpoint `prefix`.
+def plan(reader: Reader, targets: Targets, path: str) -> Plan:
+    """What goes where from an object checkpoint.
 
     Raises:
       CheckpointError: if it cannot be read.
     """
-    reader = Reader(prefix)
     result = Plan(Report(path, FORMAT), targets)
     graph = Graph(reader)
     matched = _match_model(graph, targets)
@@ -269,11 +304,11 @@ def _plan_optimizer(
             )
     scale_node = graph.edges(node).get("loss_scale")
     for name, variable in targets.loss_scale.items():
-        child = None if scale_node is None else graph.edges(scale_node)[name]
-        if child is not None:
-            claimed.add(child)
-            value = graph.reader.value(graph.key(child))
-            result.assign(value, variable)
+        edges = {} if scale_node is None else graph.edges(scale_node)
+        key = graph.key(edges[name]) if name in edges else None
+        if key is not None:
+            claimed.add(edges[name])
+            result.assign(graph.reader.value(key), variable)
     for variable_node, slot_name, slot_node in graph.slots(node):
         key = graph.key(slot_node)
         if key is None:

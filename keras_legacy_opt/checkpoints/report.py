@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -75,7 +76,7 @@ class Report:
             status: len(self.of(status))
             for status in (RESTORED, IGNORED, UNUSED, MISSING, MISMATCH)
         }
-        head = f"{self.path} ({self.format}): " + ", ".join(
+        head = f"{printable(self.path)} ({self.format}): " + ", ".join(
             f"{count} {status}" for status, count in counts.items() if count
         )
         return "\n".join([head, self.table(self.entries)])
@@ -92,8 +93,38 @@ class Report:
         )
 
 
+# Of a longer cell of a table, the middle is left out.
+_LONGEST_CELL = 300
+
+
+def printable(text: str) -> str:
+    r"""A text from a file, without what a terminal would obey.
+
+    >>> from keras_legacy_opt.checkpoints import report
+    >>> print(report.printable("a name\x1b[2J"))
+    a name\x1b[2J
+    """
+    # Control characters, such as escape sequences begin with, and those that
+    # change the direction or are no characters at all.
+    return "".join(
+        c.encode("unicode_escape").decode()
+        if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+        else c
+        for c in text
+    )
+
+
+def _cell(text: str) -> str:
+    text = printable(text)
+    if len(text) > _LONGEST_CELL:
+        half = _LONGEST_CELL // 2
+        text = f"{text[:half]}...{text[-half:]}"
+    return text
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Aligned columns, for a terminal."""
+    rows = [[_cell(cell) for cell in row] for row in rows]
     widths = [
         max(map(len, column)) for column in zip(header, *rows, strict=True)
     ]
@@ -109,7 +140,14 @@ class CheckpointError(ValueError):
     """A file cannot be read, or is not what was asked for.
 
     Nothing was changed when it is raised.
+
+    Args:
+      message: one line.
+      details: further lines, fit for a terminal.
     """
+
+    def __init__(self, message: str, details: str = ""):
+        super().__init__(printable(message) + details)
 
 
 class MismatchError(CheckpointError):
@@ -124,7 +162,7 @@ class MismatchError(CheckpointError):
         problems = report.problems
         super().__init__(
             f"{report.path} ({report.format}) does not fit: {len(problems)} of"
-            f" {len(report.entries)} entries. Nothing was changed.\n"
-            f"{report.table(problems)}\n"
-            "To restore what fits and leave the rest, pass strict=False."
+            f" {len(report.entries)} entries. Nothing was changed.",
+            f"\n{report.table(problems)}\n"
+            "To restore what fits and leave the rest, pass strict=False.",
         )

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import warnings
-import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
 
 from keras_legacy_opt import serialization
-from keras_legacy_opt.checkpoints import ftrl_of_tf_2_4, h5, object_graph, tf1
+from keras_legacy_opt.checkpoints import (
+    archive,
+    ftrl_of_tf_2_4,
+    h5,
+    object_graph,
+    safe_hdf5,
+    tf1,
+)
+from keras_legacy_opt.checkpoints.limits import Limits
 from keras_legacy_opt.checkpoints.plan import Targets, Unchanged, readable
 from keras_legacy_opt.checkpoints.report import CheckpointError, Report
 from keras_legacy_opt.optimizer import Optimizer
@@ -26,6 +32,7 @@ def restore(
     *,
     strict: bool = True,
     names: Mapping[str, Any] | Callable[[str], Any] | None = None,
+    max_size: int | None = None,
 ) -> Report:
     """Restores a file of any age into a model and its optimizer.
 
@@ -46,6 +53,8 @@ def restore(
       names: for a TF1 checkpoint, a mapping or function from the names in the
         file to the variables (or names of variables) of the model, where they
         differ.
+      max_size: what the file may unpack to, in bytes; if `None`, that depends
+        on its own size.
 
     Returns:
       A `Report`: what was restored, what was not, and why.
@@ -68,7 +77,7 @@ def restore(
     path = os.fspath(path)
     optimizer = _optimizer_for(model, optimizer)
     with Unchanged(optimizer), contextlib.ExitStack() as stack:
-        make_plan = _planner(path, stack, names)
+        make_plan = _planner(path, stack, names, max_size)
         plan = make_plan(Targets(model, optimizer))
         ftrl_of_tf_2_4.repair(plan)
         plan.carry_out(strict)
@@ -132,7 +141,10 @@ def save(
 
 
 def optimizer_of(
-    path: str | os.PathLike, custom_objects: Mapping[str, Any] | None = None
+    path: str | os.PathLike,
+    custom_objects: Mapping[str, Any] | None = None,
+    *,
+    max_size: int | None = None,
 ) -> Any:
     """A new optimizer, configured as the file says.
 
@@ -142,21 +154,22 @@ def optimizer_of(
     Args:
       path: an HDF5 or `.keras` file of a compiled model.
       custom_objects: maps names to classes that the configuration names.
+      max_size: what the file may unpack to, in bytes; if `None`, that depends
+        on its own size.
 
     Raises:
-      CheckpointError: if it holds none.
+      CheckpointError: if it holds none, or one that cannot be made.
     """
     path = os.fspath(path)
     config = None
     with readable(path):
         if os.path.isfile(path) and h5.is_hdf5(path):
-            import h5py
-
-            with h5py.File(path, "r") as file:
+            limits = Limits.of(path, max_size)
+            with safe_hdf5.open_file(path, limits) as file:
                 config = h5.optimizer_config(file)
-        elif os.path.isfile(path) and zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                model = json.loads(archive.read("config.json"))
+        elif os.path.isfile(path) and archive.is_archive(path):
+            limits = Limits.of(path, max_size)
+            model = archive.read_json(path, "config.json", limits)
             config = (model.get("compile_config") or {}).get("optimizer")
     if not isinstance(config, Mapping):
         raise CheckpointError(
@@ -164,7 +177,12 @@ def optimizer_of(
             " .keras files of compiled models do. Make the optimizer as the"
             " training script did."
         )
-    return serialization.deserialize(config, custom_objects)
+    try:
+        return serialization.deserialize(config, custom_objects)
+    except Exception as error:
+        raise CheckpointError(
+            f"{path}: its optimizer cannot be made. {error}"
+        ) from error
 
 
 def _optimizer_for(model: Any, optimizer: Any | None) -> Any | None:
@@ -188,14 +206,15 @@ def _trainable(model: Any) -> Any:
 
 
 def _planner(
-    path: str, stack: contextlib.ExitStack, names: Any
+    path: str, stack: contextlib.ExitStack, names: Any, max_size: int | None
 ) -> Callable[[Targets], Any]:
     """The function that plans the restoration of `path`, by its format."""
     prefix = object_graph.prefix_of(path)
     if prefix is not None:
-        if object_graph.Reader(prefix).is_object_based:
-            return lambda targets: object_graph.plan(prefix, targets, path)
-        return lambda targets: tf1.plan(prefix, targets, path, names)
+        reader = object_graph.Reader(prefix, max_size)
+        if reader.is_object_based:
+            return lambda targets: object_graph.plan(reader, targets, path)
+        return lambda targets: tf1.plan(reader, targets, path, names)
     if not os.path.exists(path):
         raise CheckpointError(
             f"There is no checkpoint, SavedModel or HDF5 file {path!r}: neither"
@@ -206,7 +225,7 @@ def _planner(
             f"The folder {path!r} holds no checkpoint: neither a file"
             " 'checkpoint' that names one, nor 'variables/variables.index'."
         )
-    if zipfile.is_zipfile(path):
+    if archive.is_archive(path):
         raise CheckpointError(
             f"{path!r} is a .keras file: use load_model of the Keras that wrote"
             " it (keras.models, or tf_keras.models for 2.x), which restores our"
@@ -217,10 +236,9 @@ def _planner(
             f"{path!r} is damaged, or of no known format: neither a TensorFlow"
             " checkpoint nor a SavedModel nor HDF5. Nothing was changed."
         )
-    import h5py
-
     with readable(path):
-        file = stack.enter_context(h5py.File(path, "r"))
+        limits = Limits.of(path, max_size)
+        file = stack.enter_context(safe_hdf5.open_file(path, limits))
         if not h5.is_keras_2(file):
             raise CheckpointError(
                 f"{path!r} is not an HDF5 file of Keras 2. A .weights.h5 of"

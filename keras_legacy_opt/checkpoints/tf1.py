@@ -51,13 +51,12 @@ def _slots_of(optimizer: Any) -> list[str]:
 
 
 def plan(
-    prefix: str,
+    reader: Reader,
     targets: Targets,
     path: str,
     names: Mapping[str, Any] | Callable[[str], Any] | None = None,
 ) -> Plan:
-    """What goes where from the name-based checkpoint `prefix`."""
-    reader = Reader(prefix)
+    """What goes where from a name-based checkpoint."""
     result = Plan(Report(path, FORMAT), targets)
     left = set(reader.shapes)
     matched: dict[str, Any] = {}

@@ -1,0 +1,102 @@
+"""Opening HDF5 files that may be anyone's.
+
+HDF5 lets a file speak of others, whose content then reads as its own: links to
+objects in them, and datasets that are stored in them.  None of Keras' files
+does.  Also, a few bytes can announce any number of values.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from keras_legacy_opt.checkpoints.limits import Limits
+from keras_legacy_opt.checkpoints.report import CheckpointError
+
+# gzip, shuffle, Fletcher's checksum, szip, bits, scaled integers, and h5py's
+# LZF. All others are plugins.
+_FILTERS = frozenset([1, 2, 3, 4, 5, 6, 32000])
+# A list of strings is one of references, any number of which may be to the same
+# string. No attribute that Keras wrote has more of them.
+_LONGEST_LIST = 1 << 12
+
+
+@contextlib.contextmanager
+def open_file(path: str, limits: Limits) -> Iterator[Any]:
+    """An open `h5py.File`, all of which was found to be in this one file.
+
+    Args:
+      path: of the file.
+      limits: of the file, or of the archive that it is from.
+
+    Raises:
+      CheckpointError: if it speaks of other files, or announces too much.
+    """
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        _check(file, limits)
+        yield file
+
+
+def _check(file: Any, limits: Limits) -> None:
+    from h5py import h5d, h5g, h5l, h5o
+
+    total = 0
+    visited = set()
+    queue = [("/", h5g.open(file.id, b"/"))]
+    while queue:
+        name, node = queue.pop()
+        address = h5o.get_info(node).addr
+        if address in visited:
+            continue
+        visited.add(address)
+        _check_attributes(name, node, limits)
+        if isinstance(node, h5d.DatasetID):
+            total += _size_of(name, node, limits)
+            limits.check_values(total)
+        if not isinstance(node, h5g.GroupID):
+            continue
+        for part in node:
+            inner = f"{name.rstrip('/')}/{part.decode(errors='replace')}"
+            if node.links.get_info(part).type != h5l.TYPE_HARD:
+                raise _refusal(limits, inner, "is a link to somewhere else")
+            queue.append((inner, h5o.open(node, part)))
+
+
+def _check_attributes(name: str, node: Any, limits: Limits) -> None:
+    from h5py import h5a
+
+    for index in range(h5a.get_num_attrs(node)):
+        attribute = h5a.open(node, index=index)
+        what = f"attribute {attribute.name.decode(errors='replace')!r}"
+        count = math.prod(attribute.shape or ())
+        size = count * attribute.dtype.itemsize
+        limits.check_text(size, f"{what} of {name!r}")
+        if attribute.dtype.hasobject and count > _LONGEST_LIST:
+            raise _refusal(limits, name, f"has too long a list as {what}")
+
+
+def _size_of(name: str, dataset: Any, limits: Limits) -> int:
+    """What the values of a dataset take, read."""
+    from h5py import h5d
+
+    created = dataset.get_create_plist()
+    layout = created.get_layout()
+    if created.get_external_count() or layout == h5d.VIRTUAL:
+        raise _refusal(limits, name, "is stored in other files")
+    for number in range(created.get_nfilters()):
+        if created.get_filter(number)[0] not in _FILTERS:
+            raise _refusal(limits, name, "is compressed in an unusual way")
+    chunk = created.get_chunk() if layout == h5d.CHUNKED else ()
+    count = max(math.prod(dataset.shape or ()), math.prod(chunk))
+    return count * dataset.dtype.itemsize
+
+
+def _refusal(limits: Limits, name: str, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"{limits.path}: {name!r} {what}, as nothing in a file of Keras is. It"
+        " is not read."
+    )
