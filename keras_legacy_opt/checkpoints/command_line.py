@@ -28,6 +28,7 @@ def add_commands(subparsers: Any) -> None:
         help="prefix or folder of a TensorFlow checkpoint of any age, folder of"
         " a SavedModel, or .h5, .keras or .weights.h5 file",
     )
+    _add_max_size(inspect)
     inspect.set_defaults(run=_inspect)
     convert = subparsers.add_parser(
         "convert",
@@ -77,12 +78,37 @@ def add_commands(subparsers: Any) -> None:
         default=sys.stderr.isatty(),
         help="show how much is done; by default, on a terminal",
     )
+    convert.add_argument(
+        "--trust-source",
+        action="store_true",
+        help="build any architecture that the source or --model holds, although"
+        " it can run any code",
+    )
+    _add_max_size(convert)
     convert.set_defaults(run=_convert)
+
+
+def _add_max_size(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--max-size",
+        metavar="BYTES",
+        type=_bytes,
+        help="what a file may unpack to, as 5000000, 200M or 10G; by default,"
+        " 64 MB and 16 times its size",
+    )
+
+
+def _bytes(text: str) -> int:
+    unit = {"K": 10**3, "M": 10**6, "G": 10**9}.get(text[-1:].upper(), 1)
+    size = float(text[:-1] if unit > 1 else text) * unit
+    if not 0 <= size < 2**63:
+        raise ValueError(text)
+    return int(size)
 
 
 def _inspect(options: argparse.Namespace) -> int:
     try:
-        print(inspection.describe(options.path), flush=True)
+        print(inspection.describe(options.path, options.max_size), flush=True)
     except CheckpointError as error:
         print(error, file=sys.stderr)
         return 1
@@ -101,10 +127,15 @@ def _convert(options: argparse.Namespace) -> int:
             learning_rate=options.learning_rate,
             overwrite=options.overwrite,
             progress=_Progress() if options.progress else None,
+            safe_mode=not options.trust_source,
+            max_size=options.max_size,
         )
     except CheckpointError as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("Interrupted: nothing was changed.", file=sys.stderr)
+        return 130
     return 0
 
 

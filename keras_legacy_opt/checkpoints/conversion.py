@@ -5,13 +5,9 @@ No model is needed, and never more than a few variables are in memory.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import glob
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -29,6 +25,7 @@ from keras_legacy_opt.checkpoints import (
     tf1,
 )
 from keras_legacy_opt.checkpoints.contents import Contents, Item
+from keras_legacy_opt.checkpoints.destination import Destination
 from keras_legacy_opt.checkpoints.plan import readable
 from keras_legacy_opt.checkpoints.report import CheckpointError
 
@@ -46,10 +43,13 @@ def convert(
     learning_rate: float | None = None,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    safe_mode: bool = True,
+    max_size: int | None = None,
 ) -> None:
     """Writes what `source` holds in the format that `destination` asks for.
 
-    The output appears under its name when it is complete, or not at all.
+    The output appears under its name when it is complete, or not at all; what
+    it replaces stays until then, even if the process is killed.
 
     Args:
       source: TensorFlow checkpoint (object-based, name-based, or a
@@ -66,36 +66,41 @@ def convert(
         slots are sums of gradients, ours are sums of steps.
       overwrite: whether `destination` may exist.
       progress: function of the bytes written and the bytes to write.
+      safe_mode: whether to refuse architectures with parts that are neither
+        built-in nor registered, which can run any code.
+      max_size: what a file may unpack to, in bytes; if `None`, that depends on
+        its own size.
 
     Raises:
       CheckpointError: if the source cannot be read or converted, or the
-        destination exists.
+        destination not be written.
     """
-    to_h5 = destination.endswith((".h5", ".hdf5"))
-    target = destination if to_h5 else f"{destination}.index"
-    if os.path.exists(target) and not overwrite:
-        raise CheckpointError(
-            f"{target} exists: pass --overwrite to replace it."
-        )
-    folder = os.path.dirname(os.path.abspath(destination))
-    if not os.path.isdir(folder):
-        raise CheckpointError(f"There is no folder {folder}.")
+    output = Destination(destination, overwrite)
     with (
-        contents.open_file(source) as file,
-        _temporary_folder(folder) as temporary,
+        contents.open_file(source, max_size) as file,
+        output.folder() as temporary,
     ):
         _check_optimizer(file)
         file = _with_steps_for_gradients(file, learning_rate)
-        file = _with_architecture(file, model, to_h5, temporary)
+        if model is not None or _what_is_not_said(file, output.is_h5):
+            path = model or _file_with_architecture(file, output.is_h5)
+            built = architecture.model_of(
+                path, safe_mode=safe_mode, max_size=max_size
+            )
+            if built is None:
+                raise _no_architecture(file, model, output.is_h5)
+            with readable(file.path):
+                file = placing.placed(file, built, temporary)
         count = _counter(file, progress or (lambda done, total: None))
-        if to_h5:
-            path = os.path.join(temporary, "file.h5")
-            _write_h5(file, path, optimizer, count)
-            os.replace(path, destination)
-        else:
-            prefix = os.path.join(temporary, "checkpoint")
-            _write_checkpoint(file, prefix, temporary, count)
-            _move_checkpoint(prefix, destination)
+        with output.writing():
+            if output.is_h5:
+                path = os.path.join(temporary, "file.h5")
+                _write_h5(file, path, optimizer, count)
+            else:
+                path = os.path.join(temporary, "checkpoint")
+                taken = output.taken_shards()
+                _write_checkpoint(file, path, temporary, count, taken)
+        output.take(path)
 
 
 def _check_optimizer(file: Contents) -> None:
@@ -150,30 +155,25 @@ def _with_steps_for_gradients(
     )
 
 
-def _with_architecture(
-    file: Contents, model: str | None, to_h5: bool, temporary: str
-) -> Contents:
-    """Looks up which weight is which, if the file itself does not say it."""
-    reason = _what_is_not_said(file, to_h5)
-    if model is None and reason is None:
-        return file
-    if model is not None:
-        built = architecture.model_of(model)
-    elif file.weights_file is not None or file.format == h5.FORMAT:
-        built = architecture.model_of(file.path)
-    else:
-        built = None
-    if built is None:
-        raise CheckpointError(
-            f"{model} holds no architecture."
-            if model is not None
-            else f"{file.path} ({file.format}) does not say {reason}. Pass the"
-            " architecture with --model: a .keras or .h5 file of the whole"
-            " model, or a .json file of what model.to_json() returned. Or load"
-            " it in Python into the model, and write that with"
-            " keras_legacy_opt.checkpoints.save."
-        )
-    return placing.placed(file, built, temporary)
+def _file_with_architecture(file: Contents, to_h5: bool) -> str:
+    """The source itself, if its kind has the architecture."""
+    if file.weights_file is not None or file.format == h5.FORMAT:
+        return file.path
+    raise _no_architecture(file, None, to_h5)
+
+
+def _no_architecture(
+    file: Contents, model: str | None, to_h5: bool
+) -> CheckpointError:
+    return CheckpointError(
+        f"{model} holds no architecture."
+        if model is not None
+        else f"{file.path} ({file.format}) does not say"
+        f" {_what_is_not_said(file, to_h5)}. Pass the architecture with"
+        " --model: a .keras or .h5 file of the whole model, or a .json file of"
+        " what model.to_json() returned. Or load it in Python into the model,"
+        " and write that with keras_legacy_opt.checkpoints.save."
+    )
 
 
 def _what_is_not_said(file: Contents, to_h5: bool) -> str | None:
@@ -226,15 +226,6 @@ def _counter(
     return read
 
 
-@contextlib.contextmanager
-def _temporary_folder(parent: str) -> Iterator[str]:
-    folder = tempfile.mkdtemp(prefix=".keras_legacy_opt-", dir=parent)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 # To a TensorFlow checkpoint.
 
 
@@ -243,14 +234,22 @@ def _write_checkpoint(
     prefix: str,
     temporary: str,
     read: Callable[[Item], np.ndarray],
+    taken: int | None,
 ) -> None:
     graph, keys = _object_graph(file)
+    batches = list(_batches(file.items))
+    count = sum(
+        1
+        if batch[0].number_of_bytes <= _SHARD_BYTES
+        else len(list(_slices(batch[0])))
+        for batch in batches
+    )
     shards: list[str] = []
 
     def write(
         names: list[str], slices: list[str], tensors: list[tf.Tensor]
     ) -> None:
-        if not shards:
+        if not shards and count and count != taken:
             names.append(object_graph.GRAPH_KEY)
             slices.append("")
             tensors.append(tf.constant(graph))
@@ -262,7 +261,9 @@ def _write_checkpoint(
             tensors=tensors,
         )
 
-    for batch in _batches(file.items):
+    if count in (0, taken):
+        write([object_graph.GRAPH_KEY], [""], [tf.constant(graph)])
+    for batch in batches:
         if batch[0].number_of_bytes <= _SHARD_BYTES:
             names = [keys[id(item)] for item in batch]
             tensors = [tf.constant(read(item)) for item in batch]
@@ -271,7 +272,7 @@ def _write_checkpoint(
             continue
         (item,) = batch
         array = read(item)
-        for where, text in _slices(array):
+        for where, text in _slices(item):
             write([keys[id(item)]], [text], [tf.constant(array[where])])
     tf.raw_ops.MergeV2Checkpoints(
         checkpoint_prefixes=shards,
@@ -294,21 +295,22 @@ def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
         yield batch
 
 
-def _slices(array: np.ndarray) -> Iterator[tuple[tuple[slice, ...], str]]:
+def _slices(item: Item) -> Iterator[tuple[tuple[slice, ...], str]]:
     """Parts of a large array, and how a TensorFlow checkpoint calls them.
 
     A checkpoint may have a variable in parts; writing takes copies of each.
     """
-    axis = int(np.argmax(array.shape))
-    length = array.shape[axis]
-    step = max(1, length * _SHARD_BYTES // array.nbytes)
+    dims = item.value.shape
+    axis = int(np.argmax(dims))
+    length = dims[axis]
+    step = max(1, length * _SHARD_BYTES // item.number_of_bytes)
     for start in range(0, length, step):
         stop = min(start + step, length)
-        where = [slice(None)] * array.ndim
+        where = [slice(None)] * len(dims)
         where[axis] = slice(start, stop)
-        parts = ["-"] * array.ndim
+        parts = ["-"] * len(dims)
         parts[axis] = f"{start},{stop - start}"
-        shape = " ".join(map(str, array.shape))
+        shape = " ".join(map(str, dims))
         yield tuple(where), f"{shape} {':'.join(parts)}"
 
 
@@ -384,17 +386,6 @@ def _places(file: Contents) -> Callable[[Item], tuple[str, ...]]:
     )
 
 
-def _move_checkpoint(prefix: str, destination: str) -> None:
-    """Renames the files of a checkpoint; without its index, there is none."""
-    if os.path.exists(f"{destination}.index"):
-        os.remove(f"{destination}.index")
-    for path in glob.glob(f"{glob.escape(destination)}.data-*-of-*"):
-        os.remove(path)
-    for path in sorted(glob.glob(f"{glob.escape(prefix)}.data-*")):
-        os.replace(path, destination + path.removeprefix(prefix))
-    os.replace(f"{prefix}.index", f"{destination}.index")
-
-
 # To HDF5.
 
 
@@ -406,6 +397,12 @@ def _write_h5(
 ) -> None:
     import h5py
 
+    for item in (*file.of(contents.MODEL), *file.of(contents.SLOT)):
+        if np.dtype(item.value.dtype).kind not in "biufc":
+            raise CheckpointError(
+                f"{file.path}: HDF5 files of Keras have no values such as"
+                f" {item.value.name!r}, of {np.dtype(item.value.dtype)}."
+            )
     config = _optimizer_config(file, optimizer)
     layers = _layers(file)
     names = _names(file)
