@@ -56,7 +56,7 @@ def evil_function(trap):
 
 
 def evil_layers(trap):
-    """{what it is: configuration of a layer that runs or calls what it says}."""
+    """{what it is: configuration of a layer that runs what it says}."""
     function = evil_function(trap)
     code = base64.b64encode(b"code").decode()
     marshalled = {"class_name": "__lambda__", "config": {"value": code}}
