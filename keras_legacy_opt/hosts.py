@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import types
 import warnings
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import tensorflow as tf
 import wrapt
@@ -124,7 +124,7 @@ def schedule_classes() -> tuple[type, ...]:
     return _schedule_classes
 
 
-def is_kind_of(cls: Any, base: type) -> bool:
+def is_kind_of(cls: Any, base: type) -> TypeGuard[type]:
     """Whether `cls` is an optimizer or schedule class, of whichever Keras.
 
     Args:
