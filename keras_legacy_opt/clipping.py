@@ -120,7 +120,7 @@ def _set_limit(
     transformers = optimizer.gradient_transformers
     if val is not None and transformers:
         raise ValueError(
-            f"`{option}` cannot be set together with `gradient_transformers`:"
+            f"`{option}` cannot be set when `gradient_transformers` is set:"
             f" clip in one of these. Received: {option}={val},"
             f" gradient_transformers={transformers}."
         )

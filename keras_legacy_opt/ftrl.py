@@ -105,11 +105,12 @@ class Ftrl(Optimizer):
         for argument, value in non_negative.items():
             if value < 0.0:
                 raise ValueError(
-                    f"`{argument}` must be positive or zero. Received: {value}."
+                    f"`{argument}` needs to be positive or zero. Received:"
+                    f" {value}."
                 )
         if learning_rate_power > 0.0:
             raise ValueError(
-                "`learning_rate_power` must be negative or zero. Received:"
+                "`learning_rate_power` needs to be negative or zero. Received:"
                 f" {learning_rate_power}."
             )
         self._set_hyper("learning_rate", learning_rate)

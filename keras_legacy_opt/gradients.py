@@ -64,9 +64,9 @@ def _check_variable(variable: Any) -> None:
         return
     if isinstance(variable, tf.Tensor):
         raise NotImplementedError(
-            "Only variables can be updated, a `Tensor` cannot: pass the"
-            " tf.Variable itself, not its value, and keep the order (gradient,"
-            f" variable). Received: {_shortened(variable)}."
+            "Updating a `Tensor` is not implemented, only variables can be"
+            " updated: pass the tf.Variable itself, not its value, and keep the"
+            f" order (gradient, variable). Received: {_shortened(variable)}."
         )
     # Strategies have variables that are no subclasses of tf.Variable.
     if not (hasattr(variable, "assign") and hasattr(variable, "dtype")):

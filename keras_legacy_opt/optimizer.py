@@ -198,8 +198,8 @@ class Optimizer(
         self.global_clipnorm = kwargs.get("global_clipnorm")
         if self.clipnorm is not None and self.global_clipnorm is not None:
             raise ValueError(
-                "`clipnorm` and `global_clipnorm` exclude each other. Received:"
-                f" clipnorm={self.clipnorm},"
+                "Cannot accept both `clipnorm` and `global_clipnorm`: they"
+                f" exclude each other. Received: clipnorm={self.clipnorm},"
                 f" global_clipnorm={self.global_clipnorm}."
             )
         self.clipvalue = kwargs.get("clipvalue")
@@ -265,7 +265,8 @@ class Optimizer(
         """The first half of `minimize`: (gradient, variable) pairs."""
         if not callable(loss) and tape is None:
             raise ValueError(
-                "A `Tensor` as the loss needs the `tape` that recorded it."
+                "`tape` is required: a `Tensor` as the loss needs the `tape`"
+                " that recorded it."
                 f" Received: loss={loss}, tape=None."
             )
         tape = tf.GradientTape() if tape is None else tape
@@ -348,9 +349,9 @@ class Optimizer(
         for grad, param in zip(grads, params, strict=True):
             if grad is None:
                 raise ValueError(
-                    f"Variable {param.name!r} has no gradient: the loss does"
-                    " not depend on it, or only through an operation that has"
-                    " none, such as argmax or round."
+                    f"Variable {param.name!r} has `None` for gradient: the loss"
+                    " does not depend on it, or only through an operation that"
+                    " has none, such as argmax or round."
                 )
         return grads
 
@@ -624,7 +625,8 @@ class Optimizer(
           An `Operation` that updates the variable.
         """
         raise NotImplementedError(
-            f"{type(self).__name__} must implement `_resource_apply_dense`."
+            "`_resource_apply_dense` must be implemented in subclasses:"
+            f" {type(self).__name__} has none."
         )
 
     def _resource_apply_sparse_duplicate_indices(
@@ -668,7 +670,8 @@ class Optimizer(
           An `Operation` that updates the variable.
         """
         raise NotImplementedError(
-            f"{type(self).__name__} must implement `_resource_apply_sparse`."
+            "`_resource_apply_sparse` must be implemented in subclasses:"
+            f" {type(self).__name__} has none."
         )
 
     @property
@@ -691,7 +694,7 @@ class Optimizer(
             dtype = tensor.dtype.base_dtype
             if dtype not in valid_dtypes and dtype != tf.resource:
                 raise ValueError(
-                    f"Invalid dtype {dtype.name} of {tensor.name!r}, expected"
+                    f"Invalid type {dtype.name} for {tensor.name!r}, expected:"
                     f" one of {sorted(d.name for d in valid_dtypes)}."
                 )
 
@@ -788,8 +791,8 @@ def uses_momentum(momentum: Any) -> bool:
     """
     if isinstance(momentum, (int, float)) and not 0 <= momentum <= 1:
         raise ValueError(
-            f"`momentum` must be in [0, 1]. Received: momentum={momentum} (of"
-            f" type {type(momentum).__name__})."
+            "`momentum` must be between [0, 1]. Received:"
+            f" momentum={momentum} (of type {type(momentum).__name__})."
         )
     return tf.is_tensor(momentum) or callable(momentum) or momentum > 0
 
@@ -799,7 +802,7 @@ def _check_kwargs(kwargs: Mapping[str, Any], class_name: str) -> None:
         if name not in _ALLOWED_KWARGS:
             hint = _KWARGS_OF_KERAS_3.get(name)
             raise TypeError(
-                f"{class_name} got an unexpected keyword argument {name!r}."
+                f"Unexpected keyword argument of {class_name}: {name!r}."
                 f" Allowed are {', '.join(_ALLOWED_KWARGS)}."
                 + (f" {name!r} is Keras 3's: {hint}." if hint else "")
             )

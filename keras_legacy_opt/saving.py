@@ -171,8 +171,8 @@ class SavingMixin:
         if len(variables) != len(weights):
             raise ValueError(
                 f"set_weights() of optimizer {self._name!r} got {len(weights)}"
-                f" weights, but it has {len(variables)}:"
-                f" {[v.name for v in variables]}."
+                " weights, but the optimizer was expecting"
+                f" {len(variables)}: {[v.name for v in variables]}."
             )
         for i, (variable, weight) in enumerate(
             zip(variables, weights, strict=True)

@@ -107,11 +107,11 @@ class SlotMixin:
             strategy = tf.distribute.get_strategy()
             if not strategy.extended.variable_created_in_scope(var):
                 raise ValueError(
-                    f"Cannot create slot {slot_name!r} of variable {var.name!r}"
-                    f" in the scope of {strategy}: the variable was created"
-                    " outside that scope. Create the model, or restore the"
-                    " checkpoint, in the same `strategy.scope()` as the"
-                    " optimizer."
+                    "Cannot create an optimizer slot variable under the scope"
+                    f" of {strategy}: slot {slot_name!r} is of variable"
+                    f" {var.name!r}, which was created outside that scope."
+                    " Create the model, or restore the checkpoint, in the same"
+                    " `strategy.scope()` as the optimizer."
                 )
             with strategy.extended.colocate_vars_with(var):
                 slot = tf.Variable(

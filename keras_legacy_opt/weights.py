@@ -38,7 +38,7 @@ class WeightMixin:
     def iterations(self, variable: Any) -> None:
         if self._iterations is not None:
             raise RuntimeError(
-                "`iterations` cannot be set to another variable after the"
+                "Cannot set `iterations` to a new Variable after the"
                 " optimizer's variables were created: assign to it instead."
                 f" Received: {variable}."
             )

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras
 from absl import logging
 
 import keras_legacy_opt
@@ -126,7 +127,7 @@ MISTAKES = {
             [(tf.constant([1]), tf.Variable([1], name="counts"))]
         ),
         (ValueError,),
-        "Invalid dtype int32 of 'counts:0', expected one of .*'float32'",
+        "Invalid type int32 for 'counts:0', expected: one of .*'float32'",
     ),
     "cross-replica context": Mistake(
         _in_cross_replica_context, (RuntimeError,), "strategy.run"
@@ -134,7 +135,7 @@ MISTAKES = {
     "too few weights": Mistake(
         _on_built(lambda opt, v, g: opt.set_weights([np.array(1)])),
         (ValueError,),
-        "got 1 weights, but it has 3: .*Adam/iter",
+        "got 1 weights, but the optimizer was expecting 3: .*Adam/iter",
     ),
     "a weight of the wrong shape": Mistake(
         _on_built(
@@ -151,7 +152,7 @@ MISTAKES = {
             opt.apply_gradients([(g, v)]),
         ),
         (ValueError,),
-        "got 2 weights, but it has 3",
+        "got 2 weights, but the optimizer was expecting 3",
     ),
     "iterations set late": Mistake(
         _on_built(lambda opt, v, g: setattr(opt, "iterations", v)),
@@ -241,10 +242,10 @@ def test_mistake(mistake):
         (
             lambda: SGD(clipnorm=1.0, gradient_transformers=[list]),
             ValueError,
-            "`clipnorm` cannot be set together with `gradient_transformers`",
+            "`clipnorm` cannot be set when `gradient_transformers` is set",
         ),
         (lambda: SGD(momentum=1.5), ValueError, "momentum=1.5 .of type float"),
-        (lambda: RMSprop(momentum=-1), ValueError, r"must be in \[0, 1\]"),
+        (lambda: RMSprop(momentum=-1), ValueError, r"between \[0, 1\]"),
         (
             lambda: Adagrad(initial_accumulator_value=-1.0),
             ValueError,
@@ -253,12 +254,12 @@ def test_mistake(mistake):
         (
             lambda: Ftrl(l1_regularization_strength=-1.0),
             ValueError,
-            "`l1_regularization_strength` must be positive or zero",
+            "`l1_regularization_strength` needs to be positive or zero",
         ),
         (
             lambda: Ftrl(learning_rate_power=0.5),
             ValueError,
-            "must be negative or zero. Received: 0.5",
+            "needs to be negative or zero. Received: 0.5",
         ),
         (
             lambda: Nadam(
@@ -271,7 +272,7 @@ def test_mistake(mistake):
         (
             lambda: keras_legacy_opt.get(5),
             ValueError,
-            "optimizer 5 of type int",
+            "identifier: 5 of type int",
         ),
         (
             lambda: keras_legacy_opt.deserialize({"config": {}}),
@@ -356,3 +357,75 @@ def test_session_is_needed_in_graphs():
         optimizer.build([tf.compat.v1.get_variable("v", [2])])
         with pytest.raises(RuntimeError, match="compat.v1.Session"):
             optimizer.get_weights()
+
+
+def _outside_the_scope(module):
+    variable = tf.Variable([1.0])
+    with tf.distribute.MirroredStrategy(["cpu:0"]).scope():
+        module.Adam()._create_all_weights([variable])
+
+
+def _late_iterations(module):
+    optimizer = module.SGD()
+    _ = optimizer.iterations
+    optimizer.iterations = tf.Variable(1, dtype=tf.int64)
+
+
+def _too_many_weights(module):
+    optimizer = module.Adam()
+    optimizer._create_all_weights([tf.Variable([1.0])])
+    optimizer.set_weights([np.zeros(1)] * 7)
+
+
+# What tests that were written for the legacy optimizers look for.
+WORDS_OF_LEGACY = {
+    "Unexpected keyword argument": lambda m: m.SGD(rate=1),
+    "Expected clipnorm >= 0, received: -1": lambda m: m.SGD(clipnorm=-1),
+    "Cannot accept both `clipnorm` and `global_clipnorm`": lambda m: m.SGD(
+        clipnorm=1.0, global_clipnorm=1.0
+    ),
+    "cannot be set when `gradient_transformers` is set": lambda m: m.SGD(
+        clipnorm=1.0, gradient_transformers=[list]
+    ),
+    "`momentum` must be between [0, 1]": lambda m: m.SGD(momentum=2.0),
+    "momentum` must be between [0, 1]": lambda m: m.RMSprop(momentum=-0.5),
+    "must be non-negative": lambda m: m.Adagrad(initial_accumulator_value=-1.0),
+    "`learning_rate_power` needs to be negative or zero": lambda m: m.Ftrl(
+        learning_rate_power=0.5
+    ),
+    "needs to be positive or zero": lambda m: m.Ftrl(
+        l2_regularization_strength=-0.5
+    ),
+    "`tape` is required": lambda m: m.SGD().minimize(
+        tf.constant(1.0), [tf.Variable(1.0)]
+    ),
+    "No gradients provided for any variable": lambda m: m.SGD().apply_gradients(
+        [(None, tf.Variable(1.0))]
+    ),
+    "Updating a `Tensor` is not implemented": lambda m: m.SGD().apply_gradients(
+        [(tf.constant(1.0), tf.constant(1.0))]
+    ),
+    "Invalid type": lambda m: m.SGD()._assert_valid_dtypes([tf.Variable(1)]),
+    "cannot be called in cross-replica context": lambda m: (
+        _in_cross_replica_context(m.SGD(), tf.Variable(1.0), tf.constant(1.0))
+    ),
+    "but the optimizer was": _too_many_weights,
+    "Cannot set `iterations` to a new Variable": _late_iterations,
+    "optimizer slot variable under the scope": _outside_the_scope,
+    "`_resource_apply_dense` must be implemented in subclasses": lambda m: (
+        m.Optimizer("base").apply_gradients(
+            [(tf.constant(1.0), tf.Variable(1.0))]
+        )
+    ),
+    "Could not interpret optimizer identifier": lambda m: (
+        keras_legacy_opt if m is keras_legacy_opt else tf_keras.optimizers
+    ).get(5),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("words", WORDS_OF_LEGACY)
+def test_words_of_legacy_are_kept(words):
+    for module in (tf_keras.optimizers.legacy, keras_legacy_opt):
+        with pytest.raises(Exception, match=re.escape(words)):
+            WORDS_OF_LEGACY[words](module)
