@@ -18,8 +18,10 @@ never breaks the user's import.
 
 from __future__ import annotations
 
+import contextlib
 import types
 import warnings
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeGuard, TypeVar
 
 import tensorflow as tf
@@ -74,8 +76,7 @@ class ScheduleHost(_ScheduleRoot):
 
 _public_classes: list[type] = []
 _registrars: list[Any] = []
-_finders: list[Any] = []
-_adopted: set[str] = set()
+_adopted: dict[str, types.ModuleType] = {}
 _variable_classes: tuple[type, ...] = ()
 _optimizer_classes: tuple[type, ...] = ()
 _schedule_classes: tuple[type, ...] = ()
@@ -111,12 +112,11 @@ def adopt(keras: types.ModuleType) -> None:
     else:
         private_api.let_save(keras, OptimizerHost)
         private_api.complete_loading(keras, _restore_optimizer)
-    _finders.append(keras.saving.get_registered_object)
     register = keras.saving.register_keras_serializable(package=PACKAGE)
     _registrars.append(register)
     for cls in _public_classes:
         register(cls)
-    _adopted.add(keras.__name__)
+    _adopted[keras.__name__] = keras
 
 
 def schedule_classes() -> tuple[type, ...]:
@@ -153,11 +153,47 @@ def public_names(base: type) -> list[str]:
 
 def registered_object(name: str) -> Any | None:
     """What an adopted Keras has registered for serialization as `name`."""
-    for find in _finders:
-        found = find(name)
+    for keras in _adopted.values():
+        found = keras.saving.get_registered_object(name)
         if found is not None:
             return found
     return None
+
+
+def registered_name(cls: type) -> str:
+    """The name under which an adopted Keras knows `cls`, or its own name."""
+    for keras in _adopted.values():
+        name = keras.saving.get_registered_name(cls)
+        if name != cls.__name__:
+            return name
+    return cls.__name__
+
+
+def keras_of(cls: type) -> types.ModuleType | None:
+    """The adopted Keras that `cls` is a class of, or a subclass of one."""
+    for base in cls.__mro__:
+        keras = _adopted.get(base.__module__.partition(".")[0])
+        if keras is not None:
+            return keras
+    return None
+
+
+def serialize(value: Any) -> Any:
+    """`value` as its Keras serializes it; an array, tensor, ... as any does."""
+    keras = keras_of(type(value)) or next(iter(_adopted.values()), None)
+    return (
+        value if keras is None else keras.saving.serialize_keras_object(value)
+    )
+
+
+@contextlib.contextmanager
+def custom_object_scope(custom_objects: Mapping[str, Any]) -> Iterator[None]:
+    """Lets every adopted Keras, and us, find `custom_objects` by name."""
+    with contextlib.ExitStack() as stack:
+        for keras in _adopted.values() if custom_objects else ():
+            scope = keras.saving.custom_object_scope(dict(custom_objects))
+            stack.enter_context(scope)
+        yield
 
 
 def adopted() -> frozenset[str]:

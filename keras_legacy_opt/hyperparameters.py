@@ -338,6 +338,7 @@ def _with_value(schedule: Any, optimizer: HyperparameterMixin) -> Any:
         "__eq__": lambda self, other: other is schedule or other is self,
         "__hash__": lambda self: hash(schedule),
         "__reduce__": lambda self: (copy.copy, (schedule,)),
+        "__class__": property(lambda self: cls),
         "__module__": cls.__module__,
         "__qualname__": cls.__qualname__,
         "__doc__": cls.__doc__,

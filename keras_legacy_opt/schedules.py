@@ -15,6 +15,8 @@ from typing import Any
 import tensorflow as tf
 
 from keras_legacy_opt import hosts
+from keras_legacy_opt.serialization import deserialize_schedule as deserialize
+from keras_legacy_opt.serialization import serialize_schedule as serialize
 
 __all__ = [
     "CosineDecay",
@@ -24,6 +26,8 @@ __all__ = [
     "LearningRateSchedule",
     "PiecewiseConstantDecay",
     "PolynomialDecay",
+    "deserialize",
+    "serialize",
 ]
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import sys
+import types
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,30 +34,50 @@ _BUILT_IN_MODULES = frozenset(
     ]
 )
 
+# Marks what Keras 2 turned into a dictionary on its own account, and turned
+# back before any `from_config`.
+_PASSIVE = "__passive_serialization__"
+
 # Names that built-in classes had.
 _FORMER_NAMES = {"LossScaleOptimizerV1": "LossScaleOptimizer"}
 
 
-def serialize(optimizer: Any) -> dict[str, Any]:
+def serialize(optimizer: Any, use_legacy_format: bool = False) -> Any:
     """The config of an optimizer together with its class.
 
     Args:
-      optimizer: a `keras_legacy_opt.Optimizer`.
+      optimizer: a `keras_legacy_opt.Optimizer`; one of a Keras' own is
+        serialized by that Keras.
+      use_legacy_format: whether to write what TensorFlow wrote up to 2.11:
+        class name and config, but not the module.
 
     Returns:
       A JSON-compatible dictionary that `deserialize` and `get`, and the
       deserializers of Keras 3 and tf_keras, turn back into an optimizer.
+      Objects that `get_config` returns are serialized, too.  `None` for `None`.
 
     >>> import keras_legacy_opt
     >>> config = keras_legacy_opt.serialize(keras_legacy_opt.SGD(0.1))
     >>> config["class_name"], config["config"]["learning_rate"]
     ('SGD', 0.1)
     """
-    return _serialize_object(optimizer)
+    is_optimizer = isinstance(optimizer, hosts.OptimizerHost)
+    if not (
+        optimizer is None or is_optimizer or hosts.keras_of(type(optimizer))
+    ):
+        warnings.warn(
+            "serialize() is for optimizers. Received:"
+            f" {optimizer!r} of type {type(optimizer).__name__}.",
+            stacklevel=2,
+        )
+    return _serialized(optimizer, use_legacy_format)
 
 
 def deserialize(
-    config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
+    config: Mapping[str, Any],
+    custom_objects: Mapping[str, Any] | None = None,
+    use_legacy_format: bool = False,
+    use_legacy_optimizer: bool = True,
 ) -> Any:
     """The optimizer that a dictionary describes.
 
@@ -63,6 +86,10 @@ def deserialize(
         or by any release of Keras 2.  The class name of a built-in optimizer
         may be in any letter case.
       custom_objects: maps names to classes or functions that the config names.
+      use_legacy_format: accepted as in TensorFlow 2.12 to 2.15; the dictionary
+        itself says which format it has.
+      use_legacy_optimizer: accepted as in TensorFlow 2.11 to 2.15; the result
+        is always a legacy optimizer.
 
     Raises:
       ValueError: if no such optimizer is known, or the dictionary is malformed.
@@ -72,18 +99,27 @@ def deserialize(
     >>> keras_legacy_opt.deserialize(old).get_config()["learning_rate"]
     0.01
     """
+    del use_legacy_format, use_legacy_optimizer
     return _deserialize_object(
         config, hosts.OptimizerHost, "optimizer", custom_objects
     )
 
 
-def get(identifier: Any) -> Any:
+def get(
+    identifier: Any,
+    custom_objects: Mapping[str, Any] | None = None,
+    use_legacy_format: bool = False,
+    use_legacy_optimizer: bool = True,
+) -> Any:
     """The optimizer that a name, a dictionary or an optimizer means.
 
     Args:
       identifier: the name of a built-in optimizer in any letter case, a
         dictionary as taken by `deserialize`, or an optimizer, which is returned
         unchanged.
+      custom_objects: maps names to classes or functions that are meant by them.
+      use_legacy_format: see `deserialize`.
+      use_legacy_optimizer: see `deserialize`.
 
     Raises:
       ValueError: if it is none of these.
@@ -94,58 +130,103 @@ def get(identifier: Any) -> Any:
     """
     if isinstance(identifier, hosts.OptimizerHost):
         return identifier
-    if isinstance(identifier, Mapping):
-        return deserialize(identifier)
     if isinstance(identifier, str):
-        return deserialize({"class_name": identifier, "config": {}})
+        identifier = {"class_name": identifier, "config": {}}
+    if isinstance(identifier, Mapping):
+        return deserialize(
+            identifier, custom_objects, use_legacy_format, use_legacy_optimizer
+        )
     raise ValueError(
-        f"Could not interpret the optimizer {identifier!r} of type"
-        f" {type(identifier).__name__}: pass one of"
+        f"Could not interpret optimizer identifier: {identifier!r} of type"
+        f" {type(identifier).__name__}. Pass one of"
         f" {hosts.public_names(hosts.OptimizerHost)}, a config dictionary, or a"
         " keras_legacy_opt optimizer."
     )
 
 
-def serialize_schedule(schedule: Any) -> dict[str, Any]:
+def serialize_schedule(
+    learning_rate_schedule: Any, use_legacy_format: bool = False
+) -> Any:
     """The config of a learning rate schedule together with its class.
 
     Args:
-      schedule: a schedule of this package, of Keras 3 or of tf_keras.
+      learning_rate_schedule: a schedule of this package, or one of Keras 3 or
+        tf_keras, which is serialized by that Keras.
+      use_legacy_format: see `keras_legacy_opt.serialize`.
 
     Returns:
-      A JSON-compatible dictionary, for `deserialize_schedule`.
+      A JSON-compatible dictionary, for `deserialize`.  `None` for `None`.
     """
-    return _serialize_object(schedule)
+    return _serialized(learning_rate_schedule, use_legacy_format)
 
 
 def deserialize_schedule(
-    config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
+    config: Mapping[str, Any],
+    custom_objects: Mapping[str, Any] | None = None,
+    use_legacy_format: bool = False,
 ) -> Any:
     """The learning rate schedule that a dictionary describes.
 
     Args:
-      config: `{"class_name": ..., "config": {...}}`, as written by
-        `serialize_schedule` or by any release of Keras.
+      config: `{"class_name": ..., "config": {...}}`, as written by `serialize`
+        or by any release of Keras.  Of a schedule that Keras has, the result is
+        this package's.
       custom_objects: maps names to classes that the config names.
+      use_legacy_format: accepted as in TensorFlow 2.12 to 2.15; the dictionary
+        itself says which format it has.
 
     Raises:
       ValueError: if no such schedule is known, or the dictionary is malformed.
     """
+    del use_legacy_format
     return _deserialize_object(
         config, hosts.ScheduleHost, "schedule", custom_objects
     )
 
 
-def _serialize_object(instance: Any) -> dict[str, Any]:
-    cls = type(instance)
+def _serialized(value: Any, legacy_format: bool) -> Any:
+    """What JSON can take of `value`: an object, or what a config holds."""
+    if isinstance(value, (hosts.OptimizerHost, hosts.ScheduleHost)):
+        return _serialize_object(value, legacy_format)
+    if legacy_format:
+        if hasattr(value, "get_config"):
+            return _serialize_object(value, legacy_format)
+        return getattr(value, "__name__", value)
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    if isinstance(value, Mapping):
+        return {k: _serialized(v, legacy_format) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)([_serialized(v, legacy_format) for v in value])
+    return hosts.serialize(value)
+
+
+def _serialize_object(instance: Any, legacy_format: bool) -> dict[str, Any]:
+    cls = instance.__class__  # Not the type: see `optimizer.learning_rate`.
     name = cls.__name__
     ours = hosts.public_class(name, cls) is cls
+    registered = (
+        f"{hosts.PACKAGE}>{name}" if ours else hosts.registered_name(cls)
+    )
+    config = instance.get_config()
+    if legacy_format:
+        return {
+            "class_name": name if ours else registered,
+            "config": {k: _passively_serialized(v) for k, v in config.items()},
+        }
     return {
         "module": cls.__module__,
         "class_name": name,
-        "config": instance.get_config(),
-        "registered_name": f"{hosts.PACKAGE}>{name}" if ours else name,
+        "config": _serialized(config, legacy_format),
+        "registered_name": registered,
     }
+
+
+def _passively_serialized(value: Any) -> Any:
+    serialized = _serialized(value, legacy_format=True)
+    if isinstance(serialized, dict) and not isinstance(value, dict):
+        serialized[_PASSIVE] = True
+    return serialized
 
 
 def _deserialize_object(
@@ -163,9 +244,35 @@ def _deserialize_object(
     kwargs = copy.deepcopy(dict(config.get("config") or {}))
     for key in _KEYS_OF_OTHERS:
         kwargs.pop(key, None)
-    if kind == "optimizer":
-        return cls.from_config(kwargs, custom_objects=custom_objects)
-    return cls.from_config(kwargs)
+    with hosts.custom_object_scope(custom_objects or {}):
+        if "module" not in config:
+            kwargs = {
+                name: _actively_deserialized(name, value, custom_objects or {})
+                for name, value in kwargs.items()
+            }
+        if not hasattr(cls, "from_config"):  # A function that makes one.
+            return cls(**kwargs)
+        if "custom_objects" in inspect.signature(cls.from_config).parameters:
+            return cls.from_config(kwargs, custom_objects=custom_objects)
+        return cls.from_config(kwargs)
+
+
+def _actively_deserialized(
+    name: str, value: Any, custom_objects: Mapping[str, Any]
+) -> Any:
+    """An argument in a config: what Keras 2 did not leave to `from_config`.
+
+    That is objects which it serialized unasked, and functions, by name.
+    """
+    if isinstance(value, Mapping) and _PASSIVE in value:
+        if hosts.public_class(value["class_name"], hosts.ScheduleHost):
+            return deserialize_schedule(value, custom_objects)
+        return deserialize(value, custom_objects)
+    if isinstance(value, str) and name != "name":
+        found = custom_objects.get(value) or hosts.registered_object(value)
+        if isinstance(found, types.FunctionType):
+            return found
+    return value
 
 
 def _find_class(
