@@ -19,6 +19,7 @@ from keras_legacy_opt.checkpoints import (
     archive,
     h5,
     object_graph,
+    releases,
     safe_hdf5,
     tf1,
 )
@@ -233,7 +234,7 @@ def _object_based(path: str, graph: object_graph.Graph) -> Contents:
             )
         items.append(item)
     result = Contents(path, object_graph.FORMAT, items)
-    if graph.new_style_optimizer() is not None:
+    if graph.has_new_style_optimizer():
         result.class_names = ("one of Keras' later API",)
         result.is_of_another_optimizer = True
     else:
@@ -352,20 +353,24 @@ def _keras_2_h5(path: str, file: Any) -> Contents:
                 functools.partial(np.asarray, number, np.float32),
             )
             items.append(Item(HYPERPARAMETER, (name,), value))
-    classes = [config["class_name"].rpartition(">")[2]] if config else []
+    classes = []
+    if config:
+        inner = h5.without_loss_scale(config)
+        classes = [inner["class_name"].rpartition(">")[2]]
     return Contents(path, h5.FORMAT, items, classes, config=config)
 
 
 def _hyperparameters(config: dict[str, Any] | None) -> list[tuple[str, Any]]:
     """What of a configuration becomes a variable of the optimizer."""
-    cls = config and hosts.public_class(
-        config["class_name"].rpartition(">")[2], Optimizer
-    )
+    if not config:
+        return []
+    config = h5.without_loss_scale(config)
+    class_name = config["class_name"].rpartition(">")[2]
+    cls = hosts.public_class(class_name, Optimizer)
     if not cls:
         return []
     variables = cls()._hyper.keys()
-    stored = dict(config["config"])
-    stored.setdefault("learning_rate", stored.get("lr"))
+    stored = releases.completed(class_name, config["config"])
     return [(n, v) for n, v in stored.items() if n in variables]
 
 

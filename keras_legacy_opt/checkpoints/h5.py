@@ -9,18 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from keras_legacy_opt import hosts, serialization
+from keras_legacy_opt import hosts, saving, serialization
+from keras_legacy_opt.checkpoints import releases
 from keras_legacy_opt.checkpoints.plan import (
     Plan,
     Targets,
     Value,
     constant,
     readable,
+    trainable_of,
 )
 from keras_legacy_opt.checkpoints.report import CheckpointError, Report
 
 FORMAT = "Keras 2 HDF5"
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_LOSS_SCALE_OPTIMIZERS = ("LossScaleOptimizer", "LossScaleOptimizerV1")
 
 
 def is_hdf5(path: str) -> bool:
@@ -80,6 +83,14 @@ def optimizer_config(file: Any) -> dict[str, Any] | None:
     if config is None:
         return None
     return json.loads(config).get("optimizer_config")
+
+
+def without_loss_scale(config: dict[str, Any]) -> dict[str, Any]:
+    """Of a LossScaleOptimizer's class and config, those of the inner one."""
+    while config["class_name"].rpartition(">")[2] in _LOSS_SCALE_OPTIMIZERS:
+        wrapper = config["config"]
+        config = wrapper.get("inner_optimizer") or wrapper["optimizer"]
+    return config
 
 
 def value(name: str, dataset: Any) -> Value:
@@ -177,6 +188,7 @@ def compare_config(
       result: the plan.
     """
     optimizer = targets.optimizer
+    stored = without_loss_scale(stored)
     class_name = stored["class_name"].rpartition(">")[2]
     if class_name.lower() != type(optimizer).__name__.lower():
         result.mismatch(
@@ -185,9 +197,7 @@ def compare_config(
             f"the file has {class_name}, not {type(optimizer).__name__}",
         )
         return
-    config = dict(stored["config"])
-    if "lr" in config:
-        config["learning_rate"] = config.pop("lr")
+    config = releases.completed(class_name, stored["config"])
     children = targets.optimizer_children
     own = optimizer.get_config()
     for name, option in config.items():
@@ -248,24 +258,54 @@ def _plan_slots(
         return
     # Keras 1 and TF1 called them Variable_12: the order has to do.
     own = list(optimizer.weights)
-    if (
-        optimizer._takes_weights_without_iterations
-        and len(values) == len(own) - 1
-    ):
-        own = own[1:]
-        result.not_expected(optimizer.iterations)
+    cache = targets.optimizer_children.get("momentum_cache")
+    if len(values) == len(own) - 1:
+        if optimizer._takes_weights_without_iterations:
+            own = own[1:]
+            result.not_expected(optimizer.iterations)
+        elif cache is not None:
+            own = [weight for weight in own if weight is not cache]
+            _plan_momentum_cache(values[0], cache, result)
     surplus = list(values[len(own) :])
-    slots = (len(own) - 1) // 2
-    if getattr(optimizer, "amsgrad", None) is False and len(surplus) == slots:
-        for v in surplus:
-            result.ignored(v, "the third slot, which Keras 1 kept unused")
-        surplus = []
+    if len(surplus) == len(list(trainable_of(targets.model))):
+        kept = None
+        if getattr(optimizer, "amsgrad", None) is False:
+            kept = "the third slot"
+        elif getattr(optimizer, "_momentum", None) is False and len(own) == 1:
+            kept = "the slot of a momentum of 0"
+        if kept is not None:
+            for v in surplus:
+                result.ignored(v, f"{kept}, which Keras 1 kept unused")
+            surplus = []
     for v, target in zip(values, own, strict=False):
         result.assign(v, target)
     for v in surplus:
         result.unused(
             v, f"{type(optimizer).__name__} has only {len(own)} weights here"
         )
+
+
+def _plan_momentum_cache(iterations: Value, cache: Any, result: Plan) -> None:
+    """Plans the product of Nadam's momentums, which Keras 1 did not save."""
+
+    def planned(name: str) -> Any:
+        variable = result.targets.optimizer_children[name]
+        value = result.value_of(variable)
+        return (
+            saving.fetch_all([variable])[0] if value is None else value.read()
+        )
+
+    with readable(result.report.path):
+        product = releases.momentum_cache(
+            int(iterations.read()),
+            planned("beta_1"),
+            planned("decay"),
+            cache.dtype.as_numpy_dtype,
+        )
+    result.assign(
+        constant("", product, "not in the file: the product of all momentums"),
+        cache,
+    )
 
 
 def _target_by_name(

@@ -12,16 +12,22 @@ import functools
 import glob
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from keras_legacy_opt import hosts, private_api
-from keras_legacy_opt.checkpoints import bundle_index, keras_2_view
+from keras_legacy_opt import hosts, private_api, saving
+from keras_legacy_opt.checkpoints import bundle_index, keras_2_view, releases
 from keras_legacy_opt.checkpoints.limits import Limits
-from keras_legacy_opt.checkpoints.plan import Plan, Targets, Value, readable
+from keras_legacy_opt.checkpoints.plan import (
+    Plan,
+    Targets,
+    Value,
+    constant,
+    readable,
+)
 from keras_legacy_opt.checkpoints.report import CheckpointError, Report
 
 FORMAT = "TensorFlow object checkpoint"
@@ -166,18 +172,27 @@ class Graph:
                 slot.slot_variable_node_id,
             )
 
-    def new_style_optimizer(self) -> int | None:
-        """The node of an optimizer of Keras' later API, if there is one.
+    def has_new_style_optimizer(self) -> bool:
+        """Whether there is an optimizer of Keras' later API.
 
         It keeps its variables in one list, by number.
         """
-        for i in range(len(self.nodes)):
-            edges = self.edges(i)
-            if "_variables" in edges and {"iteration", "_iterations"} & {
-                *edges
-            }:
-                return i
-        return None
+        return any(
+            "_variables" in edges and {"iteration", "_iterations"} & {*edges}
+            for edges in map(self.edges, range(len(self.nodes)))
+        )
+
+    def loss_scale(self, optimizer: int) -> dict[str, int]:
+        """{name: node} of the loss scale of an optimizer, or of its wrapper.
+
+        Up to TensorFlow 2.3, only the wrapper has it.
+        """
+        for node in (optimizer, *range(len(self.nodes))):
+            edges = self.edges(node)
+            wraps = optimizer in (node, edges.get("base_optimizer"))
+            if wraps and "loss_scale" in edges:
+                return self.edges(edges["loss_scale"])
+        return {}
 
 
 def plan(reader: Reader, targets: Targets, path: str) -> Plan:
@@ -265,7 +280,7 @@ def _plan_optimizer(
     """Plans the optimizer's values; returns the nodes that are dealt with."""
     claimed: set[int] = set()
     nodes = graph.optimizers()
-    if targets.optimizer is not None and graph.new_style_optimizer():
+    if targets.optimizer is not None and graph.has_new_style_optimizer():
         result.mismatch(
             "optimizer",
             "optimizer",
@@ -291,6 +306,8 @@ def _plan_optimizer(
         value = graph.reader.value(key)
         if name in live:
             result.assign(value, live[name])
+        elif name == "epsilon" and hasattr(targets.optimizer, name):
+            _compare_epsilon(value, result)
         elif name in targets.optimizer._hyper:
             result.unused(
                 value,
@@ -302,12 +319,12 @@ def _plan_optimizer(
                 f"{type(targets.optimizer).__name__} has no {name!r}: another"
                 " optimizer's file?",
             )
-    scale_node = graph.edges(node).get("loss_scale")
+    _plan_what_came_later(live.keys() - graph.edges(node).keys(), result)
+    scale = graph.loss_scale(node)
     for name, variable in targets.loss_scale.items():
-        edges = {} if scale_node is None else graph.edges(scale_node)
-        key = graph.key(edges[name]) if name in edges else None
+        key = graph.key(scale[name]) if name in scale else None
         if key is not None:
-            claimed.add(edges[name])
+            claimed.add(scale[name])
             result.assign(graph.reader.value(key), variable)
     for variable_node, slot_name, slot_node in graph.slots(node):
         key = graph.key(slot_node)
@@ -330,6 +347,47 @@ def _plan_optimizer(
                 else f"{targets.name(variable)} is not trainable here",
             )
     return claimed
+
+
+def _compare_epsilon(value: Value, result: Plan) -> None:
+    """Before TensorFlow 1.15, it was a variable."""
+    own = result.targets.optimizer.epsilon
+    with readable(result.report.path):
+        stored = value.read()
+    if np.float32(stored) == np.float32(own):
+        result.ignored(value, "is no variable here, and equal")
+    else:
+        result.mismatch(
+            value.name, "optimizer/epsilon", f"{stored} in the file, {own} here"
+        )
+
+
+def _plan_what_came_later(lacking: Collection[str], result: Plan) -> None:
+    """Plans the hyperparameters that the writer of the file did not have.
+
+    Of a hyperparameter that was a tensor or a callable, a checkpoint has no
+    value, either: only an equal one is taken for what that release meant.
+    """
+    targets = result.targets
+    for name, default in releases.defaults(targets.optimizer).items():
+        if name not in lacking:
+            continue
+        variable = targets.optimizer_children[name]
+        value = constant("", np.asarray(default, np.float32))
+        (own,) = saving.fetch_all([variable])
+        if own == np.asarray(default, own.dtype):
+            note = (
+                f"not in the file: releases without it computed as with {own}"
+            )
+            result.assign(dataclasses.replace(value, note=note), variable)
+        else:
+            result.not_expected(variable)
+            result.mismatch(
+                "",
+                targets.name(variable),
+                f"not in the file; it is {own} here, but releases without it"
+                f" computed as with {default}",
+            )
 
 
 def _leave(value: Value, result: Plan) -> None:

@@ -145,9 +145,14 @@ class Targets:
 
 
 def weights_of(model: Any) -> Iterator[Any]:
-    """The weights of a model, or the variables of a structure."""
-    if hasattr(model, "weights") and not isinstance(model, tf.Variable):
-        yield from model.weights
+    """The weights of a model, or the variables of a structure.
+
+    Raises:
+      CheckpointError: if a model is not built.
+    """
+    # Of a model that is not built, tf_keras refuses even to look.
+    if hasattr(type(model), "weights") and not isinstance(model, tf.Variable):
+        yield from _weights_of_built(model)
     elif isinstance(model, Mapping):
         for part in model.values():
             yield from weights_of(part)
@@ -156,6 +161,20 @@ def weights_of(model: Any) -> Iterator[Any]:
             yield from weights_of(part)
     elif model is not None:
         yield model
+
+
+def _weights_of_built(model: Any) -> list[Any]:
+    try:
+        weights = list(model.weights)
+    except ValueError:  # So says tf_keras.
+        weights = []
+    if not weights and not getattr(model, "built", True):
+        raise CheckpointError(
+            f"{type(model).__name__} {getattr(model, 'name', '')!r} has no"
+            " weights yet: build the model first, by calling it on a batch of"
+            " inputs or by `model.build(input_shape)`. Nothing was changed."
+        )
+    return weights
 
 
 def trainable_of(model: Any) -> Iterator[Any]:
