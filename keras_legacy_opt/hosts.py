@@ -27,7 +27,7 @@ from typing import Any, TypeGuard, TypeVar
 import tensorflow as tf
 import wrapt
 
-from keras_legacy_opt import originals, private_api
+from keras_legacy_opt import loading, originals, private_api
 
 PACKAGE = "keras_legacy_opt"
 
@@ -112,6 +112,13 @@ def adopt(keras: types.ModuleType) -> None:
     else:
         private_api.let_save(keras, OptimizerHost)
         private_api.complete_loading(keras, _restore_optimizer)
+    private_api.load_weights_inside(keras, loading.of_weights)
+    if is_keras_3:  # tf_keras' takes a checkpoint.
+        private_api.call_inside(
+            keras.callbacks.BackupAndRestore,
+            "on_train_begin",
+            loading.of_everything,
+        )
     register = keras.saving.register_keras_serializable(package=PACKAGE)
     _registrars.append(register)
     for cls in _public_classes:

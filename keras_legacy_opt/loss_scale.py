@@ -15,6 +15,7 @@ from keras_legacy_opt import (
     gradients,
     hosts,
     hyperparameters,
+    loading,
     originals,
     private_api,
     serialization,
@@ -572,8 +573,10 @@ class LossScaleOptimizer(Optimizer, hosts.LossScaleShield, hosts.LossScaleHost):
     def load_own_variables(self, store: Mapping[str, Any]) -> None:
         """Reads the loss scale from `store`, a mapping of a Keras 3 file.
 
-        It stays as it is if the file holds none.
+        It stays as it is if the file holds none, and in `model.load_weights`.
         """
+        if loading.weights_only():
+            return  # The inner optimizer tells.
         if self.dynamic and "current_loss_scale" in store.keys():
             variables = self._loss_scale.variables()
             values = [np.asarray(store[name]) for name in variables]

@@ -17,6 +17,7 @@ for these jobs:
 * `let_save`: tf_keras saves to `.keras` files the state of its own classes
   only, and without a word drops that of legacy optimizers.
 * `complete_loading`: tf_keras leaves the optimizer's state in a SavedModel.
+* `load_weights_inside`: optimizers are not told that weights only are wanted.
 * `variable_without_value`: for models of which only the names are wanted.
 * `order_updates_of_members`, `describe_members`, `export_captures_as`,
   `serializable`: functions that capture one handle for many variables.
@@ -35,6 +36,7 @@ import functools
 import importlib
 import types
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import tensorflow as tf
@@ -172,6 +174,28 @@ def complete_loading(
         return model
 
     library.load = load_and_complete
+
+
+def call_inside(
+    owner: Any, name: str, scope: Callable[[], AbstractContextManager[None]]
+) -> None:
+    """Makes the function or method `name` of `owner` run inside a `scope()`."""
+    function = getattr(owner, name)
+
+    @functools.wraps(function)
+    def inside(*args: Any, **kwargs: Any) -> Any:
+        with scope():
+            return function(*args, **kwargs)
+
+    setattr(owner, name, inside)
+
+
+def load_weights_inside(
+    keras: types.ModuleType, scope: Callable[[], AbstractContextManager[None]]
+) -> None:
+    """Makes a Keras load files of weights inside a `scope()`."""
+    library = importlib.import_module(f"{keras.__name__}.src.saving.saving_lib")
+    call_inside(library, "load_weights_only", scope)
 
 
 def new_object_graph() -> Any:

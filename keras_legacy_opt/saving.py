@@ -5,18 +5,21 @@ from __future__ import annotations
 import copy
 import copyreg
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from keras_legacy_opt import private_api
+from keras_legacy_opt import loading, private_api
 from keras_legacy_opt.variables import KnownVariables
 
 # Under this name, Keras 3's files hold the names of the variables that have
 # slots: UTF-8, one a line.
 VARIABLE_NAMES = "variable_names"
+
+# By these words, the warning about a file of old is known.
+NO_STATE = "holds no state"
 
 # What belongs to this process and is made anew in a pickle's reader.
 _PROCESS_STATE = frozenset(
@@ -200,22 +203,26 @@ class SavingMixin:
     def load_own_variables(self, store: Mapping[str, Any]) -> None:
         """Reads all variables from `store`, a mapping of a Keras 3 file.
 
-        Before the optimizer is built, the values are kept until it is.
+        Before the optimizer is built, the values are kept until it is.  In
+        `model.load_weights`, the optimizer is left alone, as legacy's is.
 
         Raises:
           ValueError: if `store` has other variables, or a shape differs;
             nothing was changed then.
         """
+        if loading.weights_only():
+            _say_what_was_skipped(self, store.keys())
+            return
         values = {name: np.asarray(store[name]) for name in store.keys()}
         if not values:
             warnings.warn(
-                f"The file holds no state of optimizer {self._name!r}, as"
+                f"The file {NO_STATE} of optimizer {self._name!r}, as"
                 " legacy optimizers never saved any into .keras files: its"
                 " iterations and slots start anew.",
                 stacklevel=2,
             )
             return
-        if all(name.isdigit() for name in values):
+        if _is_of_keras_3(values):
             raise ValueError(
                 "The file holds the state of one of Keras 3's own optimizers,"
                 f" but the model was compiled with {type(self).__name__} of"
@@ -311,6 +318,28 @@ def apply_pending_weights(optimizer: SavingMixin) -> None:
         optimizer.set_weights(pending)
     elif pending is not None:
         optimizer.load_own_variables(pending)
+
+
+def _is_of_keras_3(names: Iterable[str]) -> bool:
+    return all(name.isdigit() for name in names)
+
+
+def _say_what_was_skipped(optimizer: Any, names: Collection[str]) -> None:
+    """Warns that `model.load_weights` has left state in the file."""
+    if not names:
+        return
+    how = "keras_legacy_opt.checkpoints.restore(path, model)"
+    if _is_of_keras_3(names):
+        how = (
+            "load it into a model compiled with the optimizer of Keras 3 that"
+            " it belongs to, and see keras_legacy_opt.checkpoints.from_keras_3"
+        )
+    warnings.warn(
+        f"load_weights() has left optimizer {optimizer._name!r} as it is: the"
+        " state of one in the file was skipped, as legacy optimizers do. To"
+        f" restore it: {how}, or load the whole model.",
+        stacklevel=3,
+    )
 
 
 def _own_variables(optimizer: SavingMixin) -> dict[str, Any]:

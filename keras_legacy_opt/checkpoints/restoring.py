@@ -15,6 +15,7 @@ from keras_legacy_opt.checkpoints import (
     archive,
     ftrl_of_tf_2_4,
     h5,
+    keras_3_files,
     object_graph,
     safe_hdf5,
     tf1,
@@ -41,7 +42,8 @@ def restore(
 
     Args:
       path: a checkpoint's prefix or one of its files, a folder of checkpoints
-        (the latest counts), a SavedModel's folder, or an HDF5 file.
+        (the latest counts), a SavedModel's folder, an HDF5 file, or a
+        `.weights.h5` or `.keras` file that was written with our optimizers.
       model: a built model of Keras 3 or tf_keras; or a dictionary from the
         names given to `tf.train.Checkpoint` to variables, models or lists of
         them; or a variable.
@@ -77,6 +79,8 @@ def restore(
     path = os.fspath(path)
     optimizer = _optimizer_for(model, optimizer)
     with Unchanged(optimizer), contextlib.ExitStack() as stack:
+        if _is_of_keras_3(path):
+            return keras_3_files.restore(path, model, optimizer, strict)
         make_plan = _planner(path, stack, names, max_size)
         plan = make_plan(Targets(model, optimizer))
         ftrl_of_tf_2_4.repair(plan)
@@ -199,6 +203,20 @@ def _optimizer_for(model: Any, optimizer: Any | None) -> Any | None:
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
+def _is_of_keras_3(path: str) -> bool:
+    """Whether `model.load_weights` has to read it."""
+    if not os.path.isfile(path):
+        return False
+    if path.endswith(".keras") and zipfile.is_zipfile(path):
+        return True
+    if not (path.endswith(".weights.h5") and h5.is_hdf5(path)):
+        return False
+    import h5py
+
+    with readable(path), h5py.File(path, "r") as file:
+        return not h5.is_keras_2(file)
+
+
 def _trainable(model: Any) -> Any:
     from keras_legacy_opt.checkpoints.plan import trainable_of
 
@@ -225,12 +243,6 @@ def _planner(
             f"The folder {path!r} holds no checkpoint: neither a file"
             " 'checkpoint' that names one, nor 'variables/variables.index'."
         )
-    if archive.is_archive(path):
-        raise CheckpointError(
-            f"{path!r} is a .keras file: use load_model of the Keras that wrote"
-            " it (keras.models, or tf_keras.models for 2.x), which restores our"
-            " optimizers' state, too."
-        )
     if not h5.is_hdf5(path):
         raise CheckpointError(
             f"{path!r} is damaged, or of no known format: neither a TensorFlow"
@@ -241,8 +253,7 @@ def _planner(
         file = stack.enter_context(safe_hdf5.open_file(path, limits))
         if not h5.is_keras_2(file):
             raise CheckpointError(
-                f"{path!r} is not an HDF5 file of Keras 2. A .weights.h5 of"
-                " Keras 3 is read by `model.load_weights` of the compiled"
-                " model, which restores our optimizers' state, too."
+                f"{path!r} is not an HDF5 file of Keras 2, and as one of Keras"
+                " 3 it would be called .weights.h5."
             )
     return lambda targets: h5.plan(file, targets, path)

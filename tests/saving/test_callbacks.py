@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_legacy_opt as klo
+from keras_legacy_opt import checkpoints
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 
@@ -45,8 +46,7 @@ def test_model_checkpoint(only_weights, tmp_path):
     path = tmp_path / f"epoch-2{suffix}"
     if only_weights:
         other = make_model()
-        other.optimizer.build(other.trainable_variables)
-        other.load_weights(path)
+        checkpoints.restore(path, other)
     else:
         other = keras.models.load_model(path)
     fit(other, 2)

@@ -5,6 +5,7 @@ import pathlib
 import shutil
 
 import golden_sets
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -336,17 +337,32 @@ def test_what_is_no_file_at_all(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_files_of_keras_3_are_directed_to_keras(tmp_path):
+def test_files_of_keras_3_that_do_not_fit(tmp_path):
+    """All or nothing there, too: weights are put back."""
     model = make_model()
     model.compile(make_optimizer(), "mse")
+    model.optimizer.build(model.trainable_variables)
     model.save(tmp_path / "m.keras")
     model.save_weights(tmp_path / "m.weights.h5")
-    for name, words in (
-        ("m.keras", "load_model"),
-        ("m.weights.h5", "load_weights"),
-    ):
-        with pytest.raises(checkpoints.CheckpointError, match=words):
-            checkpoints.restore(tmp_path / name, model)
+    with h5py.File(tmp_path / "m.weights.h5", "r+") as file:
+        slots = file["optimizer/vars"]
+        (name,) = [n for n in slots if n.endswith(".0") and "m" in n[:1]]
+        del slots[name]
+    whole = (tmp_path / "m.keras").read_bytes()
+    (tmp_path / "half.keras").write_bytes(whole[: len(whole) // 2])
+    other = make_model()
+    other.compile(make_optimizer(), "mse")
+    for weight in other.weights:
+        weight.assign(np.full(weight.shape, 5.0))
+    for name in ("half.keras", "m.weights.h5"):
+        with pytest.raises(checkpoints.CheckpointError):
+            checkpoints.restore(tmp_path / name, other)
+        assert all(np.all(w == 5) for w in other.get_weights())
+        assert not other.optimizer.weights
+    with pytest.raises(checkpoints.CheckpointError, match="compile it"):
+        checkpoints.restore(tmp_path / "m.keras", other, make_optimizer())
+    with pytest.raises(checkpoints.CheckpointError, match="pass the model"):
+        checkpoints.restore(tmp_path / "m.keras", {"v": tf.Variable(1.0)})
 
 
 def test_keras_3s_own_optimizers_checkpoint_is_recognised(tmp_path):

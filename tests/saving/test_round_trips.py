@@ -114,8 +114,7 @@ def through_keras_2_weights(model, other, folder):
 
 def through_weights_file(model, other, folder):
     model.save_weights(f"{folder}/m.weights.h5")
-    other.optimizer.build(other.trainable_variables)
-    other.load_weights(f"{folder}/m.weights.h5")
+    checkpoints.restore(f"{folder}/m.weights.h5", other)
 
 
 def through_converted_h5(model, other, folder):

@@ -112,9 +112,9 @@ def read(name, kind):
     model = compiled(name)
     if kind == "checkpoint":
         tf.train.Checkpoint(model=model, optimizer=model.optimizer).read(path)
+    elif kind == "weights.h5":  # `load_weights` leaves the optimizer alone.
+        optimizers.checkpoints.restore(path, model)
     else:
-        if kind == "weights.h5":
-            model.optimizer.build(model.trainable_variables)
         model.load_weights(path)
     return model
 
