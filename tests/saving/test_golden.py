@@ -146,13 +146,11 @@ def test_keras_file_of_keras_2_has_no_state_and_says_so(golden, name):
     for release in ("tf-2.15", "tf_keras-2.21"):
         case = golden_sets.Case(golden / release / "model" / name)
         path = case.unzipped("model.keras")
-        ours = {case.info["optimizer"]: type(case.optimizer())}
-        with pytest.warns(UserWarning, match="holds no state of optimizer"):
-            loaded = tf_keras.models.load_model(path, custom_objects=ours)
-        assert int(loaded.optimizer.iterations) == 0
         model.compile(checkpoints.optimizer_of(path), "mse")
         with pytest.raises(checkpoints.CheckpointError, match="holds no state"):
             checkpoints.restore(path, model)
+        with pytest.warns(UserWarning, match="holds no state of optimizer"):
+            checkpoints.restore(path, model, strict=False)
         model.load_weights(path)  # Of the weights, as legacy: in silence.
         model.optimizer.build(model.trainable_variables)
         expected = case.expected("model", golden_sets.SAVED_AT)
