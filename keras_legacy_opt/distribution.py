@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import tensorflow as tf
+
+from keras_legacy_opt import private_api
 
 _CENTRAL_STORAGE = (
     tf.distribute.experimental.CentralStorageStrategy,
@@ -41,6 +44,37 @@ def scope_of(strategy: tf.distribute.Strategy | None) -> Iterator[None]:
     else:
         with strategy.scope():
             yield
+
+
+def once_for_all_replicas(function: Callable[[], None]) -> None:
+    """Calls `function` in cross-replica context: assignments reach all copies.
+
+    Every replica has to come here; one call of `function` is made for all.
+    """
+
+    @tf.autograph.experimental.do_not_convert
+    def merged(strategy: tf.distribute.Strategy) -> None:
+        del strategy
+        function()
+
+    if _in_replica_context():
+        private_api.maybe_merge_call(merged, tf.distribute.get_strategy())
+    else:
+        function()
+
+
+def copies(variable: Any) -> Sequence[Any]:
+    """What to assign to, so that every replica's copy of `variable` changes."""
+    if _in_replica_context():
+        return tf.distribute.get_strategy().experimental_local_results(variable)
+    return (variable,)
+
+
+def _in_replica_context() -> bool:
+    """Whether this is a replica of a strategy, unless the default one."""
+    return tf.distribute.has_strategy() and (
+        not tf.distribute.in_cross_replica_context()
+    )
 
 
 def check_context(aggregate_gradients: bool) -> None:

@@ -498,7 +498,10 @@ class LossScaleOptimizer(Optimizer, hosts.LossScaleShield, hosts.LossScaleHost):
         inner = self._optimizer
         if not self.dynamic:
             return step.take(step.grads)
-        if inner._iterations is None:  # Not in a branch.
+        # In no branch, and a skipped step counts on from the weights given.
+        if inner._pending_weights is not None:
+            inner.build(step.variables)
+        elif inner._iterations is None:
             with tf.name_scope(inner._name), tf.init_scope():
                 _ = inner.iterations
         if tf.distribute.has_strategy() and not (
@@ -653,23 +656,23 @@ class _Step:
     ):
         self.grads = [g for g, _ in grads_and_vars]
         self._optimizer = optimizer
-        self._variables = [v for _, v in grads_and_vars]
+        self.variables = [v for _, v in grads_and_vars]
         self._name = name
         self._scaling = scaling
 
     def is_finite(self, grads: Sequence[Any]) -> tf.Tensor:
         """Whether all gradients are finite; call it in replica context."""
-        variables = [hosts.unwrap(v) for v in self._variables]
+        variables = [hosts.unwrap(v) for v in self.variables]
         return finite.all_finite(grads, variables, self._scaling.factor)
 
     def can_be_conditional(self) -> bool:
         """Whether `take` can be given a condition."""
-        pairs = list(zip(self.grads, self._variables, strict=True))
+        pairs = list(zip(self.grads, self.variables, strict=True))
         return clip.can_skip(self._optimizer, pairs)
 
     def take(self, grads: Sequence[Any], condition: Any = None) -> Any:
         """Takes it; in replica context."""
-        pairs = list(zip(grads, self._variables, strict=True))
+        pairs = list(zip(grads, self.variables, strict=True))
         scaling = self._scaling._replace(condition=condition)
         if scaling == clip.UNSCALED:
             return self._optimizer.apply_gradients(

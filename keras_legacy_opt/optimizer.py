@@ -189,7 +189,6 @@ class Optimizer(
         self._slot_names = []
         self._pending_weights = None
         self._initial_decay = kwargs.get("decay", 0.0)
-        self._distribution_strategy = distribution.current_strategy()
         self.gradient_aggregator = (
             gradient_aggregator or gradients.all_reduce_sum
         )
@@ -213,7 +212,7 @@ class Optimizer(
         self._weights = []
         self._deferred_slot_restorations = {}
         self._slots_out_of_turn = set()
-        self._distribution_strategy = None
+        self._distribution_strategy = distribution.current_strategy()
         self._known_variables = KnownVariables()
         self._clip_limits = clipping.ClipLimits()
         self.built = False  # Whether any variable has got its slots.
@@ -507,8 +506,7 @@ class Optimizer(
         self._create_slots(var_list)
         self._create_slots_for_sharded_variables(var_list)
         self.built = True
-        if self._pending_weights is not None:
-            saving.apply_pending_weights(self)
+        saving.apply_pending_weights(self)
 
     def _prepare(
         self, var_list: Sequence[Any]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_legacy_opt import loading, private_api
+from keras_legacy_opt import distribution, loading, private_api
 from keras_legacy_opt.variables import KnownVariables
 
 # Under this name, Keras 3's files hold the names of the variables that have
@@ -83,7 +83,9 @@ def assign_all(variables: Sequence[Any], values: Iterable[Any]) -> None:
     """Assigns arrays to variables, in a TF1 session if need be."""
     if tf.compat.v1.executing_eagerly_outside_functions():
         for variable, value in zip(variables, values, strict=True):
-            variable.assign(np.asarray(value, variable.dtype.as_numpy_dtype))
+            value = np.asarray(value, variable.dtype.as_numpy_dtype)
+            for copied in distribution.copies(variable):
+                copied.assign(value)
         return
     session = _session("set")
     for variable, value in zip(variables, values, strict=True):
@@ -186,8 +188,8 @@ class SavingMixin:
                     f" {np.shape(weight)} for weight {i} ({variable.name}),"
                     f" but it has shape {tuple(variable.shape)}."
                 )
-        self._pending_weights = None
         assign_all(variables, weights)
+        self._pending_weights = None
 
     # Keras 3's files (.keras, .weights.h5) save and load through these two.
 
@@ -256,6 +258,7 @@ class SavingMixin:
                     f" {tuple(named[name].shape)}."
                 )
         assign_all([named[name] for name in values], values.values())
+        self._pending_weights = None
 
     # Copies and pickles.
 
@@ -312,12 +315,22 @@ class SavingMixin:
 
 
 def apply_pending_weights(optimizer: SavingMixin) -> None:
-    """Sets what came before the optimizer's variables, now that they exist."""
-    pending, optimizer._pending_weights = optimizer._pending_weights, None
-    if isinstance(pending, list):
-        optimizer.set_weights(pending)
-    elif pending is not None:
-        optimizer.load_own_variables(pending)
+    """Sets what came before the optimizer's variables, now that they exist.
+
+    It is kept if that fails: no later step must train without it.
+    """
+    if optimizer._pending_weights is None:
+        return
+
+    def apply() -> None:
+        pending = optimizer._pending_weights
+        if isinstance(pending, list):
+            optimizer.set_weights(pending)
+        else:
+            optimizer.load_own_variables(pending)
+        optimizer._pending_weights = None
+
+    distribution.once_for_all_replicas(apply)
 
 
 def _is_of_keras_3(names: Iterable[str]) -> bool:

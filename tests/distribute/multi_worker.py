@@ -1,5 +1,6 @@
 """One worker of two under MultiWorkerMirroredStrategy: runs every case."""
 
+import pickle
 import sys
 
 import cluster
@@ -89,6 +90,12 @@ def main(folder, given_checkpoint):
         training.restored_values,
         strategy,
         given_checkpoint,
+    )
+    outcomes.record(
+        "given",
+        training.continued_values,
+        strategy,
+        lambda optimizer: pickle.loads(pickle.dumps(optimizer)),
     )
     outcomes.save(f"{folder}/worker_{index}.pickle")
 

@@ -4,6 +4,7 @@ All variables are sharded over two parameter servers.
 """
 
 import itertools
+import pickle
 import sys
 
 import cluster
@@ -139,6 +140,18 @@ class Coordinator:
         self.run(step, training.batches()[training.STEPS // 2 :])
         return before, self.values(variables, checkpoint.optimizer)
 
+    def go_on_from_pickle(self):
+        """With an optimizer that was given its state before the first step."""
+        variables, optimizer = self.make(training.make_adam)
+        half = training.STEPS // 2
+        step = self.step_of(variables, optimizer)
+        self.run(step, training.batches()[:half])
+        with self.strategy.scope():
+            optimizer = pickle.loads(pickle.dumps(optimizer))
+        step = self.step_of(variables, optimizer)
+        self.run(step, training.batches()[half:])
+        return self.values(variables, optimizer)
+
     def fit(self, host, make_optimizer):
         with self.strategy.scope():
             model = keras_model.make(host)
@@ -199,6 +212,7 @@ def main(folder, given_checkpoint):
     outcomes.record("checkpoint", it.save, f"{folder}/checkpoint")
     outcomes.record("restored", it.restore, given_checkpoint)
     outcomes.record("restored sharded", it.restore, f"{folder}/checkpoint")
+    outcomes.record("given", it.go_on_from_pickle)
     for host, classes in {
         "tf_keras": [keras_legacy_opt.Adam, tf_keras.optimizers.legacy.Adam],
         "keras 3": [keras_legacy_opt.Adam, keras.optimizers.Adam],

@@ -90,3 +90,11 @@ def test_restores_checkpoint_of_one_device(workers, given_checkpoint):
         before, after = result("restored")
         training.assert_same_bits(before, given_checkpoint.values)
         training.assert_same_bits(after, training.undisturbed_values())
+
+
+def test_goes_on_from_given_state(workers):
+    """Given before the first step: the optimizer was pickled."""
+    for result in workers.results:
+        training.assert_same_bits(
+            result("given"), training.undisturbed_values()
+        )

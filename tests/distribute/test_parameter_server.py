@@ -149,3 +149,10 @@ def test_checkpoint_restores_on_one_device(coordinator):
     before, after = training.restored_values(DEFAULT, coordinator.checkpoint)
     training.assert_same_bits(before, coordinator.result("checkpoint"))
     training.assert_same_bits(after, training.undisturbed_values())
+
+
+def test_goes_on_from_given_state(coordinator):
+    """Given before the first step: the optimizer was pickled."""
+    training.assert_same_bits(
+        coordinator.result("given"), training.undisturbed_values()
+    )

@@ -180,7 +180,19 @@ def run_steps(
         step(split(strategy, batch))
 
 
-# Checkpoints: of an Adam that has taken half of the steps.
+# State: of an Adam that has taken half of the steps.
+
+
+def make_adam():
+    return keras_legacy_opt.Adam(0.1, decay=0.1)
+
+
+def half_way(strategy):
+    """Variables and their optimizer after half of the steps."""
+    with strategy.scope():
+        variables, optimizer = make_variables("mixed"), make_adam()
+    run_steps(strategy, variables, optimizer, batches()[: STEPS // 2])
+    return variables, optimizer
 
 
 def state_of(variables, optimizer):
@@ -201,20 +213,15 @@ def joined(variable):
 
 
 def checkpoint_of(variables):
-    optimizer = keras_legacy_opt.Adam(0.1, decay=0.1)
-    return tf.train.Checkpoint(**variables, optimizer=optimizer)
+    return tf.train.Checkpoint(**variables, optimizer=make_adam())
 
 
 def saved_values(strategy, path):
     """Takes half of the steps, writes a checkpoint; returns what is in it."""
-    with strategy.scope():
-        variables = make_variables("mixed")
-        checkpoint = checkpoint_of(variables)
-    run_steps(
-        strategy, variables, checkpoint.optimizer, batches()[: STEPS // 2]
-    )
+    variables, optimizer = half_way(strategy)
+    checkpoint = tf.train.Checkpoint(**variables, optimizer=optimizer)
     checkpoint.write(str(path))
-    return state_of(variables, checkpoint.optimizer)
+    return state_of(variables, optimizer)
 
 
 def restored_values(strategy, path):
@@ -230,6 +237,22 @@ def restored_values(strategy, path):
         strategy, variables, checkpoint.optimizer, batches()[STEPS // 2 :]
     )
     return before, state_of(variables, checkpoint.optimizer)
+
+
+def continued_values(strategy, give, **kwargs):
+    """The values when another optimizer has taken the other half.
+
+    Args:
+      strategy: of the variables and both optimizers.
+      give: function of an optimizer to another, which has its state.
+      **kwargs: of `run_steps`.
+    """
+    variables, optimizer = half_way(strategy)
+    with strategy.scope():
+        given = give(optimizer)
+    rest = batches()[STEPS // 2 :]
+    run_steps(strategy, variables, given, rest, **kwargs)
+    return state_of(variables, given)
 
 
 def undisturbed_values():
