@@ -100,6 +100,18 @@ def check_context(aggregate_gradients: bool) -> None:
         )
 
 
+def check_created_in_scope(variable: Any, name: str) -> None:
+    """Raises ValueError unless a variable belongs to the current strategy."""
+    strategy = tf.distribute.get_strategy()
+    if not strategy.extended.variable_created_in_scope(variable):
+        raise ValueError(
+            f"Variable {name!r} was created outside the scope of {strategy}: it"
+            " can neither be updated nor get an optimizer slot variable under"
+            " the scope. Create the model, or restore the checkpoint, in the"
+            " same `strategy.scope()` as the optimizer."
+        )
+
+
 def check_clipping(option: str) -> None:
     """Raises ValueError where the strategy cannot clip by `option`."""
     strategy = tf.distribute.get_strategy()

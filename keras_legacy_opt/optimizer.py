@@ -478,6 +478,10 @@ class Optimizer(
         usable, overwriting = [], []
         for gradient, given in pairs:
             variable = known.unwrap(given)
+            if tf.distribute.has_strategy():
+                distribution.check_created_in_scope(
+                    variable, known.name(variable)
+                )
             gradient = gradients.fitted(
                 gradient, variable, known.name(variable)
             )

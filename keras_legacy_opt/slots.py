@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_legacy_opt import hosts, private_api
+from keras_legacy_opt import distribution, hosts, private_api
 from keras_legacy_opt.variables import var_key
 
 _INITIALIZERS = {
@@ -104,15 +104,10 @@ class SlotMixin:
         initial_value = _initial_value(initializer, var, dtype, shape)
         name = f"{self._known_variables.name(var)}/{slot_name}"
         with self._distribution_strategy_scope():
+            distribution.check_created_in_scope(
+                var, self._known_variables.name(var)
+            )
             strategy = tf.distribute.get_strategy()
-            if not strategy.extended.variable_created_in_scope(var):
-                raise ValueError(
-                    "Cannot create an optimizer slot variable under the scope"
-                    f" of {strategy}: slot {slot_name!r} is of variable"
-                    f" {var.name!r}, which was created outside that scope."
-                    " Create the model, or restore the checkpoint, in the same"
-                    " `strategy.scope()` as the optimizer."
-                )
             with strategy.extended.colocate_vars_with(var):
                 slot = tf.Variable(
                     name=name,

@@ -217,8 +217,26 @@ def test_optimizer_of_the_scope_with_variables_from_outside(strategy, library):
     v = tf.Variable(1.0)
     with strategy.scope():
         optimizer = library.Adam()
-        with pytest.raises(ValueError, match="scope"):
+        words = "optimizer slot variable under the scope"
+        with pytest.raises(ValueError, match=words):
             optimizer.add_slot(v, "m")
+
+
+@every_library
+@under_every_strategy
+@pytest.mark.parametrize("name", ["SGD", "Adam"])
+def test_step_with_variables_from_outside_the_scope(strategy, name, library):
+    """Nothing is updated, with slots or without; ours says which it is."""
+    strategy, ours = strategy_called(strategy), library is SUBJECT.optimizers
+    outside = tf.Variable(1.0, name="outside")
+    (inside,) = zeros(strategy)
+    with strategy.scope():
+        optimizer = getattr(library, name)(1.0)
+    words = "'outside' was created outside the scope.*Create the model"
+    with pytest.raises(ValueError, match=words if ours else "scope"):
+        step(strategy, optimizer, [inside, outside], lambda: [tf.ones([])] * 2)
+    assert outside.numpy() == 1.0
+    assert inside.numpy() == 0.0 or not ours
 
 
 @every_library
