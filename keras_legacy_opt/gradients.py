@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import collections
+import enum
+import graphlib
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -151,10 +154,11 @@ def filter_empty(
 def completed(
     grads_and_vars: GradsAndVars, key_of: Callable[[Any], Any]
 ) -> GradsAndVars:
-    """The pairs of this replica, and zeros where only others have a gradient.
+    """The pairs of this replica, as those of all replicas are to be summed.
 
     The replicas of a process agree on the variables that any of them has a
     gradient of, in one order; where only some have one, the others add zeros.
+    Where one has a dense gradient, the sparse ones of others become dense, too.
     They agree where Python calls this: for a `tf.function`, in its trace.
 
     Args:
@@ -181,10 +185,25 @@ def completed(
     pairs = []
     for key, (example, variable) in union.by_key.items():
         gradient, variable = own.get(key, (None, variable))
-        if gradient is None and example is not None:
-            gradient = _zeros_like(example, hosts.unwrap(variable))
+        if _kind(gradient) != _kind(example):
+            gradient = _like(example, gradient, hosts.unwrap(variable))
         pairs.append((gradient, variable))
     return pairs
+
+
+class _Kind(enum.IntEnum):
+    """Of a gradient; the greatest of a variable's is what its sum is."""
+
+    MISSING = 0
+    SPARSE = 1
+    DENSE = 2
+
+
+def _kind(gradient: Any) -> _Kind:
+    if gradient is None:
+        return _Kind.MISSING
+    sparse = isinstance(gradient, tf.IndexedSlices)
+    return _Kind.SPARSE if sparse else _Kind.DENSE
 
 
 class _Pairs:
@@ -200,39 +219,80 @@ class _Pairs:
 
 @tf.autograph.experimental.do_not_convert
 def _union(strategy: tf.distribute.Strategy, pairs: Any) -> _Pairs | None:
-    """For each variable a pair of a replica with a gradient, if any has one.
+    """For each variable a pair of the replica whose gradient the sum is like.
 
     Returns:
-      None if all replicas have gradients of the same variables.
+      None if all replicas have the same kinds of gradients of the same
+      variables.
     """
     replicas = [
         each.by_key for each in strategy.experimental_local_results(pairs)
     ]
-    kinds = [[(k, g is None) for k, (g, _) in r.items()] for r in replicas]
+    kinds = [[(k, _kind(g)) for k, (g, _) in r.items()] for r in replicas]
     if all(each == kinds[0] for each in kinds):
         return None
-    union = {}
-    for replica in replicas:
-        for key, pair in replica.items():
-            if union.get(key, (None,))[0] is None:
-                union[key] = pair
-    return _Pairs(union)
+    return _Pairs(
+        {
+            key: max(
+                (replica[key] for replica in replicas if key in replica),
+                key=lambda pair: _kind(pair[0]),
+            )
+            for key in _in_one_order(replicas)
+        }
+    )
 
 
-def _zeros_like(example: Any, variable: tf.Variable) -> Any:
-    """Zeros for `variable`, dense or no rows, as the gradient `example` is.
+def _in_one_order(lists: Sequence[Iterable[Any]]) -> list[Any]:
+    """All keys of `lists`, which may lack some, in the order that these have.
+
+    Where that leaves a choice, or they contradict each other, it is the order
+    in which the variables were created: never does it matter which list lacks
+    a key.
+    """
+
+    def rank(key: tuple[str, int]) -> tuple[Any, ...]:
+        return (private_api.creation_number(key[0]), *key)
+
+    sorter = graphlib.TopologicalSorter({k: () for keys in lists for k in keys})
+    for keys in lists:
+        for before, key in itertools.pairwise(keys):
+            sorter.add(key, before)
+    try:
+        sorter.prepare()
+    except graphlib.CycleError:
+        return sorted({key for keys in lists for key in keys}, key=rank)
+    order, ready = [], []
+    while sorter.is_active():
+        ready = sorted([*ready, *sorter.get_ready()], key=rank)
+        order.append(ready.pop(0))
+        sorter.done(order[-1])
+    return order
+
+
+def _like(example: Any, gradient: Any, variable: tf.Variable) -> Any:
+    """`gradient`, or zeros for None: dense or sparse, as `example` is.
 
     Nothing of `example` but its kind is used: it is another replica's.
     """
     shape, dtype = variable.shape, _dtype_of(variable)
     if not shape.is_fully_defined():
         shape = tf.shape(variable)
-    if not isinstance(example, tf.IndexedSlices):
+    if _kind(example) is _Kind.SPARSE:
+        return tf.IndexedSlices(
+            tf.zeros(tf.concat([[0], shape[1:]], 0), dtype),
+            tf.zeros([0], tf.convert_to_tensor(example.indices).dtype),
+            None
+            if example.dense_shape is None
+            else tf.convert_to_tensor(shape),
+        )
+    if gradient is None:
         return tf.zeros(shape, dtype)
-    return tf.IndexedSlices(
-        tf.zeros(tf.concat([[0], shape[1:]], 0), dtype),
-        tf.zeros([0], tf.convert_to_tensor(example.indices).dtype),
-        None if example.dense_shape is None else tf.convert_to_tensor(shape),
+    if variable.shape.rank == 0:
+        return gradient  # To be refused.
+    return tf.math.unsorted_segment_sum(
+        tf.convert_to_tensor(gradient.values),
+        tf.convert_to_tensor(gradient.indices),
+        shape[0],
     )
 
 

@@ -25,8 +25,8 @@ for these jobs:
   call, but the trace sees the one of its first.
 * `variable_class`: up to Keras 3.6, `keras.Variable` is a subclass of what the
   layers make, and thus says of no variable that it is one.
-* `unique_id`, `shared_name`: the identity that legacy's slot keys and slot
-  names are made of.
+* `variable_id`, `creation_number`, `shared_name`: the identity that legacy's
+  slot keys and slot names are made of.
 """
 
 from __future__ import annotations
@@ -98,6 +98,15 @@ def variable_id(variable: Any) -> str:
     if getattr(variable, "_in_graph_mode", False):
         return variable._shared_name
     return variable._unique_id
+
+
+def creation_number(variable_id: str) -> int:
+    """A number that grows from variable to variable, from a `variable_id`.
+
+    In a TF1 graph, whose names need not have one, perhaps 0.
+    """
+    number = variable_id.rpartition("_")[2]
+    return int(number) if number.isdecimal() else 0
 
 
 def shared_name(variable: Any) -> str:

@@ -356,6 +356,90 @@ def test_no_gradient_on_some_replicas(strategy, given, wrap):
         np.testing.assert_array_equal(value, other)
 
 
+def replica_index():
+    context = tf.distribute.get_replica_context()
+    return tf.get_static_value(context.replica_id_in_sync_group)
+
+
+@pytest.mark.parametrize(
+    ("order", "lacks"),
+    [
+        *itertools.product(
+            [(0, 1, 2), (2, 0, 1)],
+            [(0, None), (None, 0), (1, None), (None, 1), (2, None)],
+        ),
+        # Where the lists leave a choice: the order of creation.
+        *itertools.product([(0, 1, 2)], [(0, 1), (1, 0), (1, 2), (0, 2)]),
+    ],
+)
+def test_slots_are_in_the_order_of_the_list(mirrored, order, lacks):
+    """Whichever replica leaves out whichever variable."""
+    variables = zeros(mirrored, 3)
+    with mirrored.scope():
+        optimizer = keras_legacy_opt.SGD(1.0, momentum=0.5)
+
+    @tf.autograph.experimental.do_not_convert
+    def replica_step():
+        optimizer.apply_gradients(
+            [
+                (tf.ones([]), variables[i])
+                for i in order
+                if i != lacks[replica_index()]
+            ]
+        )
+
+    mirrored.run(replica_step)
+    slots = [optimizer.get_slot(variables[i], "momentum") for i in order]
+    assert [id(w) for w in optimizer.weights[1:]] == list(map(id, slots))
+
+
+@pytest.mark.parametrize("wrap", [lambda step: step, tf.function])
+@pytest.mark.parametrize("dense_on", [0, 1])
+@pytest.mark.parametrize("name", ["Ftrl", "Adagrad", "Adam"])
+@pytest.mark.parametrize(
+    ("strategy", "aggregates"),
+    [("mirrored", True), ("mirrored", False), ("central storage", True)],
+)
+def test_gradient_is_dense_on_one_replica_and_sparse_on_another(
+    strategy, aggregates, name, dense_on, wrap
+):
+    """Their sum is dense; not summed, each updates as if it were alone."""
+    rows = [[1.0], [2.0], [0.0]], [[0.0], [7.0], [0.0]]
+
+    def gradient_of(index):
+        if index == dense_on:
+            return tf.constant(rows[0])
+        return tf.IndexedSlices(
+            tf.constant([[3.0], [4.0]]), tf.constant([1, 1])
+        )
+
+    def trained(strategy, gradient, **kwargs):
+        with strategy.scope():
+            v = tf.Variable(tf.ones([3, 1]))
+            optimizer = getattr(keras_legacy_opt, name)(0.5)
+
+        @tf.autograph.experimental.do_not_convert
+        def replica_step():
+            optimizer.apply_gradients([(gradient(), v)], **kwargs)
+
+        wrap(lambda: strategy.run(replica_step))()
+        return strategy.experimental_local_results(v)
+
+    results = trained(
+        strategy_called(strategy),
+        lambda: gradient_of(replica_index()),
+        experimental_aggregate_gradients=aggregates,
+    )
+    for index, result in enumerate(results):
+        (expected,) = trained(
+            tf.distribute.get_strategy(),
+            lambda index=index: (
+                tf.add(*rows) if aggregates else gradient_of(index)
+            ),
+        )
+        np.testing.assert_allclose(result, expected, rtol=1e-6)
+
+
 def test_no_gradient_on_any_replica(mirrored):
     """Each replica names the variables that no other has a gradient of."""
     variables = zeros(mirrored, 2)
