@@ -111,9 +111,9 @@ def _by_device_and_dtype(
 def _is_sparse(grad: Any) -> bool:
     if isinstance(grad, clip.Transformed):
         grad = grad.gradient
-    # Of several replicas' gradients, which are all of one kind, the first.
-    grad = tf.distribute.get_strategy().experimental_local_results(grad)[0]
-    return isinstance(grad, tf.IndexedSlices)
+    # If the replicas' gradients are not of one kind, one by one then.
+    local = tf.distribute.get_strategy().experimental_local_results(grad)
+    return any(isinstance(each, tf.IndexedSlices) for each in local)
 
 
 def _joined(transforms: list[Any]) -> list[tf.Tensor]:
