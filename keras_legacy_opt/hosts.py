@@ -21,7 +21,8 @@ from __future__ import annotations
 import contextlib
 import types
 import warnings
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeGuard, TypeVar
 
 import tensorflow as tf
@@ -80,6 +81,10 @@ _adopted: dict[str, types.ModuleType] = {}
 _variable_classes: tuple[type, ...] = ()
 _optimizer_classes: tuple[type, ...] = ()
 _schedule_classes: tuple[type, ...] = ()
+# What builds graphs and keeps a session for them, of the adopted Kerases.
+_graph_backends: list[Any] = []
+# What `track` was given: a Keras that comes later is told of it, too.
+_tracked: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def public(cls: _Class) -> _Class:
@@ -101,7 +106,10 @@ def adopt(keras: types.ModuleType) -> None:
     _append_base(OptimizerHost, base)
     _optimizer_classes += (base, optimizers.Optimizer)
     _hide_names_of(base, OptimizerHost, OptimizerShield)
-    loss_scale_base = keras.mixed_precision.LossScaleOptimizer
+    if is_keras_3:
+        loss_scale_base = keras.mixed_precision.LossScaleOptimizer
+    else:
+        loss_scale_base = private_api.loss_scale_class(keras)
     _append_base(LossScaleHost, loss_scale_base)
     _hide_names_of(loss_scale_base, LossScaleHost, LossScaleShield)
     schedule_base = optimizers.schedules.LearningRateSchedule
@@ -110,8 +118,11 @@ def adopt(keras: types.ModuleType) -> None:
     if is_keras_3:
         _variable_classes += (private_api.variable_class(keras),)
     else:
+        _adopt_graph_backend(private_api.graph_backend(keras))
         private_api.let_save(keras, OptimizerHost)
-        private_api.complete_loading(keras, _restore_optimizer)
+        private_api.complete_loading(
+            keras, _restore_optimizer, _build_optimizer
+        )
     private_api.load_weights_inside(keras, loading.of_weights)
     if is_keras_3:  # tf_keras' takes a checkpoint.
         private_api.call_inside(
@@ -208,6 +219,38 @@ def adopted() -> frozenset[str]:
     return frozenset(_adopted)
 
 
+def track(variable: Any) -> None:
+    """Lets the session of a Keras initialize `variable`, if it is in a graph.
+
+    Every variable that an optimizer makes comes here.
+    """
+    if tf.compat.v1.executing_eagerly_outside_functions():
+        return
+    _tracked.add(variable)
+    for backend in _graph_backends:
+        backend.track_variable(variable)
+
+
+def session(tensors: Sequence[Any]) -> tf.compat.v1.Session | None:
+    """The session that variables and tensors in a graph are read and set in.
+
+    It is the default session; without one, that of an adopted Keras' backend.
+    Such a Keras first initializes the variables that it was told of.
+    """
+    default = tf.compat.v1.get_default_session()
+    may_add_ops = default is None or not default.graph.finalized
+    if _graph_backends and may_add_ops:
+        return _graph_backends[0].get_session(tensors)
+    return default
+
+
+def _adopt_graph_backend(backend: Any) -> None:
+    _graph_backends.append(backend)
+    for variable in _tracked:
+        with variable.graph.as_default():
+            backend.track_variable(variable)
+
+
 def unwrap(variable: Any) -> Any:
     """The `tf.Variable` inside a `keras.Variable`; anything else as it is.
 
@@ -234,12 +277,25 @@ def is_keras_variable(variable: Any) -> bool:
 
 def _restore_optimizer(path: str, model: Any) -> None:
     """Restores what tf_keras' `load_model` leaves in a SavedModel."""
-    optimizer = getattr(model, "optimizer", None)
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    if isinstance(optimizer, OptimizerHost):
+    optimizer = _our_optimizer(model)
+    if optimizer is not None:
         from keras_legacy_opt.checkpoints import restoring
 
         restoring.restore_optimizer(path, model, optimizer)
+
+
+def _build_optimizer(path: str, model: Any) -> None:
+    """Makes the variables that the state in a `.keras` file is waiting for."""
+    del path
+    optimizer = _our_optimizer(model)
+    if optimizer is not None and optimizer._pending_weights and model.built:
+        optimizer.build(model.trainable_variables)
+
+
+def _our_optimizer(model: Any) -> Any | None:
+    optimizer = getattr(model, "optimizer", None)
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    return optimizer if isinstance(optimizer, OptimizerHost) else None
 
 
 def _append_base(host: type, base: type) -> None:

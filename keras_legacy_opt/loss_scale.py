@@ -58,6 +58,7 @@ class _DynamicScale(private_api.Trackable):
             0, dtype=tf.int64, trainable=False, name="good_steps"
         )
         for name, variable in self.variables().items():
+            hosts.track(variable)
             self._track_trackable(variable, name)
 
     def variables(self) -> dict[str, tf.Variable]:
@@ -196,6 +197,12 @@ class LossScaleOptimizer(Optimizer, hosts.LossScaleShield, hosts.LossScaleHost):
     """
 
     _HAS_AGGREGATE_GRAD = True
+
+    # To TensorFlow, a class with this method has no values besides those of
+    # its variables, whatever the classes of the Kerases behind it say.
+    _gather_saveables_for_checkpoint = (
+        private_api.Trackable._gather_saveables_for_checkpoint
+    )
 
     # State that inherited methods and Keras look for.
     _known_variables = _Inner()

@@ -16,13 +16,20 @@ for these jobs:
   restores an object that has slots; any other name makes loading fail.
 * `let_save`: tf_keras saves to `.keras` files the state of its own classes
   only, and without a word drops that of legacy optimizers.
-* `complete_loading`: tf_keras leaves the optimizer's state in a SavedModel.
+* `complete_loading`: tf_keras leaves the optimizer's state in a SavedModel, and
+  builds no legacy optimizer of a `.keras` file.
 * `load_weights_inside`: optimizers are not told that weights only are wanted.
+* `graph_backend`: in TF1 graphs, tf_keras keeps a session of its own and
+  initializes the variables there that it was told of.
+* `is_in_graph`, `eager_mode`: whether a session or eager execution has the
+  value of a variable, wherever it is asked for.
 * `variable_without_value`: for models of which only the names are wanted.
 * `order_updates_of_members`, `describe_members`, `export_captures_as`,
   `serializable`: functions that capture one handle for many variables.
 * `arguments_of_functions`: a function's argument is another variable in each
   call, but the trace sees the one of its first.
+* `loss_scale_class`: in graphs, tf_keras scales the loss for instances of one
+  class only, whose public name is that of the base of two.
 * `variable_class`: up to Keras 3.6, `keras.Variable` is a subclass of what the
   layers make, and thus says of no variable that it is one.
 * `variable_id`, `creation_number`, `shared_name`: the identity that legacy's
@@ -32,6 +39,7 @@ for these jobs:
 from __future__ import annotations
 
 import collections
+import contextlib
 import functools
 import importlib
 import types
@@ -153,6 +161,15 @@ def variable_class(keras: types.ModuleType) -> type:
     return keras.Variable
 
 
+def loss_scale_class(tf_keras: types.ModuleType) -> type:
+    """The class of tf_keras that wraps legacy optimizers to scale the loss."""
+    base = tf_keras.mixed_precision.LossScaleOptimizer
+    for cls in base.__subclasses__():
+        if issubclass(cls, tf_keras.optimizers.legacy.Optimizer):
+            return cls
+    return base
+
+
 def let_save(tf_keras: types.ModuleType, base: type) -> None:
     """Makes tf_keras save to `.keras` files the state of objects of `base`."""
     library = importlib.import_module(
@@ -167,22 +184,57 @@ def let_save(tf_keras: types.ModuleType, base: type) -> None:
     library._is_keras_trackable = is_saved_or_ours
 
 
-def complete_loading(
-    tf_keras: types.ModuleType, complete: Callable[[str, Any], None]
-) -> None:
-    """Makes tf_keras call `complete(path, model)` of a loaded SavedModel."""
-    library = importlib.import_module(
-        f"{tf_keras.__name__}.src.saving.legacy.saved_model.load"
-    )
-    load = library.load
+def graph_backend(tf_keras: types.ModuleType) -> Any:
+    """The module of tf_keras with `get_session` and `track_variable`."""
+    return importlib.import_module(f"{tf_keras.__name__}.src.backend")
 
+
+def is_in_graph(value: Any) -> bool:
+    """Whether a variable or tensor has its value in a TF1 session."""
+    symbolic = not isinstance(value, tf.__internal__.EagerTensor)
+    return getattr(value, "_in_graph_mode", symbolic)
+
+
+def eager_mode() -> contextlib.AbstractContextManager:
+    """Executes eagerly inside, even where a graph is being built."""
+    if tf.executing_eagerly():
+        return contextlib.nullcontext()
+    return tf.__internal__.eager_context.eager_mode()
+
+
+def complete_loading(
+    tf_keras: types.ModuleType,
+    saved_model: Callable[[str, Any], None],
+    archive: Callable[[str, Any], None],
+) -> None:
+    """Makes tf_keras complete the models that it loads.
+
+    Args:
+      tf_keras: the module.
+      saved_model: function of (path, model), called with that of a SavedModel.
+      archive: the same for a `.keras` file.
+    """
+    for module, name, complete in (
+        ("legacy.saved_model.load", "load", saved_model),
+        ("saving_lib", "load_model", archive),
+    ):
+        library = importlib.import_module(
+            f"{tf_keras.__name__}.src.saving.{module}"
+        )
+        load = _and_complete(getattr(library, name), complete)
+        setattr(library, name, load)
+
+
+def _and_complete(
+    load: Callable[..., Any], complete: Callable[[str, Any], None]
+) -> Callable[..., Any]:
     @functools.wraps(load)
     def load_and_complete(path: str, *args: Any, **kwargs: Any) -> Any:
         model = load(path, *args, **kwargs)
         complete(path, model)
         return model
 
-    library.load = load_and_complete
+    return load_and_complete
 
 
 def call_inside(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_legacy_opt import distribution, loading, private_api
+from keras_legacy_opt import distribution, hosts, loading, private_api
 from keras_legacy_opt.variables import KnownVariables
 
 # Under this name, Keras 3's files hold the names of the variables that have
@@ -74,9 +74,10 @@ def _without_common_scope(names: Sequence[str]) -> list[str]:
 
 def fetch_all(variables: Sequence[Any]) -> list[np.ndarray]:
     """The values of variables or tensors, read in a TF1 session if need be."""
-    if tf.executing_eagerly():
+    if any(map(private_api.is_in_graph, variables)):
+        return _session("read", variables).run(list(variables))
+    with private_api.eager_mode():
         return [v.numpy() for v in variables]
-    return _session("read").run([tf.convert_to_tensor(v) for v in variables])
 
 
 def assign_all(variables: Sequence[Any], values: Iterable[Any]) -> None:
@@ -87,13 +88,13 @@ def assign_all(variables: Sequence[Any], values: Iterable[Any]) -> None:
             for copied in distribution.copies(variable):
                 copied.assign(value)
         return
-    session = _session("set")
+    session = _session("set", variables)
     for variable, value in zip(variables, values, strict=True):
         variable.load(value, session)
 
 
-def _session(verb: str) -> tf.compat.v1.Session:
-    session = tf.compat.v1.get_default_session()
+def _session(verb: str, variables: Sequence[Any]) -> tf.compat.v1.Session:
+    session = hosts.session(variables)
     if session is None:
         raise RuntimeError(
             f"To {verb} an optimizer's variables in a TF1 graph, call this"

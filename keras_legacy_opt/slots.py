@@ -115,6 +115,7 @@ class SlotMixin:
                     trainable=False,
                     initial_value=initial_value,
                 )
+        hosts.track(slot)
         slot.path = f"{self._name}/{name}"
         slots[slot_name] = slot
         self._restore_slot_variable(

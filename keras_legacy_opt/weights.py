@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 from typing import Any
 
 import numpy as np
@@ -21,18 +22,23 @@ class WeightMixin:
     def iterations(self) -> Any:
         """int64 scalar variable: the number of steps so far.
 
-        May be set to another variable before it is first used.
+        Before it is first used, it may be set to another variable, or to the
+        number to start from.
         """
         if self._iterations is None:
-            self._iterations = self.add_weight(
-                "iter",
-                shape=[],
-                dtype=tf.int64,
-                trainable=False,
-                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-            )
-            self._weights.append(self._iterations)
+            self._create_iterations("zeros")
         return self._iterations
+
+    def _create_iterations(self, initializer: Any) -> None:
+        self._iterations = self.add_weight(
+            "iter",
+            shape=[],
+            dtype=tf.int64,
+            initializer=initializer,
+            trainable=False,
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        )
+        self._weights.append(self._iterations)
 
     @iterations.setter
     def iterations(self, variable: Any) -> None:
@@ -42,7 +48,11 @@ class WeightMixin:
                 " optimizer's variables were created: assign to it instead."
                 f" Received: {variable}."
             )
-        self._iterations = hosts.unwrap(variable)
+        variable = hosts.unwrap(variable)
+        if not isinstance(variable, tf.Variable):
+            self._create_iterations(_start_of_count(variable))
+            return
+        self._iterations = variable
         if not hasattr(self._iterations, "path"):
             self._iterations.path = f"{self._name}/iter"
         self._weights.append(self._iterations)
@@ -101,9 +111,20 @@ class WeightMixin:
                 synchronization=synchronization,
                 aggregation=aggregation,
             )
+        hosts.track(variable)
         # What Keras 3's state trees call it, wherever it was created.
         variable.path = f"{self._name}/{name}"
         return variable
+
+
+def _start_of_count(value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(
+            "`iterations` must be an int64 variable, or an integer to start"
+            f" from. Received: {value!r} of type {type(value).__name__}."
+        ) from None
 
 
 def _dtype_of_value(value: Any) -> tf.DType:
