@@ -566,3 +566,18 @@ def test_copies_continue(case, scale, copied):
     assert ("loss_scale" in path.optimizer._trackable_children()) == (
         scale is DYNAMIC
     )
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("start", [7, np.int32(7)], ids=["int", "numpy"])
+def test_iterations_can_start_from_a_number(wrapped, start):
+    opt = keras_legacy_opt.SGD()
+    opt = keras_legacy_opt.LossScaleOptimizer(opt) if wrapped else opt
+    with pytest.raises(TypeError, match=r"an integer to start from.*7\.5"):
+        opt.iterations = 7.5
+    opt.iterations = start
+    var = tf.Variable(1.0)
+    opt.minimize(lambda: var**2, [var])
+    assert int(opt.iterations) == int(opt.get_weights()[0]) == 8
+    with pytest.raises(RuntimeError, match="assign to it instead"):
+        opt.iterations = start

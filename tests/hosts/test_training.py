@@ -324,3 +324,23 @@ def test_multi_optimizer(data):
 
     assert int(kernels.iterations) == int(biases.iterations) == 6
     _assert_near(model.get_weights(), expected.get_weights(), steps=12)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("name", ["SGD", "Adam", "Nadam"])
+def test_state_is_there_right_after_loading(
+    name, wrapped, host, data, tmp_path
+):
+    """Without a step, and without `build`."""
+    model, optimizer = dense_model(host), getattr(keras_legacy_opt, name)()
+    if wrapped:
+        optimizer = keras_legacy_opt.LossScaleOptimizer(optimizer)
+    fit(model, optimizer, data[0], data[2])
+    path = str(tmp_path / "model.keras")
+    model.save(path)
+
+    loaded = host.models.load_model(path).optimizer
+
+    assert int(loaded.iterations) == 6
+    for a, e in zip(loaded.get_weights(), optimizer.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, e)
