@@ -26,10 +26,10 @@ class WeightMixin:
         number to start from.
         """
         if self._iterations is None:
-            self._create_iterations("zeros")
+            self.__create_iterations("zeros")
         return self._iterations
 
-    def _create_iterations(self, initializer: Any) -> None:
+    def __create_iterations(self, initializer: Any) -> None:
         self._iterations = self.add_weight(
             "iter",
             shape=[],
@@ -50,7 +50,7 @@ class WeightMixin:
             )
         variable = hosts.unwrap(variable)
         if not isinstance(variable, tf.Variable):
-            self._create_iterations(_start_of_count(variable))
+            self.__create_iterations(_start_of_count(variable))
             return
         self._iterations = variable
         if not hasattr(self._iterations, "path"):
