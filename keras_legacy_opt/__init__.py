@@ -12,6 +12,7 @@ from keras_legacy_opt.optimizer import Optimizer
 from keras_legacy_opt.rmsprop import RMSprop
 from keras_legacy_opt.serialization import deserialize, get, serialize
 from keras_legacy_opt.sgd import SGD
+from keras_legacy_opt.training import train_step, with_minimize
 
 __version__ = "0.1.0"
 
@@ -31,6 +32,8 @@ __all__ = [
     "get",
     "schedules",
     "serialize",
+    "train_step",
+    "with_minimize",
 ]
 
 hosts.watch_imports()

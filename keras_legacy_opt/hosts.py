@@ -81,6 +81,7 @@ _adopted: dict[str, types.ModuleType] = {}
 _variable_classes: tuple[type, ...] = ()
 _optimizer_classes: tuple[type, ...] = ()
 _schedule_classes: tuple[type, ...] = ()
+_model_classes: dict[type, bool] = {}
 # What builds graphs and keeps a session for them, of the adopted Kerases.
 _graph_backends: list[Any] = []
 # What `track` was given: a Keras that comes later is told of it, too.
@@ -117,12 +118,14 @@ def adopt(keras: types.ModuleType) -> None:
     _schedule_classes += (schedule_base,)
     if is_keras_3:
         _variable_classes += (private_api.variable_class(keras),)
+        private_api.pass_losses_on(keras, _pass_loss_on)
     else:
         _adopt_graph_backend(private_api.graph_backend(keras))
         private_api.let_save(keras, OptimizerHost)
         private_api.complete_loading(
             keras, _restore_optimizer, _build_optimizer
         )
+    _model_classes[keras.Model] = is_keras_3
     private_api.load_weights_inside(keras, loading.of_weights)
     if is_keras_3:  # tf_keras' takes a checkpoint.
         private_api.call_inside(
@@ -135,6 +138,21 @@ def adopt(keras: types.ModuleType) -> None:
     for cls in _public_classes:
         register(cls)
     _adopted[keras.__name__] = keras
+
+
+def model_class(model: Any) -> tuple[type, bool]:
+    """The `Model` of the Keras of `model`, and whether that is Keras 3.
+
+    Raises:
+      TypeError: if `model` is of no adopted Keras.
+    """
+    for cls, is_keras_3 in _model_classes.items():
+        if isinstance(model, cls):
+            return cls, is_keras_3
+    raise TypeError(
+        "Expected a model of Keras 3 or tf_keras. Received:"
+        f" {model!r} of type {type(model).__name__}."
+    )
 
 
 def schedule_classes() -> tuple[type, ...]:
@@ -296,6 +314,12 @@ def _our_optimizer(model: Any) -> Any | None:
     optimizer = getattr(model, "optimizer", None)
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     return optimizer if isinstance(optimizer, OptimizerHost) else None
+
+
+def _pass_loss_on(wrapper: Any, loss: Any) -> Any:
+    from keras_legacy_opt import keras_3_api
+
+    return keras_3_api.passed_on(wrapper, loss)
 
 
 def _append_base(host: type, base: type) -> None:

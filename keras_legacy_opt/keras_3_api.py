@@ -7,7 +7,10 @@ from typing import Any, NoReturn
 
 import tensorflow as tf
 
-from keras_legacy_opt import hosts
+from keras_legacy_opt import hosts, overrides
+
+# What makes gradients in `minimize`, which Keras 3 makes itself.
+HALVES_OF_MINIMIZE = ("_compute_gradients", "_get_gradients")
 
 
 def _unsupported(name: str, instead: str) -> Callable[..., NoReturn]:
@@ -44,8 +47,13 @@ class Keras3Mixin:
         Calling it is optional, and variables that come later are welcome.
         """
         with tf.name_scope(self._name), tf.init_scope():
+            known = self._known_variables
             self._create_all_weights(
-                [v for v in var_list if not overwritten_with_gradient(v)]
+                [
+                    known.unwrap(v)
+                    for v in var_list
+                    if not known.is_overwritten(v)
+                ]
             )
 
     @tf.autograph.experimental.do_not_convert
@@ -76,9 +84,17 @@ class Keras3Mixin:
         self.apply_gradients(zip(grads, variables, strict=True))
 
     def scale_loss(self, loss: tf.Tensor) -> tf.Tensor:
-        """The loss times `loss_scale_factor`, undone by `apply_gradients`."""
-        factor = self.loss_scale_factor
-        return loss if factor is None else loss * factor
+        """The loss times `loss_scale_factor`, undone by `apply_gradients`.
+
+        Keras 3 calls this before it computes the gradients of the result.
+
+        Raises:
+          RuntimeError: if a subclass has its own `minimize`, or its own way to
+            compute gradients, which would be left out.
+        """
+        overrides.guard(type(self))
+        check_fit_calls_all(self)
+        return scaled_loss(self, loss)
 
     def finalize_variable_values(self, var_list: Sequence[Any]) -> None:
         """Does nothing: there is no moving average to write back."""
@@ -123,11 +139,43 @@ class Keras3Mixin:
     )
 
 
-def overwritten_with_gradient(variable: Any) -> bool:
-    """Whether a `keras.Variable` takes its gradient as its new value.
+def scaled_loss(optimizer: Any, loss: tf.Tensor) -> tf.Tensor:
+    """The loss whose gradients `optimizer.apply_gradients` takes."""
+    loss = optimizer._transform_loss(loss)
+    factor = optimizer.loss_scale_factor
+    return loss if factor is None else loss * factor
 
-    Keras 3 marks the scales of float8 layers so.
+
+def check_fit_calls_all(
+    optimizer: Any, methods: Sequence[str] = ("minimize", *HALVES_OF_MINIMIZE)
+) -> None:
+    """Raises RuntimeError if `optimizer` overrides one of the `methods`."""
+    for method in methods:
+        if overrides.is_overridden(optimizer, method):
+            raise RuntimeError(
+                f"{type(optimizer).__name__} overrides `{method}`, which Keras"
+                " 3's `fit` does not call: training would go on without it."
+                " Call `keras_legacy_opt.with_minimize(model)` once before"
+                " `fit`. In a train step of your own, replace scale_loss,"
+                " tape.gradient and apply_gradients by"
+                " `optimizer.minimize(loss, variables, tape=tape)`."
+            )
+
+
+def passed_on(wrapper: Any, loss: tf.Tensor) -> tf.Tensor:
+    """The scaled loss of an optimizer of Keras 3 that holds some of ours.
+
+    Its LossScaleOptimizer, like legacy's, leaves the rest of the gradients'
+    computation to the optimizer it wraps.  Its MultiOptimizer cannot, as each
+    optimizer would want a loss of its own.
     """
-    return hosts.is_keras_variable(variable) and bool(
-        getattr(variable, "overwrite_with_gradient", False)
-    )
+    inner = getattr(wrapper, "inner_optimizer", None)
+    if isinstance(inner, hosts.OptimizerHost):
+        check_fit_calls_all(inner, HALVES_OF_MINIMIZE)
+        return scaled_loss(inner, loss)
+    for each in getattr(inner or wrapper, "optimizers", ()):
+        if isinstance(each, hosts.OptimizerHost):
+            check_fit_calls_all(
+                each, ("minimize", *HALVES_OF_MINIMIZE, "_transform_loss")
+            )
+    return loss

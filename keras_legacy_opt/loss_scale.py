@@ -21,7 +21,11 @@ from keras_legacy_opt import (
     serialization,
 )
 from keras_legacy_opt.fused import clip, eager, finite, policy
-from keras_legacy_opt.keras_3_api import overwritten_with_gradient
+from keras_legacy_opt.keras_3_api import (
+    HALVES_OF_MINIMIZE,
+    check_fit_calls_all,
+    scaled_loss,
+)
 from keras_legacy_opt.optimizer import Optimizer
 from keras_legacy_opt.saving import assign_all, fetch_all
 from keras_legacy_opt.variables import var_key
@@ -352,9 +356,11 @@ class LossScaleOptimizer(Optimizer, hosts.LossScaleShield, hosts.LossScaleHost):
 
         Keras 3 calls this.  Gradients need not be unscaled then.
         """
+        check_fit_calls_all(self)
+        check_fit_calls_all(self._optimizer, HALVES_OF_MINIMIZE)
         self._gradients_have_been_unscaled = True
         self._unscales_later = True
-        return self.get_scaled_loss(loss)
+        return scaled_loss(self._optimizer, self.get_scaled_loss(loss))
 
     # Gradients.
 
@@ -492,7 +498,7 @@ class LossScaleOptimizer(Optimizer, hosts.LossScaleShield, hosts.LossScaleHost):
             else:
                 pairs = [
                     pair
-                    if overwritten_with_gradient(pair[1])
+                    if inner._known_variables.is_overwritten(pair[1])
                     else (gradients.multiply(pair[0], factor), pair[1])
                     for pair in pairs
                 ]

@@ -18,6 +18,7 @@ from keras_legacy_opt import (
     gradients,
     hosts,
     originals,
+    overrides,
     private_api,
     saving,
     serialization,
@@ -26,7 +27,7 @@ from keras_legacy_opt.clipping import ClippingMixin
 from keras_legacy_opt.distribution import name_scope_in_graph
 from keras_legacy_opt.fused import clip, eager, plan, policy
 from keras_legacy_opt.hyperparameters import HyperparameterMixin
-from keras_legacy_opt.keras_3_api import Keras3Mixin, overwritten_with_gradient
+from keras_legacy_opt.keras_3_api import Keras3Mixin, scaled_loss
 from keras_legacy_opt.saving import SavingMixin
 from keras_legacy_opt.slots import SlotMixin
 from keras_legacy_opt.variables import KnownVariables, var_key
@@ -66,6 +67,7 @@ class Optimizer(
     WeightMixin,
     ClippingMixin,
     Keras3Mixin,
+    overrides.OverrideMixin,
     hosts.OptimizerShield,
     hosts.OptimizerHost,
 ):
@@ -205,6 +207,7 @@ class Optimizer(
 
     def _init_process_state(self) -> None:
         """Sets up what is never pickled: variables, and what refers to them."""
+        overrides.guard(type(self))
         self._iterations = None
         self._hypers_created = False
         self._traced_without_decay = False
@@ -277,7 +280,7 @@ class Optimizer(
                 if callable(var_list):
                     var_list = var_list()
         with tape:
-            loss = self._transform_loss(loss)
+            loss = scaled_loss(self, loss)
         var_list = [
             self._known_variables.unwrap(v) for v in tf.nest.flatten(var_list)
         ]
@@ -485,7 +488,7 @@ class Optimizer(
             gradient = gradients.fitted(
                 gradient, variable, known.name(variable)
             )
-            if overwritten_with_gradient(given):
+            if known.is_overwritten(variable):
                 overwriting.append((gradient, variable))
             else:
                 usable.append((gradient, variable))
@@ -579,7 +582,6 @@ class Optimizer(
                     update_ops.append(op)
             if tf.executing_eagerly():
                 return self.iterations.assign_add(1)
-            update_ops = [op for op in update_ops if op is not None]
             with tf.control_dependencies([tf.group(update_ops)]):
                 return self.iterations.assign_add(1, read_value=False)
 
@@ -605,9 +607,18 @@ class Optimizer(
             update_op = self._resource_apply_dense(
                 grad, var, **(state if takes_state else {})
             )
+        if update_op is None and not tf.executing_eagerly():
+            kind = "sparse" if isinstance(grad, tf.IndexedSlices) else "dense"
+            raise TypeError(
+                f"`_resource_apply_{kind}` of {type(self).__name__} returned"
+                " None in a function or graph, where it must return the"
+                " operation that updates variable"
+                f" {self._known_variables.name(var)!r}: what `assign` returned,"
+                " or a `tf.group`."
+            )
         if constraint is None:
             return update_op
-        with tf.control_dependencies([] if update_op is None else [update_op]):
+        with tf.control_dependencies([update_op]):
             return var.assign(constraint(var))
 
     # The update of one variable; for subclasses to override.

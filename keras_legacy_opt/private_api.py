@@ -23,6 +23,12 @@ for these jobs:
   initializes the variables there that it was told of.
 * `is_in_graph`, `eager_mode`: whether a session or eager execution has the
   value of a variable, wherever it is asked for.
+* `pass_losses_on`, `scaled_by`: Keras 3's wrappers of optimizers scale the
+  loss without a word to what they wrap.
+* `forward_pass`: the first half of Keras 3's `train_step`, which has no public
+  name.
+* `rename`: outside its layers' `build`, Keras 3 gives a `tf.Variable` no name
+  that tells which layer it is of.
 * `variable_without_value`: for models of which only the names are wanted.
 * `order_updates_of_members`, `describe_members`, `export_captures_as`,
   `serializable`: functions that capture one handle for many variables.
@@ -120,6 +126,16 @@ def creation_number(variable_id: str) -> int:
 def shared_name(variable: Any) -> str:
     """The name of `variable`, scopes included and without `:0`."""
     return variable._shared_name
+
+
+def rename(variable: Any, name: str) -> None:
+    """Gives an eager variable, and each of its replicas, another name."""
+    before = shared_name(variable)
+    for each in getattr(variable, "_values", (variable,)):
+        suffix = each.name.removeprefix(before)  # Such as "/replica_1:0".
+        each._handle_name = name + suffix
+    if hasattr(variable, "_common_name"):
+        variable._common_name = name
 
 
 def devices_of(variable: Any) -> tuple[str, ...]:
@@ -257,6 +273,50 @@ def load_weights_inside(
     """Makes a Keras load files of weights inside a `scope()`."""
     library = importlib.import_module(f"{keras.__name__}.src.saving.saving_lib")
     call_inside(library, "load_weights_only", scope)
+
+
+def pass_losses_on(
+    keras: types.ModuleType, pass_on: Callable[[Any, Any], Any]
+) -> None:
+    """Makes Keras 3's wrappers return `pass_on(wrapper, scaled loss)`."""
+
+    def pass_on_from(cls: type) -> None:
+        scale_loss = cls.scale_loss
+
+        @functools.wraps(scale_loss)
+        def scale_and_pass_on(self: Any, loss: Any) -> Any:
+            return pass_on(self, scale_loss(self, loss))
+
+        cls.scale_loss = scale_and_pass_on
+
+    for name in ("LossScaleOptimizer", "MultiOptimizer"):
+        if hasattr(keras.optimizers, name):
+            pass_on_from(getattr(keras.optimizers, name))
+
+
+def scaled_by(wrapper: Any, loss: Any) -> Any:
+    """The loss as a wrapper of Keras 3 scales it, which is not passed on."""
+    return type(wrapper).scale_loss.__wrapped__(wrapper, loss)
+
+
+def forward_pass(model: Any, x: Any, y: Any, sample_weight: Any) -> Any:
+    """Prediction and loss of a Keras 3 model in training, where it logs it."""
+    losses = importlib.import_module("keras.src.losses.loss")
+    y_pred = (
+        model(x, training=True) if model._call_has_training_arg else model(x)
+    )
+    compute = getattr(model, "_compute_loss", None)
+    if compute is None:  # Up to Keras 3.2.
+        loss = model.compute_loss(x, y, y_pred, sample_weight)
+    else:
+        loss = compute(x, y, y_pred, sample_weight, training=True)
+    # In earlier releases, the loss is not scaled for a strategy.
+    unscale = getattr(losses, "unscale_loss_for_distribution", lambda x: x)
+    batch = next(each for each in tf.nest.flatten(x) if each is not None)
+    model._loss_tracker.update_state(
+        unscale(loss), sample_weight=tf.shape(batch)[0]
+    )
+    return y_pred, loss
 
 
 def new_object_graph() -> Any:

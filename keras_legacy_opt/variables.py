@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -18,18 +20,23 @@ class KnownVariables:
     """Leads from a `tf.Variable` back to the `keras.Variable` around it.
 
     An optimizer works on `tf.Variable`s, but it is the `keras.Variable` that
-    knows the constraint and the path.  No variable is kept alive by this.
+    knows the constraint and the path.  The path becomes the `tf.Variable`'s own
+    name: legacy code selects variables by their names, which Keras 3 leaves to
+    chance.  No variable is kept alive by this.
     """
 
     def __init__(self) -> None:
         # {key: weak reference to the variable as the caller has it}
         self._given: dict[str, weakref.ref[Any]] = {}
+        # {name of a `tf.Variable`: weak reference to its `keras.Variable`}
+        self._names: dict[str, weakref.ref[Any]] = {}
         # The keys of the variables that have slots, in order of their creation.
         self.keys_with_slots: dict[str, None] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> KnownVariables:
         copied = KnownVariables()
         copied._given = dict(self._given)
+        copied._names = dict(self._names)
         copied.keys_with_slots = dict(self.keys_with_slots)
         return copied
 
@@ -39,9 +46,28 @@ class KnownVariables:
         # A checkpoint asks for the slots of anything that it holds.
         if hasattr(unwrapped, "_unique_id"):
             key = var_key(unwrapped)
-            if variable is not unwrapped or self._alive(key) is None:
+            known = self._alive(key)
+            if variable is not unwrapped and variable is not known:
+                self._given[key] = weakref.ref(variable)
+                self._rename(unwrapped, variable)
+            elif known is None:
                 self._given[key] = weakref.ref(variable)
         return unwrapped
+
+    def _rename(self, variable: Any, given: Any) -> None:
+        """Names a `tf.Variable` by the path of `given`, and like no other."""
+        before, path = private_api.shared_name(variable), given.path
+        # It may have got its name from another optimizer.
+        is_fit = re.fullmatch(re.escape(path) + "(_[0-9]+)?", before)
+        for name in itertools.chain(
+            [before] if is_fit else [],
+            [path],
+            (f"{path}_{i}" for i in itertools.count(1)),
+        ):
+            if self._names.setdefault(name, weakref.ref(given))() is given:
+                break
+        if name != before:
+            private_api.rename(variable, name)
 
     def add_with_slots(self, variables: Iterable[Any]) -> None:
         """Notes that these `tf.Variable`s have slots now."""
@@ -63,6 +89,17 @@ class KnownVariables:
         given = self._alive(var_key(variable))
         constraint = getattr(given, "constraint", None)
         return constraint or getattr(variable, "constraint", None)
+
+    def is_overwritten(self, variable: Any) -> bool:
+        """Whether a variable takes its gradient as its new value.
+
+        Keras 3 marks the scales of float8 layers so.
+        """
+        if not hosts.is_keras_variable(variable):
+            variable = self._alive(var_key(variable))
+        return hosts.is_keras_variable(variable) and bool(
+            getattr(variable, "overwrite_with_gradient", False)
+        )
 
     def name(self, variable: Any) -> str:
         """The name of a `tf.Variable`, or the path of its `keras.Variable`."""

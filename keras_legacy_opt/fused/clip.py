@@ -16,7 +16,6 @@ import tensorflow as tf
 from keras_legacy_opt import distribution, gradients, hosts, originals
 from keras_legacy_opt.clipping import CLIPPING, GradsAndVars
 from keras_legacy_opt.fused import policy
-from keras_legacy_opt.keras_3_api import overwritten_with_gradient
 
 _DTYPES = (tf.float32, tf.float64)
 # What comes before, between and after; each must be as this package has it.
@@ -122,11 +121,11 @@ def _are_native(optimizer: Any, grads_and_vars: GradsAndVars) -> bool:
     ):
         return False
     times = collections.Counter(id(var) for _, var in grads_and_vars)
-    unwrap = optimizer._known_variables.unwrap
+    known = optimizer._known_variables
     return all(
         times[id(var)] == 1
-        and not overwritten_with_gradient(var)
-        and policy.updates(optimizer, grad, unwrap(var))
+        and not known.is_overwritten(var)
+        and policy.updates(optimizer, grad, known.unwrap(var))
         for grad, var in grads_and_vars
     )
 

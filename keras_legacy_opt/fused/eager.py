@@ -20,7 +20,6 @@ import tensorflow as tf
 
 from keras_legacy_opt import distribution, gradients, originals, private_api
 from keras_legacy_opt.fused import clip, formulas, groups, plan, policy
-from keras_legacy_opt.keras_3_api import overwritten_with_gradient
 
 # What the short way leaves out or calls on its own terms: a class that has its
 # own idea of one of these takes the long way.
@@ -261,5 +260,5 @@ def _fit_one_op(
         len(kinds) == 1
         and len(set(map(id, variables))) == len(variables)
         and all(policy.updates(optimizer, None, v) for v in variables)
-        and not any(map(overwritten_with_gradient, given))
+        and not any(map(optimizer._known_variables.is_overwritten, given))
     )
