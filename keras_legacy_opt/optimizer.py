@@ -513,6 +513,7 @@ class Optimizer(
         self._create_slots(var_list)
         self._create_slots_for_sharded_variables(var_list)
         self.built = True
+        saving.restore_wrapped(self, var_list)
         saving.apply_pending_weights(self)
 
     def _prepare(

@@ -5,14 +5,21 @@ from __future__ import annotations
 import copy
 import copyreg
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from keras_legacy_opt import distribution, hosts, loading, private_api
-from keras_legacy_opt.variables import KnownVariables
+from keras_legacy_opt.variables import KnownVariables, var_key
 
 # Under this name, Keras 3's files hold the names of the variables that have
 # slots: UTF-8, one a line.
@@ -195,13 +202,13 @@ class SavingMixin:
     # Keras 3's files (.keras, .weights.h5) save and load through these two.
 
     def save_own_variables(self, store: Any) -> None:
-        """Writes all variables into `store`, a mapping of a Keras 3 file."""
-        named = _own_variables(self)
-        values = fetch_all(list(named.values()))
-        for name, value in zip(named, values, strict=True):
-            store[name] = value
-        names = "\n".join(self._known_variables.names_with_slots())
-        store[VARIABLE_NAMES] = np.frombuffer(names.encode(), np.uint8)
+        """Writes all variables into `store`, a mapping of a Keras 3 file.
+
+        Those of an optimizer that this one holds are written by that one, if
+        Keras finds it; a warning tells of those that are not.
+        """
+        _warn_of_what_is_not_saved(self)
+        _store_variables(self, store)
 
     def load_own_variables(self, store: Mapping[str, Any]) -> None:
         """Reads all variables from `store`, a mapping of a Keras 3 file.
@@ -237,6 +244,8 @@ class SavingMixin:
             self._pending_weights = values
             return
         named = _own_variables(self)
+        if "iter" not in named:  # It is the wrapper's.
+            values.pop("iter", None)
         values = renumbered(values, self._known_variables.names_with_slots())
         unexpected = sorted(values.keys() - named.keys())
         missing = sorted(named.keys() - values.keys())
@@ -288,7 +297,7 @@ class SavingMixin:
         }
         if self._pending_weights is None and self._iterations is not None:
             pending: dict[str, Any] = {}
-            self.save_own_variables(pending)
+            _store_variables(self, pending)
             state["_pending_weights"] = pending
         return state
 
@@ -313,6 +322,35 @@ class SavingMixin:
         ):
             copied.path = getattr(original, "path", copied.name)
         return result
+
+
+def restore_wrapped(wrapper: SavingMixin, variables: Sequence[Any]) -> None:
+    """Restores optimizers that `wrapper` holds, now that it has its slots.
+
+    Some wrappers only call `_create_slots` of the optimizer that they hold, and
+    have it count with their own iterations.
+    """
+    for inner in _held(wrapper):
+        known = inner._known_variables
+        if any(var_key(variable) in inner._slots for variable in variables):
+            known.of_wrapper = known.of_wrapper or not inner.built
+            known.add_with_slots(variables)
+            inner.built = True
+        if inner.built and inner._pending_weights is not None:
+            apply_pending_weights(inner)
+            if known.of_wrapper:
+                _forget_unused_iterations(inner)
+
+
+def _forget_unused_iterations(inner: SavingMixin) -> None:
+    """Drops what `inner` counted with before its wrapper gave it its own.
+
+    tf_keras' loader has it created, by looking at every attribute.
+    """
+    unused = inner._trackable_children().get("iter")
+    inner._weights = [
+        w for w in inner._weights if w is not unused or w is inner._iterations
+    ]
 
 
 def apply_pending_weights(optimizer: SavingMixin) -> None:
@@ -356,6 +394,44 @@ def _say_what_was_skipped(optimizer: Any, names: Collection[str]) -> None:
     )
 
 
+def _held(optimizer: SavingMixin) -> Iterator[SavingMixin]:
+    """The optimizers that Keras' savers find in another: in its attributes."""
+    for value in vars(optimizer).values():
+        if isinstance(value, Mapping):
+            value = list(value.values())
+        for each in value if isinstance(value, (list, tuple, set)) else [value]:
+            if isinstance(each, hosts.LossScaleHost):
+                each = each.inner_optimizer
+            if isinstance(each, SavingMixin):
+                yield each
+
+
+def _store_variables(optimizer: SavingMixin, store: Any) -> None:
+    named = _own_variables(optimizer)
+    values = fetch_all(list(named.values()))
+    for name, value in zip(named, values, strict=True):
+        store[name] = value
+    names = "\n".join(optimizer._known_variables.names_with_slots())
+    store[VARIABLE_NAMES] = np.frombuffer(names.encode(), np.uint8)
+
+
+def _warn_of_what_is_not_saved(optimizer: SavingMixin) -> None:
+    """Warns of weights that are not of `optimizer`, nor of what Keras finds."""
+    saved = {
+        id(variable)
+        for each in [optimizer, *_held(optimizer)]
+        for variable in _own_variables(each).values()
+    }
+    lost = [w.name for w in optimizer.weights if id(w) not in saved]
+    if lost:
+        warnings.warn(
+            f"Files of Keras will not have these `weights` of"
+            f" {type(optimizer).__name__}: {lost}. Save them with"
+            " tf.train.Checkpoint, or `get_weights()`.",
+            stacklevel=3,
+        )
+
+
 def _own_variables(optimizer: SavingMixin) -> dict[str, Any]:
     """All variables by a name that does not depend on this process."""
     optimizer._create_hypers()
@@ -364,7 +440,11 @@ def _own_variables(optimizer: SavingMixin) -> dict[str, Any]:
         for name, child in optimizer._trackable_children().items()
         if isinstance(child, tf.Variable)
     }
-    named.setdefault("iter", optimizer.iterations)
+    # Before a wrapper's first step, that optimizer may have no iterations yet.
+    if optimizer._iterations is not None or (
+        not optimizer._known_variables.of_wrapper
+    ):
+        named["iter"] = optimizer.iterations
     for i, key in enumerate(optimizer._known_variables.keys_with_slots):
         for slot_name, slot in optimizer._slots.get(key, {}).items():
             named[f"{slot_name}.{i}"] = slot

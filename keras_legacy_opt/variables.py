@@ -32,11 +32,14 @@ class KnownVariables:
         self._names: dict[str, weakref.ref[Any]] = {}
         # The keys of the variables that have slots, in order of their creation.
         self.keys_with_slots: dict[str, None] = {}
+        # Whether it is the slots of a wrapper that they are created with.
+        self.of_wrapper = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> KnownVariables:
         copied = KnownVariables()
         copied._given = dict(self._given)
         copied._names = dict(self._names)
+        copied.of_wrapper = self.of_wrapper
         copied.keys_with_slots = dict(self.keys_with_slots)
         return copied
 

@@ -221,6 +221,70 @@ def lookahead(base):
     return LookaheadAdam
 
 
+def moving_average(base):
+    """A wrapper that keeps averages of the variables it trains.
+
+    It calls only some methods of the optimizer that it holds, whose weights it
+    counts among its own.
+    """
+
+    class MovingAverage(base.Optimizer):
+        def __init__(self, optimizer, name="MovingAverage", **kwargs):
+            super().__init__(name, **kwargs)
+            self._optimizer = optimizer
+            self._track_trackable(optimizer, "averaged_optimizer")
+
+        @property
+        def weights(self):
+            return self._weights + self._optimizer.weights
+
+        def _create_slots(self, var_list):
+            self._optimizer._create_slots(var_list=var_list)
+            for var in var_list:
+                self.add_slot(var, "average", initializer=var)
+
+        def _create_hypers(self):
+            self._optimizer._create_hypers()
+
+        def _prepare_local(self, var_device, var_dtype, apply_state):
+            return self._optimizer._prepare_local(
+                var_device, var_dtype, apply_state
+            )
+
+        def apply_gradients(self, grads_and_vars, name=None, **kwargs):
+            self._optimizer._iterations = self.iterations
+            return super().apply_gradients(grads_and_vars, name, **kwargs)
+
+        def _average(self, train_op, var):
+            average = self.get_slot(var, "average")
+            with tf.control_dependencies([train_op]):
+                return average.assign(
+                    0.9 * average + 0.1 * var, use_locking=self._use_locking
+                )
+
+        def _resource_apply_dense(self, grad, var, apply_state=None):
+            return self._average(
+                self._optimizer._resource_apply_dense(
+                    grad, var, apply_state=apply_state
+                ),
+                var,
+            )
+
+        def get_config(self):
+            return {
+                **super().get_config(),
+                "optimizer": base.serialize(self._optimizer),
+            }
+
+        @classmethod
+        def from_config(cls, config, custom_objects=None):
+            config = dict(config)
+            optimizer = base.deserialize(config.pop("optimizer"))
+            return cls(optimizer, **config)
+
+    return MovingAverage
+
+
 def sign_momentum(base):
     """A small optimizer of one's own; its methods know no `apply_state`."""
 
