@@ -15,7 +15,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_legacy_opt import hosts, private_api, saving, serialization
+from keras_legacy_opt import (
+    hosts,
+    overrides,
+    private_api,
+    saving,
+    serialization,
+)
 from keras_legacy_opt.schedules import LearningRateSchedule
 
 # Attributes that Keras 3 reads from every optimizer, with the values that say
@@ -85,6 +91,7 @@ class HyperparameterMixin:
         if name in self.__dict__.get("_hyper", {}):
             self._set_hyper(name, value)
         else:
+            value = overrides.guarded_on(self, name, value)
             object.__setattr__(self, name, value)
 
     def __dir__(self) -> list[str]:

@@ -17,6 +17,7 @@ from keras_legacy_opt import (
     hyperparameters,
     loading,
     originals,
+    overrides,
     private_api,
     serialization,
 )
@@ -566,6 +567,7 @@ class LossScaleOptimizer(Optimizer, hosts.LossScaleShield, hosts.LossScaleHost):
         ):
             inner._set_hyper(name, value)
         else:
+            value = overrides.guarded_on(self, name, value)
             object.__setattr__(self, name, value)
 
     def __dir__(self) -> list[str]:
