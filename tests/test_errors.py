@@ -43,6 +43,32 @@ def _in_cross_replica_context(opt, var, grad):
         opt.apply_gradients([(grad, var)])
 
 
+_made = []
+
+
+def _without_result():
+    """An optimizer whose updates return nothing, as only eager ones may."""
+
+    class Silent(keras_legacy_opt.Optimizer):
+        def _resource_apply_dense(self, grad, var):
+            var.assign_sub(grad)
+
+        def _resource_apply_sparse(self, grad, var, indices):
+            var.scatter_sub(tf.IndexedSlices(grad, indices))
+
+    return _kept(Silent("silent"))
+
+
+def _constrained(variable):
+    with tf.init_scope():
+        return _kept(tf.Variable(tf.ones([3]), constraint=tf.identity))
+
+
+def _kept(value):
+    _made.append(value)  # A function keeps no variable of its own alive.
+    return value
+
+
 def _on_built(run):
     def build_and_run(opt, var, grad):
         opt.build([var])
@@ -179,6 +205,34 @@ MISTAKES = {
         (ValueError,),
         "Unknown initializer 'orthonormal'. Use one of",
     ),
+    "dense update that returns nothing": Mistake(
+        tf.function(
+            lambda opt, v, g: _without_result().apply_gradients([(g, v)]),
+            autograph=False,
+        ),
+        (TypeError,),
+        "`_resource_apply_dense` of Silent returned None.*'weights'",
+    ),
+    "sparse update that returns nothing": Mistake(
+        tf.function(
+            lambda opt, v, g: _without_result().apply_gradients(
+                [(_sparse([1.0], [0]), v)]
+            ),
+            autograph=False,
+        ),
+        (TypeError,),
+        "`_resource_apply_sparse` of Silent returned None.*'weights'",
+    ),
+    "update of a constrained variable that returns nothing": Mistake(
+        tf.function(
+            lambda opt, v, g: _without_result().apply_gradients(
+                [(g, _constrained(v))]
+            ),
+            autograph=False,
+        ),
+        (TypeError,),
+        "must return the operation that updates variable",
+    ),
     "number of gradients": Mistake(
         lambda opt, v, g: opt.apply([g, g], [v]),
         (ValueError,),
@@ -297,6 +351,14 @@ def test_clip_attributes_exclude_transformers(clip):
     with pytest.raises(ValueError, match=clip):
         setattr(optimizer, clip, 1.0)
     assert getattr(optimizer, clip) is None
+
+
+def test_eager_updates_may_return_nothing():
+    variable = tf.Variable([1.0, 2.0, 3.0], constraint=tf.nn.relu)
+    _without_result().apply_gradients(
+        [(tf.constant([2.0, 1.0, 0.0]), variable)]
+    )
+    np.testing.assert_array_equal(variable, [0.0, 1.0, 3.0])
 
 
 @pytest.mark.parametrize("method", ["dense", "sparse"])
