@@ -270,5 +270,6 @@ def test_public_names():
             *("SGD", "RMSprop", "Adam", "Adadelta", "Adagrad", "Adamax"),
             *("LossScaleOptimizer", "Nadam", "Ftrl", "Optimizer", "schedules"),
             *("checkpoints", "get", "serialize", "deserialize"),
+            *("train_step", "with_minimize"),
         ]
     )

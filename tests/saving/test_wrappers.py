@@ -61,13 +61,8 @@ def assert_equal(optimizer, other):
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
-@pytest.mark.parametrize("steps", [0, 2])
-def test_keras_file_restores_what_a_wrapper_holds(
-    host, wrapper, steps, tmp_path
-):
-    model = make_model(host, WRAPPERS[wrapper](Adam(0.1)))
-    if steps:
-        train(model, epochs=steps)
+def test_keras_file_restores_what_a_wrapper_holds(host, wrapper, tmp_path):
+    model = train(make_model(host, WRAPPERS[wrapper](Adam(0.1))))
     model.save(tmp_path / "m.keras")
     loaded = host.models.load_model(
         tmp_path / "m.keras", custom_objects=WRAPPERS
@@ -77,9 +72,8 @@ def test_keras_file_restores_what_a_wrapper_holds(
         train(each)
 
     assert type(loaded.optimizer) is WRAPPERS[wrapper]
-    assert int(loaded.optimizer.iterations) == 2 * (steps + 2)
-    if steps:
-        assert_equal(model.optimizer, loaded.optimizer)
+    assert int(loaded.optimizer.iterations) == 8
+    assert_equal(model.optimizer, loaded.optimizer)
     for a, b in zip(model.get_weights(), loaded.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 
