@@ -11,12 +11,12 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 
 
 def test_there_is_code():
-    assert len(BLOCKS) == 4
+    assert len(BLOCKS) == 5
     assert all("assert " in block for block in BLOCKS)
 
 
 @pytest.mark.parametrize(
-    "block", BLOCKS, ids=["keras", "loop", "by name", "float16"]
+    "block", BLOCKS, ids=["keras", "loop", "by name", "float16", "minimize"]
 )
 def test_code(block, tmp_path):
     path = tmp_path / "readme.py"  # tf.function reads its source.
