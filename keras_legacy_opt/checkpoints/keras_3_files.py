@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import tempfile
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 from keras_legacy_opt import loading, saving
+from keras_legacy_opt.checkpoints import archive, safe_hdf5
 from keras_legacy_opt.checkpoints import report as reports
+from keras_legacy_opt.checkpoints.limits import Limits
 from keras_legacy_opt.checkpoints.plan import Targets
 from keras_legacy_opt.checkpoints.report import CheckpointError, Report
 
@@ -14,7 +20,7 @@ FORMAT = "Keras 3 HDF5"
 
 
 def restore(
-    path: str, model: Any, optimizer: Any | None, strict: bool
+    path: str, model: Any, optimizer: Any | None, strict: bool, limits: Limits
 ) -> Report:
     """Lets the Keras of the model read the file: all of it, or nothing.
 
@@ -37,8 +43,8 @@ def restore(
     before = saving.fetch_all(variables)
     report = Report(path, FORMAT)
     try:
-        with loading.of_everything():
-            _load(path, model, strict)
+        with loading.of_everything(), _checked(path, limits) as weights:
+            _load(weights, model, strict)
     except Exception as error:  # Whatever Keras says of a damaged file.
         saving.assign_all(variables, before)
         raise CheckpointError(
@@ -53,6 +59,25 @@ def restore(
             tuple(variable.shape),
         )
     return report
+
+
+@contextlib.contextmanager
+def _checked(path: str, limits: Limits) -> Iterator[str]:
+    """The name of a file of weights that speaks of no other files.
+
+    Raises:
+      CheckpointError: if it does, or would take too much memory.
+    """
+    with contextlib.ExitStack() as stack:
+        if archive.is_archive(path):
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            weights = os.path.join(folder, "model.weights.h5")
+            with open(weights, "wb") as file:
+                archive.unpack(path, "model.weights.h5", file, limits)
+            path = weights
+        with safe_hdf5.open_file(path, limits):
+            pass
+        yield path
 
 
 def _load(path: str, model: Any, strict: bool) -> None:

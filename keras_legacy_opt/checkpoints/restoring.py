@@ -80,7 +80,9 @@ def restore(
     optimizer = _optimizer_for(model, optimizer)
     with Unchanged(optimizer), contextlib.ExitStack() as stack:
         if _is_of_keras_3(path):
-            return keras_3_files.restore(path, model, optimizer, strict)
+            return keras_3_files.restore(
+                path, model, optimizer, strict, Limits.of(path, max_size)
+            )
         make_plan = _planner(path, stack, names, max_size)
         plan = make_plan(Targets(model, optimizer))
         ftrl_of_tf_2_4.repair(plan)
@@ -207,7 +209,7 @@ def _is_of_keras_3(path: str) -> bool:
     """Whether `model.load_weights` has to read it."""
     if not os.path.isfile(path):
         return False
-    if path.endswith(".keras") and zipfile.is_zipfile(path):
+    if path.endswith(".keras") and archive.is_archive(path):
         return True
     if not (path.endswith(".weights.h5") and h5.is_hdf5(path)):
         return False

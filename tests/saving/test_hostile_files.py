@@ -548,7 +548,6 @@ def field_is(**fields):
         field_is(size=-8),
         field_is(dtype=77),
     ],
-    ids=str,
 )
 def test_an_index_that_would_end_the_process(change, tmp_path):
     prefix = str(tmp_path / "c")
