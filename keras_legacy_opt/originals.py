@@ -28,11 +28,17 @@ def own_class(cls: type) -> type | None:
     return None
 
 
-def is_own(optimizer: Any, names: tuple[str, ...]) -> bool:
-    """Whether the attributes `names` are those of the package's class."""
-    cls = type(optimizer)
+def are_own(cls: type, names: tuple[str, ...]) -> bool:
+    """Whether `cls` has the attributes `names` from this package's class."""
     own = own_class(cls)
-    if own is None or not vars(optimizer).keys().isdisjoint(names):
+    if own is None:
         return False
     originals = _originals[own]
     return all(getattr(cls, name) is originals[name] for name in names)
+
+
+def is_own(optimizer: Any, names: tuple[str, ...]) -> bool:
+    """Whether `optimizer` has them from there: no instance attributes, too."""
+    return vars(optimizer).keys().isdisjoint(names) and are_own(
+        type(optimizer), names
+    )

@@ -16,7 +16,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_legacy_opt import hosts
+from keras_legacy_opt import hosts, originals
 
 # What others call with variables.  The updates of one variable, such as
 # `_resource_apply_dense`, are called by this package only.
@@ -50,14 +50,16 @@ class OverrideMixin:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        guard(cls)
+        if cls.__module__.partition(".")[0] != hosts.PACKAGE:
+            guard(cls)
 
 
 def guard(cls: type) -> None:
     """Guards what `cls` overrides, unless it is guarded."""
     for name in TAKE_VARIABLES:
-        resolved = getattr(cls, name)
-        if _is_ours(resolved) or hasattr(resolved, _IS_GUARD):
+        if originals.are_own(cls, (name,)):
+            continue
+        if hasattr(getattr(cls, name), _IS_GUARD):
             continue
         definer = next(c for c in cls.__mro__ if name in vars(c))
         override = vars(definer)[name]
@@ -74,16 +76,6 @@ def guarded_on(optimizer: Any, name: str, value: Any) -> Any:
     if name in TAKE_VARIABLES and callable(value):
         return _InstanceOverride(optimizer, name, value)
     return value
-
-
-def is_overridden(optimizer: Any, name: str) -> bool:
-    """Whether the method `name` of `optimizer` is another than ours."""
-    return not _is_ours(getattr(optimizer, name))
-
-
-def _is_ours(function: Any) -> bool:
-    module = getattr(function, "__module__", None) or ""
-    return module.partition(".")[0] == hosts.PACKAGE
 
 
 def _guarded(override: Any, name: str) -> Callable[..., Any]:

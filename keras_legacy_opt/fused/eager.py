@@ -1,43 +1,130 @@
 """The eager step of variables that the optimizer has updated before.
 
 For many small variables an eager step costs what Python does per variable. What
-cannot have changed since the last step is remembered: which variables these
-are, that one native op takes all of them, and where their slots are. That op
-has one input for all variables and slots, because each input of an eager op
-costs more than a microsecond. The coefficients of a step, twenty ops on
-scalars, come from one function after some steps. A step that this does not
-cover goes the long way, which yields the same.
+was found out in the last step is remembered: that one native op takes all of
+these variables, and where their slots are. That op has one input for all of
+them, because each input of an eager op costs more than a microsecond. The
+coefficients of a step, twenty ops on scalars, come from one function after some
+steps.
+
+All that is remembered is compared in each step with what it depends on, in
+`_Memory.is_valid` and `_Settings`. A step that this does not cover goes the
+long way, which yields the same.
 """
 
 from __future__ import annotations
 
+import collections
+import operator
 import weakref
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from keras_legacy_opt import distribution, gradients, originals, private_api
+from keras_legacy_opt import (
+    distribution,
+    gradients,
+    hosts,
+    originals,
+    private_api,
+)
 from keras_legacy_opt.fused import clip, formulas, groups, plan, policy
+from keras_legacy_opt.variables import var_key
 
-# What the short way leaves out or calls on its own terms: a class that has its
+# What the short way leaves out or calls on its own terms: an optimizer with its
 # own idea of one of these takes the long way.
 _STEPS = (
-    "_assert_valid_dtypes",
-    "_valid_dtypes",
-    "_create_all_weights",
-    "_create_slots",
-    "_prepare",
-    "_transform_unaggregated_gradients",
+    "__getattribute__",
     "_aggregate_gradients",
-    "_transform_gradients",
+    "_assert_valid_dtypes",
+    "_create_all_weights",
+    "_create_hypers",
+    "_create_slots",
     "_distributed_apply",
+    "_prepare",
+    "_transform_gradients",
+    "_transform_unaggregated_gradients",
+    "_valid_dtypes",
+    "add_slot",
+    "get_slot",
+    "iterations",
 )
 # What the coefficients of a step are made by.
-_COEFFICIENTS = ("_prepare", "_prepare_local", "_decayed_lr", "_get_hyper")
+_COEFFICIENTS = (
+    "__getattr__",
+    "_call_if_callable",
+    "_decayed_lr",
+    "_fallback_apply_state",
+    "_get_hyper",
+    "_prepare",
+    "_prepare_local",
+)
 # A trace costs as much as it saves in about as many steps.
 TRACE_AFTER = 100
+# Of one optimizer: a step on other variables forgets those of long ago.
+LISTS_KEPT = 16
+
+
+class _Settings:
+    """All but the values of variables that a trace of the coefficients is of.
+
+    The objects are kept, so that no other can take their identity.
+    """
+
+    # These hold state, or settings that are no coefficients. So do `_self_...`,
+    # which are TensorFlow's.
+    _OTHERS = frozenset(
+        [
+            "_clip_limits",
+            "_deferred_slot_restorations",
+            "_distribution_strategy",
+            "_hyper",
+            "_known_variables",
+            "_pending_weights",
+            "_slot_names",
+            "_slots",
+            "_slots_out_of_turn",
+            "_weights",
+            "gradient_aggregator",
+            "gradient_transformers",
+        ]
+    )
+    _CONSTANT = (bool, int, float, str, np.generic, type(None))
+
+    def __init__(self, optimizer: Any, formula: formulas.Formula):
+        attributes = vars(optimizer)
+        self._formula = formula
+        self._hyper = list(optimizer._hyper.values())
+        self._values = [
+            value
+            for name, value in attributes.items()
+            if name not in self._OTHERS and not name.startswith("_self_")
+        ]
+
+    def are(self, other: _Settings) -> bool:
+        """Whether they are the same objects."""
+        ours, others = (
+            [*settings._hyper, *settings._values] for settings in (self, other)
+        )
+        return (
+            self._formula == other._formula
+            and len(ours) == len(others)
+            and all(map(operator.is_, ours, others))
+        )
+
+    def are_traceable(self) -> bool:
+        """Whether none can change without becoming another object.
+
+        But the values of variables, which a trace reads.
+        """
+        return all(
+            isinstance(value, tf.Variable) for value in self._hyper
+        ) and all(
+            isinstance(value, (*self._CONSTANT, tf.Variable, tf.Tensor))
+            for value in self._values
+        )
 
 
 class _Coefficients:
@@ -49,26 +136,21 @@ class _Coefficients:
 
     def __init__(self) -> None:
         self._steps = 0
-        self._settings: Any = None
-        self._variables: list[Any] = []
+        self._settings: _Settings | None = None
         self._function: Any = None
 
     def next(
         self, optimizer: Any, formula: formulas.Formula, variable: Any
     ) -> list[tf.Tensor]:
         """What `plan.call_group` takes for this step, which is counted."""
-        variables = [*optimizer._hyper.values(), optimizer.iterations]
-        settings = (
-            formula,
-            tuple(map(id, variables)),
-            [v for v in vars(optimizer).values() if isinstance(v, _PLAIN)],
-        )
-        if settings != self._settings:
-            self._settings, self._variables = settings, variables
-            self._steps, self._function = 0, None
+        settings = _Settings(optimizer, formula)
+        if self._settings is None or not settings.are(self._settings):
+            self._settings, self._steps, self._function = settings, 0, None
         self._steps += 1
+        if not _makes_own_coefficients(optimizer):
+            self._steps, self._function = 0, None
         if self._function is None:
-            if self._steps <= TRACE_AFTER or not self._traceable(optimizer):
+            if self._steps <= TRACE_AFTER or not settings.are_traceable():
                 return _counted_coefficients(optimizer, formula, variable)
             # A strong reference to either would keep it alive.
             references = weakref.ref(optimizer), weakref.ref(variable)
@@ -81,16 +163,13 @@ class _Coefficients:
             self._function = function.get_concrete_function()
         return self._function()
 
-    def _traceable(self, optimizer: Any) -> bool:
-        return (
-            all(isinstance(v, tf.Variable) for v in self._variables)
-            and originals.is_own(optimizer, _COEFFICIENTS)
-            and not any(name in vars(optimizer) for name in _COEFFICIENTS)
-        )
 
-
-# Settings such as `epsilon`, which are no variables and may be overwritten.
-_PLAIN = (bool, int, float, str, np.generic, type(None))
+def _makes_own_coefficients(optimizer: Any) -> bool:
+    """Whether the optimizer's attributes are known, and what reads them."""
+    cls = type(optimizer)
+    return originals.own_class(cls) is cls and originals.is_own(
+        optimizer, _COEFFICIENTS
+    )
 
 
 def _counted_coefficients(
@@ -102,22 +181,55 @@ def _counted_coefficients(
     return scalars
 
 
-class _Memory(NamedTuple):
+_constraint_of = operator.attrgetter("constraint")
+
+
+class _Memory:
     """What is known of a list of variables.
 
     Attributes:
-      given: the variables, as the caller has them.
-      first: weak reference to one of the `tf.Variable`s; all are on its device
-        and of its dtype.
       group: the handle of the group of the variables and their slots; None if
         these variables must take the long way.
       coefficients: of the steps of these variables.
     """
 
-    given: list[weakref.ref[Any]]
-    first: Any
-    group: tf.Tensor | None
-    coefficients: _Coefficients
+    def __init__(self, optimizer: Any, given: Sequence[Any], forget: Any):
+        """Takes down what is known of the variables `given`.
+
+        Raises:
+          AttributeError, KeyError, TypeError: if one has no slots yet, or is no
+            variable.
+        """
+        known = optimizer._known_variables
+        variables = [known.unwrap(variable) for variable in given]
+        # A memory goes when one of its variables does, of which others may take
+        # the identities then.
+        self._alive = [weakref.ref(v, forget) for v in [*given, *variables]]
+        self._first = weakref.ref(variables[0])
+        self._variables = list(map(id, variables))
+        self._keys = list(map(var_key, variables))
+        self._owners = list(map(known._given.get, self._keys))
+        self._has_keras_variables = any(
+            hosts.is_keras_variable(each)
+            for each in [*given, *(owner() for owner in self._owners)]
+        )
+        self._names: tuple[str, ...] = ()
+        self._slots: list[Any] = []
+        self.coefficients = _Coefficients()
+        self.group: tf.Tensor | None = None
+        if _fit_one_op(optimizer, given, variables):
+            self._names = policy.dense_formula(optimizer).slots
+            self._slots = self._slots_of(optimizer)
+            count, kinds = len(variables), len(self._names)
+            slots = [
+                self._slots[k * count : (k + 1) * count] for k in range(kinds)
+            ]
+            self.group = groups.group_of(policy.ops(), variables, *slots)
+
+    @property
+    def first(self) -> Any:
+        """One of the `tf.Variable`s: all are on its device and of its dtype."""
+        return self._first()
 
     def takes(self, grads: Sequence[Any]) -> bool:
         """Whether these gradients can go the short way: all are eager."""
@@ -125,12 +237,49 @@ class _Memory(NamedTuple):
             set(map(type, grads)) == {type(self.group)}
         )
 
+    def is_valid(self, optimizer: Any, given: Sequence[Any]) -> bool:
+        """Whether all is as it was: variables, slots, and what they obey."""
+        owners = map(optimizer._known_variables._given.get, self._keys)
+        if not all(map(operator.is_, owners, self._owners)):
+            return False
+        variables = given
+        if self._has_keras_variables:
+            variables = [hosts.unwrap(variable) for variable in given]
+            if list(map(id, variables)) != self._variables:
+                return False
+        if self.group is None:
+            return not _fit_one_op(optimizer, given, variables)
+        try:
+            slots = self._slots_of(optimizer)
+        except (KeyError, TypeError):
+            return False
+        return (
+            policy.dense_formula(optimizer).slots == self._names
+            and all(map(operator.is_, slots, self._slots))
+            and not any(map(_constraint_of, variables))
+            and not (self._has_keras_variables and self._obeys_keras())
+        )
 
-# By optimizer, then by the identities of the variables: an entry goes when one
-# of them does.
-_memories: weakref.WeakKeyDictionary[Any, dict[tuple[int, ...], _Memory]] = (
-    weakref.WeakKeyDictionary()
-)
+    def _slots_of(self, optimizer: Any) -> list[Any]:
+        rows = (
+            [optimizer._slots[key] for key in self._keys] if self._names else []
+        )
+        return [row[name] for name in self._names for row in rows]
+
+    def _obeys_keras(self) -> bool:
+        """Whether a `keras.Variable` has an update the native ops have not."""
+        owners = [owner() for owner in self._owners]
+        return any(
+            owner.constraint or getattr(owner, "overwrite_with_gradient", False)
+            for owner in owners
+            if hosts.is_keras_variable(owner)
+        )
+
+
+# By optimizer, then by the identities of the variables.
+_memories: weakref.WeakKeyDictionary[
+    Any, collections.OrderedDict[tuple[int, ...], _Memory]
+] = weakref.WeakKeyDictionary()
 
 
 def step(
@@ -155,8 +304,10 @@ def step(
         return None  # This once: the long way checks everything.
     if not memory.takes(grads):
         return None
-    first = memory.first()
+    first = memory.first
     formula = policy.dense_formula(optimizer)
+    also = [getattr(optimizer, name) for name in formula.also]
+    before = [tf.identity(variable) for variable in also]
     scalars = memory.coefficients.next(optimizer, formula, first)
     try:
         with tf.device(first.device):
@@ -173,6 +324,8 @@ def step(
         # The op checks all before it changes any: the long way finds the same
         # mistake, and has the words for it.
         optimizer.iterations.assign_sub(1)
+        for variable, value in zip(also, before, strict=True):
+            variable.assign(value)
         return None
     return optimizer.iterations
 
@@ -183,7 +336,7 @@ def knows(optimizer: Any, grads_and_vars: Sequence[Any]) -> bool:
     return (
         memory is not None
         and memory.takes(grads)
-        and memory.first().dtype in (tf.float32, tf.float64)
+        and memory.first.dtype in (tf.float32, tf.float64)
     )
 
 
@@ -200,8 +353,15 @@ def _recall(
         grads, variables = zip(*grads_and_vars, strict=True)
     except (TypeError, ValueError):
         return (), (), None  # Malformed, or empty.
+    memories = _memories.get(optimizer, {})
     key = tuple(map(id, variables))
-    return grads, variables, _memories.get(optimizer, {}).get(key)
+    memory = memories.get(key)
+    if memory is not None and not memory.is_valid(optimizer, variables):
+        del memories[key]
+        memory = None
+    if memory is not None:
+        memories.move_to_end(key)
+    return grads, variables, memory
 
 
 def _applies(optimizer: Any) -> bool:
@@ -224,28 +384,18 @@ def _applies(optimizer: Any) -> bool:
 
 def _remember(optimizer: Any, given: Sequence[Any]) -> None:
     """Takes down what is known of these variables, once they have slots."""
-    memories = _memories.setdefault(optimizer, {})
+    memories = _memories.setdefault(optimizer, collections.OrderedDict())
     key = tuple(map(id, given))
 
     def forget(_: Any) -> None:
         memories.pop(key, None)
 
-    known = optimizer._known_variables
     try:
-        references = [weakref.ref(variable, forget) for variable in given]
-        variables = [known.unwrap(variable) for variable in given]
-        first, group = variables[0], None
-        if _fit_one_op(optimizer, given, variables):
-            slots = [
-                [optimizer.get_slot(variable, slot) for variable in variables]
-                for slot in policy.dense_formula(optimizer).slots
-            ]
-            group = groups.group_of(policy.ops(), variables, *slots)
+        memories[key] = _Memory(optimizer, given, forget)
     except (AttributeError, KeyError, TypeError):
-        return  # One has no slots yet, or is no variable.
-    memories[key] = _Memory(
-        references, weakref.ref(first), group, _Coefficients()
-    )
+        return
+    while len(memories) > LISTS_KEPT:
+        memories.popitem(last=False)
 
 
 def _fit_one_op(
