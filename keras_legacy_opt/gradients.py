@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
@@ -91,7 +92,10 @@ def fitted(gradient: Any, variable: tf.Variable, name: str) -> Any:
     """
     dtype = _dtype_of(variable)
     if isinstance(gradient, tf.IndexedSlices):
-        if not isinstance(gradient.values, tf.Tensor):
+        if not all(
+            isinstance(part, tf.Tensor)
+            for part in (gradient.values, gradient.indices)
+        ):
             gradient = tf.IndexedSlices(
                 tf.convert_to_tensor(gradient.values, dtype),
                 tf.convert_to_tensor(gradient.indices),
@@ -105,10 +109,11 @@ def fitted(gradient: Any, variable: tf.Variable, name: str) -> Any:
                 f" but the variable has shape {variable.shape}: sparse"
                 " gradients update rows, and need at least one dimension."
             )
+        _check_indices(gradient, variable, name)
     else:
         if not isinstance(gradient, tf.Tensor):
             gradient = tf.convert_to_tensor(gradient, dtype)
-        values, shape, given = gradient, variable.shape, gradient.shape
+        values, shape, given = gradient, _shape_of(variable), gradient.shape
     if values.dtype.base_dtype != dtype:
         raise errors.GradientDtypeError(
             f"The gradient of variable {name!r} has dtype"
@@ -122,6 +127,47 @@ def fitted(gradient: Any, variable: tf.Variable, name: str) -> Any:
             f" the variable's shape {variable.shape}."
         )
     return gradient
+
+
+def _shape_of(variable: tf.Variable) -> tf.TensorShape:
+    """The shape; of a variable that may change its own, the present one."""
+    shape = variable.shape
+    if shape.is_fully_defined() or not tf.executing_eagerly():
+        return shape
+    return variable.read_value().shape
+
+
+def _check_indices(
+    gradient: tf.IndexedSlices, variable: tf.Variable, name: str
+) -> None:
+    """Checks what TensorFlow's ops would find after other updates were done.
+
+    Raises:
+      GradientShapeError: if there is not one index for each row of values.
+      InvalidArgumentError: if a CPU has them, and one is out of range.
+    """
+    indices, rows = gradient.indices, gradient.values.shape[:1]
+    if not indices.shape.is_compatible_with(rows):
+        raise errors.GradientShapeError(
+            f"The sparse gradient of variable {name!r} of shape"
+            f" {variable.shape} has values of shape {gradient.values.shape} and"
+            f" indices of shape {indices.shape}: it needs one index for each"
+            " row of values."
+        )
+    if tf.is_symbolic_tensor(indices) or not indices.device.endswith("CPU:0"):
+        return
+    numbers, rows = indices.numpy(), _shape_of(variable)[0]
+    if rows is None or not numbers.size:
+        return
+    bad = np.flatnonzero((numbers < 0) | (numbers >= rows))
+    if bad.size:
+        raise tf.errors.InvalidArgumentError(
+            None,
+            None,
+            f"The sparse gradient of variable {name!r} has index"
+            f" {numbers[bad[0]]} at position {bad[0]}, which is not in [0,"
+            f" {rows}). Nothing was changed.",
+        )
 
 
 def filter_empty(

@@ -15,6 +15,7 @@ import tensorflow as tf
 from keras_legacy_opt import (
     clipping,
     distribution,
+    function_arguments,
     gradients,
     hosts,
     originals,
@@ -558,7 +559,11 @@ class Optimizer(
     ) -> Any:
         """Updates each variable on its devices, then counts the iteration."""
         in_graph_v1 = not tf.compat.v1.executing_eagerly_outside_functions()
-        with name_scope_in_graph(name or self._name):
+        checks = function_arguments.checks(self, [v for _, v in grads_and_vars])
+        with (
+            name_scope_in_graph(name or self._name),
+            tf.control_dependencies(checks),
+        ):
             update_ops, grads_and_vars = plan.update_dense(
                 self, distribution, grads_and_vars, apply_state
             )

@@ -1,8 +1,11 @@
 """The short way of an eager step: what it remembers, and what it may not."""
 
+import functools
 import gc
+import itertools
 import weakref
 
+import keras
 import numpy as np
 import pytest
 import stepping
@@ -164,3 +167,214 @@ def test_a_subclass_makes_its_own_coefficients(traces, monkeypatch):
         opt.apply_gradients([(tf.ones([1]), var)])
     np.testing.assert_array_equal(var, [-1.0 - 2.0 - 3.0 - 4.0])
     assert not traces
+
+
+# What comes late is seen, as legacy sees it.
+
+METHODS = (
+    "_aggregate_gradients",
+    "_decayed_lr",
+    "_distributed_apply",
+    "_get_hyper",
+    "_prepare",
+    "_prepare_local",
+    "_resource_apply_dense",
+    "_transform_gradients",
+    "_transform_unaggregated_gradients",
+    "get_slot",
+)
+
+
+@pytest.mark.parametrize("steps_before", [0, 4])
+@pytest.mark.parametrize("patched", ["instance", "class"])
+@pytest.mark.parametrize("name", METHODS)
+def test_overrides_that_come_late(name, patched, steps_before, monkeypatch):
+    monkeypatch.setattr(eager, "TRACE_AFTER", 1)
+    var, opt = tf.Variable([1.0]), keras_legacy_opt.Adam(0.1)
+    as_ever = tf.Variable([1.0]), keras_legacy_opt.Adam(0.1)
+
+    def step(var, opt):
+        opt.apply_gradients([(tf.constant([0.5]), var)])
+
+    for _ in range(steps_before):
+        step(var, opt)
+        step(*as_ever)
+    step(*as_ever)
+    owner = opt if patched == "instance" else keras_legacy_opt.Adam
+    original, calls = getattr(owner, name), []
+
+    @functools.wraps(original)  # Its `__module__`, too, is the original's.
+    def override(*args, **kwargs):
+        calls.append(name)
+        return original(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, override)
+        step(var, opt)
+        assert calls
+        np.testing.assert_array_equal(var, as_ever[0])
+        calls.clear()
+        tf.function(step)(var, opt)
+        step(*as_ever)
+        assert calls
+        np.testing.assert_array_equal(var, as_ever[0])
+    calls.clear()
+    step(var, opt)
+    step(*as_ever)
+    assert not calls
+    np.testing.assert_array_equal(var, as_ever[0])
+
+
+def test_a_constraint_that_comes_late():
+    var, opt = keras.Variable([1.0, -1.0]), keras_legacy_opt.SGD(0.5)
+
+    def step():
+        opt.apply_gradients([(tf.constant([1.0, 1.0]), var)])
+
+    for _ in range(3):
+        step()
+    var.constraint = keras.constraints.NonNeg()
+    step()
+    np.testing.assert_array_equal(var, [0, 0])
+    var.constraint = None
+    step()
+    np.testing.assert_array_equal(var, [-0.5, -0.5])
+
+
+def test_overwriting_that_comes_late():
+    var, opt = keras.Variable([1.0]), keras_legacy_opt.SGD(0.5)
+    for _ in range(3):
+        opt.apply_gradients([(tf.constant([1.0]), var)])
+    var.overwrite_with_gradient = True
+    opt.apply_gradients([(tf.constant([7.0]), var)])
+    np.testing.assert_array_equal(var, [7.0])
+
+
+def test_another_variable_inside_a_variable_of_keras():
+    var, opt = keras.Variable([1.0]), keras_legacy_opt.SGD(0.5)
+    for _ in range(3):
+        opt.apply_gradients([(tf.constant([1.0]), var)])
+    before, var._value = var._value, tf.Variable([8.0])
+    opt.apply_gradients([(tf.constant([1.0]), var)])
+    np.testing.assert_array_equal(before, [-0.5])
+    np.testing.assert_array_equal(var, [7.5])
+
+
+def test_other_slots():
+    var, opt = tf.Variable([1.0]), keras_legacy_opt.SGD(0.5, momentum=0.5)
+    for _ in range(3):
+        opt.apply_gradients([(tf.constant([1.0]), var)])
+    (row,) = opt._slots.values()
+    before = row["momentum"].numpy()
+    row["momentum"] = tf.Variable([0.0])
+    var.assign([1.0])
+    opt.apply_gradients([(tf.constant([1.0]), var)])
+    np.testing.assert_array_equal(var, [0.5])
+    opt._slots = {key: dict(row) for key, row in opt._slots.items()}
+    for row in opt._slots.values():
+        row["momentum"] = tf.Variable(before)
+    opt.apply_gradients([(tf.constant([1.0]), var)])
+    np.testing.assert_array_equal(var, [0.5 + 0.5 * before.item() - 0.5])
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+@pytest.mark.parametrize(
+    "kind", [np.float32, np.array, tf.constant, tf.Variable, float]
+)
+def test_another_epsilon(kind, replaced, monkeypatch):
+    """Of any kind, and changed in place where that is possible."""
+    monkeypatch.setattr(eager, "TRACE_AFTER", 1)
+    var, opt = tf.Variable([1.0]), keras_legacy_opt.Adagrad(1.0)
+    opt.epsilon = kind(0.0)
+
+    def step():
+        opt.get_slot(var, "accumulator").assign([0.75])
+        before = var.numpy().item()
+        opt.apply_gradients([(tf.constant([0.5]), var)])
+        return before - var.numpy().item()
+
+    opt.apply_gradients([(tf.constant([0.5]), var)])
+    assert [step() for _ in range(4)] == [0.5] * 4
+    if replaced:
+        opt.epsilon = kind(1.0)
+    elif kind is tf.Variable:
+        opt.epsilon.assign(1.0)
+    elif kind is np.array:
+        opt.epsilon[...] = 1.0
+    else:
+        return  # It cannot be changed.
+    assert [step() for _ in range(4)] == [0.25] * 4
+
+
+def test_few_lists_are_remembered():
+    """Of the subsets of variables that some train, there is no end."""
+    variables = [tf.Variable([1.0]) for _ in range(40)]
+    opt = keras_legacy_opt.SGD(0.5)
+    for first, second in itertools.pairwise(variables):
+        for _ in range(3):
+            pairs = [(tf.ones([1]), first), (tf.ones([1]), second)]
+            opt.apply_gradients(pairs)
+    assert len(eager._memories[opt]) == eager.LISTS_KEPT
+    gc.collect()
+    groups = [g for g in fused.groups._groups.values() if len(g.members) == 2]
+    assert len(groups) < 40 - 1
+    assert [v.numpy().item() for v in variables[1:-1]] == [1 - 6 / 2] * 38
+
+
+def test_classes_are_not_kept_alive():
+    def train():
+        class Made(keras_legacy_opt.Adam):
+            def _resource_apply_dense(self, grad, var, apply_state=None):
+                return super()._resource_apply_dense(grad, var, apply_state)
+
+        var, opt = tf.Variable([1.0]), Made()
+        for _ in range(3):
+            opt.apply_gradients([(tf.ones([1]), var)])
+        return weakref.ref(Made)
+
+    made = train()
+    gc.collect()
+    assert made() is None
+
+
+@pytest.mark.parametrize("name", [row.name for row in BUILT_IN])
+def test_a_refused_step_changes_nothing(name):
+    """Neither a slot nor the iterations nor the momentum cache."""
+    opt = getattr(keras_legacy_opt, name)(0.1)
+    var, other = tf.Variable(tf.ones([2, 2])), tf.Variable(tf.ones([2, 2]))
+
+    def rows(*indices):
+        return tf.IndexedSlices(
+            tf.ones([len(indices), 2]), tf.constant(indices)
+        )
+
+    good = tf.ones([2, 2])
+    for _ in range(3):
+        opt.apply_gradients([(good, var), (good, other)])
+    before = [*opt.get_weights(), var.numpy(), other.numpy()]
+    for first in (good, rows(0)):
+        for bad in (
+            tf.ones([3, 2]),
+            tf.ones([2, 2], tf.float64),
+            rows(2),
+            rows(0, -1),
+            tf.IndexedSlices(tf.ones([2, 2]), tf.constant([0])),
+            tf.IndexedSlices(tf.ones([1, 2]), tf.constant([[0]])),
+        ):
+            with pytest.raises((tf.errors.InvalidArgumentError, ValueError)):
+                opt.apply_gradients([(first, var), (bad, other)])
+            after = [*opt.get_weights(), var.numpy(), other.numpy()]
+            for a, b in zip(before, after, strict=True):
+                np.testing.assert_array_equal(a, b)
+
+
+def test_a_variable_of_changing_shape_is_checked_first():
+    var = tf.Variable(tf.ones([2]), shape=tf.TensorShape(None))
+    other, opt = tf.Variable([1.0]), keras_legacy_opt.SGD(0.5)
+    for _ in range(2):
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            opt.apply_gradients([(tf.ones([1]), other), (tf.ones([3]), var)])
+        np.testing.assert_array_equal(other, [1.0])
+        np.testing.assert_array_equal(var, [1.0, 1.0])
+    opt.apply_gradients([(tf.ones([1]), other), (tf.ones([2]), var)])
+    np.testing.assert_array_equal(var, [0.5, 0.5])

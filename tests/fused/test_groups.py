@@ -338,3 +338,59 @@ def test_only_what_is_exported_is_saved(tmp_path):
 
 def _saved(path):
     return (path / "saved_model.pb").read_bytes()
+
+
+def plainly(step):
+    step()
+
+
+def in_cond(step):
+    tf.cond(tf.constant(True), lambda: (step(), 1)[1], lambda: 2)
+
+
+def in_while(step):
+    for _ in tf.range(2):
+        step()
+
+
+def in_another_function(step):
+    tf.function(step)()
+
+
+@pytest.mark.parametrize(
+    "around", [plainly, in_cond, in_while, in_another_function]
+)
+def test_updates_of_a_shared_variable_keep_their_order(around):
+    """Ftrl sets its variables, whatever they were: the last one counts."""
+    variable, doubled = tf.Variable([1.0]), tf.Variable([1.0])
+
+    ordered = [
+        keras_legacy_opt.SGD(1.0, momentum=0.5),
+        keras_legacy_opt.SGD(1.0, momentum=0.25),
+    ]
+    clip = keras_legacy_opt.Ftrl(1.0, l1_regularization_strength=0.5)
+
+    def step():
+        for optimizer in (*ordered, clip):
+            optimizer.apply_gradients(
+                [(tf.constant([0.25]), variable), (tf.ones([1]), doubled)]
+            )
+
+    with keras_legacy_opt.fused.disabled():
+        step()  # The slots.
+    start = [v.numpy() for v in (variable, doubled)]
+    weights = [o.get_weights() for o in (*ordered, clip)]
+
+    def run(call):
+        for v, value in zip((variable, doubled), start, strict=True):
+            v.assign(value)
+        for o, values in zip((*ordered, clip), weights, strict=True):
+            o.set_weights(values)
+        call()
+        return [v.numpy() for v in (variable, doubled)]
+
+    times = 2 if around is in_while else 1
+    expected = run(lambda: [step() for _ in range(times)])
+    traced = tf.function(lambda: around(step))
+    for _ in range(30):
+        np.testing.assert_array_equal(run(traced), expected)

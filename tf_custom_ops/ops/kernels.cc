@@ -193,7 +193,7 @@ absl::Status SparseKernel<T>::Apply(OpKernelContext* context) {
                                                                   : static_cast<const int64_t*>(indices.data())[bad];
     return absl::InvalidArgumentError(absl::StrCat("The sparse gradient of variable '", name, "' has index ", index,
                                                    " at position ", bad, ", which is not in [0, ", table_rows,
-                                                   "). Nothing was changed."));
+                                                   "). This variable was not changed."));
   }
   for (int k = 0; k < per_variable; ++k) KLO_RETURN_IF_ERROR(variables.Prepare(context, k, this->kDtype));
   if (width == 0) return absl::OkStatus();
