@@ -113,8 +113,13 @@ XLA_ULP = 2
 # The XLA of TensorFlow 2.16 does not round inside a fusion: 1 - beta_1 differs.
 XLA_ULP_OF_BFLOAT16 = 8
 LOOSER_XLA_ULP = {
-    # The square of a product of a root and a reciprocal root.
-    ("Adadelta", "accum_var"): 8,
+    # The square of a product of a gradient, a root and a reciprocal root, for
+    # which a processor's XLA or Eigen may have an approximation that Newton's
+    # method refines. In halves of the machine epsilon, TensorFlow's kernel
+    # rounds the root by 1, the reciprocal one by 4, the products by 2; XLA by 1,
+    # 2 and 2. That is 12, squared 24; another square, product and sum on both
+    # sides add 6. One half is at most one unit of the last place.
+    ("Adadelta", "accum_var"): 30,
     # The square of a gradient that was divided by a norm.
     ("AdamWeightDecay", "v"): 6,
     # A difference of two powers, divided by the learning rate.
@@ -146,9 +151,13 @@ def assert_close_records(ours, legacy, case):
             limit = XLA_ULP_OF_BFLOAT16 if is_bfloat16 else XLA_ULP
             *_, kind = parts = name.removesuffix(":0").split("/")
             is_sparse = set(parts) & set(stepping.SPARSE)
-            if not is_sparse or dtype.name not in FLOAT32_AND_64:
-                kind = "variable" if kind in stepping.SHAPES else kind
-                key = case.row.name, kind
+            kind = "variable" if kind in stepping.SHAPES else kind
+            key = case.row.name, kind
+            if (
+                not is_sparse
+                or dtype.name not in FLOAT32_AND_64
+                or key == ("Adadelta", "accum_var")
+            ):
                 limit = max(limit, LOOSER_XLA_ULP.get(key, 0))
             wide = np.complex128 if dtype.kind == "c" else np.float64
             difference = our[name].astype(wide) - value.astype(wide)
