@@ -34,13 +34,12 @@ STEPS = 5
 # (pattern of the case, pattern of the variable and dtype): by how many ulp of
 # the larger of the old and the new value TensorFlow's kernels round otherwise.
 EXCEPTIONS = {
-    # Eigen's float32 reciprocal root, where it is vectorised, is the processor's
-    # approximation, refined once; ours is a division by the root. To 1.5 * 2**-12
-    # processors agree, thus after Newton's step to 1.5 times the square of that.
-    # In halves of the machine epsilon these are 3.4, and the roundings of that
-    # step 3, of our root and division 2, of the product with the rate or root
-    # and the gradient 2 on either side: 12.4, which are at most as many ulp of
-    # the update. It may be twice the larger of the old and the new value.
+    # Eigen's float32 reciprocal root, where it is vectorised, is what the
+    # processor approximates, to 1.5 * 2**-12, and Newton's method refines once,
+    # to 1.5 times the square of that; ours is a division by the root. In halves
+    # of the machine epsilon these are 3.4, and the roundings: 3 in that method,
+    # 2 of our root and division, 2 of the products on either side. That is 12.4,
+    # at most as many ulp of an update, which may be twice the larger value.
     ("RMSprop-*momentum", "wide_table float32"): 25,
     # Its root adds nothing, being rounded alike; what is accumulated is the
     # square, which adds 2.
