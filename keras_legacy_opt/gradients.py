@@ -159,14 +159,14 @@ def _check_indices(
     numbers, rows = indices.numpy(), _shape_of(variable)[0]
     if rows is None or not numbers.size:
         return
-    bad = np.flatnonzero((numbers < 0) | (numbers >= rows))
-    if bad.size:
+    if numbers.min() < 0 or numbers.max() >= rows:
+        bad = np.flatnonzero((numbers < 0) | (numbers >= rows))[0]
         raise tf.errors.InvalidArgumentError(
             None,
             None,
             f"The sparse gradient of variable {name!r} has index"
-            f" {numbers[bad[0]]} at position {bad[0]}, which is not in [0,"
-            f" {rows}). Nothing was changed.",
+            f" {numbers[bad]} at position {bad}, which is not in [0, {rows})."
+            " Nothing was changed.",
         )
 
 

@@ -115,10 +115,10 @@ XLA_ULP_OF_BFLOAT16 = 8
 LOOSER_XLA_ULP = {
     # The square of a product of a gradient, a root and a reciprocal root, for
     # which XLA or Eigen may have an approximation that Newton's method refines.
-    # In halves of the machine epsilon, TensorFlow's kernel rounds the root by 1,
-    # the reciprocal one by 4, the products by 2; XLA by 1, 2 and 2. That is 12,
-    # squared 24; a square, product and sum on both sides add 6. One half is at
-    # most one unit of the last place.
+    # In halves of the machine epsilon, TensorFlow's kernel rounds the root by
+    # 1, the reciprocal one by 4, the products by 2; XLA by 1, 2 and 2. That is
+    # 12, squared 24; a square, product and sum on both sides add 6. One half is
+    # at most one unit of the last place.
     ("Adadelta", "accum_var"): 30,
     # The square of a gradient that was divided by a norm.
     ("AdamWeightDecay", "v"): 6,

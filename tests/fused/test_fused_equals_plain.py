@@ -38,8 +38,8 @@ EXCEPTIONS = {
     # processor approximates, to 1.5 * 2**-12, and Newton's method refines once,
     # to 1.5 times the square of that; ours is a division by the root. In halves
     # of the machine epsilon these are 3.4, and the roundings: 3 in that method,
-    # 2 of our root and division, 2 of the products on either side. That is 12.4,
-    # at most as many ulp of an update, which may be twice the larger value.
+    # 2 of our root and division, 2 of the products on either side. That is 12.4
+    # ulp of an update at most, which may be twice the larger value.
     ("RMSprop-*momentum", "wide_table float32"): 25,
     # Its root adds nothing, being rounded alike; what is accumulated is the
     # square, which adds 2.
