@@ -91,39 +91,40 @@ class _Settings:
             "gradient_transformers",
         ]
     )
-    _CONSTANT = (bool, int, float, str, np.generic, type(None))
+    _KINDS = (
+        bool,
+        int,
+        float,
+        str,
+        np.generic,
+        type(None),
+        tf.Variable,
+        tf.Tensor,
+    )
 
     def __init__(self, optimizer: Any, formula: formulas.Formula):
-        attributes = vars(optimizer)
-        self._formula = formula
-        self._hyper = list(optimizer._hyper.values())
-        self._values = [
+        hyper = list(optimizer._hyper.values())
+        values = [
             value
-            for name, value in attributes.items()
+            for name, value in vars(optimizer).items()
             if name not in self._OTHERS and not name.startswith("_self_")
         ]
+        # Whether none can change without becoming another object: but for the
+        # values of variables, which a trace reads.
+        self.are_traceable = all(
+            isinstance(value, tf.Variable) for value in hyper
+        ) and all(isinstance(value, self._KINDS) for value in values)
+        # Anything else may lead to the optimizer, and keep it alive.
+        self._values = [*hyper, *values] if self.are_traceable else []
+        self._formula = formula
 
     def are(self, other: _Settings) -> bool:
-        """Whether they are the same objects."""
-        ours, others = (
-            [*settings._hyper, *settings._values] for settings in (self, other)
-        )
+        """Whether they are the same objects, as far as there may be a trace."""
         return (
-            self._formula == other._formula
-            and len(ours) == len(others)
-            and all(map(operator.is_, ours, others))
-        )
-
-    def are_traceable(self) -> bool:
-        """Whether none can change without becoming another object.
-
-        But the values of variables, which a trace reads.
-        """
-        return all(
-            isinstance(value, tf.Variable) for value in self._hyper
-        ) and all(
-            isinstance(value, (*self._CONSTANT, tf.Variable, tf.Tensor))
-            for value in self._values
+            self.are_traceable == other.are_traceable
+            and self._formula == other._formula
+            and len(self._values) == len(other._values)
+            and all(map(operator.is_, self._values, other._values))
         )
 
 
@@ -150,7 +151,7 @@ class _Coefficients:
         if not _makes_own_coefficients(optimizer):
             self._steps, self._function = 0, None
         if self._function is None:
-            if self._steps <= TRACE_AFTER or not settings.are_traceable():
+            if self._steps <= TRACE_AFTER or not settings.are_traceable:
                 return _counted_coefficients(optimizer, formula, variable)
             # A strong reference to either would keep it alive.
             references = weakref.ref(optimizer), weakref.ref(variable)

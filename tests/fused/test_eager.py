@@ -378,3 +378,25 @@ def test_a_variable_of_changing_shape_is_checked_first():
         np.testing.assert_array_equal(var, [1.0, 1.0])
     opt.apply_gradients([(tf.ones([1]), other), (tf.ones([2]), var)])
     np.testing.assert_array_equal(var, [0.5, 0.5])
+
+
+def test_no_optimizer_is_kept_alive(monkeypatch):
+    """By what it holds, and what holds it."""
+    monkeypatch.setattr(eager, "TRACE_AFTER", 1)
+
+    def train(**attributes):
+        var, opt = tf.Variable([1.0]), keras_legacy_opt.SGD(0.5)
+        for name, value in attributes.items():
+            setattr(opt, name, value(opt))
+        for _ in range(4):
+            opt.apply_gradients([(tf.ones([1]), var)])
+        return weakref.ref(opt)
+
+    references = [
+        train(),
+        train(owner=lambda opt: {"optimizer": opt}),
+        train(learning_rate=lambda opt: lambda: 0.5 if opt else 1.0),
+        train(_decayed_lr=lambda opt: lambda dtype: opt and tf.ones([], dtype)),
+    ]
+    gc.collect()
+    assert [reference() for reference in references] == [None] * 4
