@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -259,8 +260,15 @@ def decay_may_change(optimizer: HyperparameterMixin) -> bool:
     )
 
 
-def traced_decay(optimizer: HyperparameterMixin, dtype: tf.DType) -> tf.Tensor:
-    """`decay` as its variable has it, with all digits if that is as traced."""
+def traced_decay(
+    optimizer: HyperparameterMixin,
+    dtype: tf.DType,
+    convert: Callable[..., tf.Tensor] = tf.cast,
+) -> tf.Tensor:
+    """`decay` as its variable has it, or as `convert` yields it if unchanged.
+
+    Of a number, legacy casts a float32 to float64; but Nadam multiplies by it.
+    """
     traced = optimizer._initial_decay
     with tf.name_scope("decay"):
         current = tf.convert_to_tensor(optimizer._get_hyper("decay"))
@@ -268,7 +276,7 @@ def traced_decay(optimizer: HyperparameterMixin, dtype: tf.DType) -> tf.Tensor:
             return tf.cast(current, dtype)
         return tf.where(
             tf.equal(current, tf.cast(traced, current.dtype)),
-            tf.cast(traced, dtype),
+            convert(traced, dtype),
             tf.cast(current, dtype),
         )
 

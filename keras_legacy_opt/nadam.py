@@ -228,7 +228,7 @@ def _momentum_at(
     """The momentum of `step` in the momentum schedule."""
     base = tf.cast(0.96, step.dtype)
     decay = (
-        traced_decay(optimizer, step.dtype)
+        traced_decay(optimizer, step.dtype, tf.convert_to_tensor)
         if decay_may_change(optimizer)
         else tf.convert_to_tensor(optimizer._initial_decay, step.dtype)
     )

@@ -273,8 +273,8 @@ def test_mistake(mistake):
     np.testing.assert_array_equal(variable, [1.0, 2.0, 3.0])
     if optimizer.weights:
         assert int(optimizer.iterations) == 0
-        for weight in optimizer.get_weights()[1:]:
-            assert not np.any(weight)
+        for weight in optimizer.weights[1:]:
+            assert not np.any(weight.numpy())
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ it is compared with the lists below before a Keras sees it.
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Callable
 from typing import Any
@@ -168,10 +169,7 @@ def _is_harmless(config: Any) -> bool:
 def _is_operation(name: str, module: str | None) -> bool:
     if not module or not _OPS.fullmatch(module):
         return False
-    import importlib
-
-    import keras
-
+    keras = importlib.import_module("keras")
     try:
         found = vars(importlib.import_module(module)).get(name)
     except ImportError:

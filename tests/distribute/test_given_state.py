@@ -93,7 +93,7 @@ def test_no_step_is_taken_without_given_state(strategy, wrap):
         wrap,
     )
     for _ in range(2):
-        with pytest.raises(ValueError, match="got 5 weights, but it has 7"):
+        with pytest.raises(ValueError, match="got 5 weights, .* expecting 7"):
             go_on()
     for name, variable in variables.items():
         np.testing.assert_array_equal(variable, before[name])
@@ -178,7 +178,7 @@ def goes_on(request, tmp_path_factory):
         with strategy.scope():
             if only_weights:
                 model = compiled()
-                model.load_weights(path)
+                keras_legacy_opt.checkpoints.restore(path, model)
             else:
                 model = keras_model.KERAS[host].models.load_model(path)
         model.fit(keras_model.dataset(), verbose=0, shuffle=False)

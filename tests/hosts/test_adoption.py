@@ -256,6 +256,7 @@ ADDED = {
     "_pending_weights",
     "_slots_out_of_turn",
     "_takes_weights_without_iterations",
+    "_traced_without_decay",
 }
 
 
