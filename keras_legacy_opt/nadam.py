@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from keras_legacy_opt import hosts, slots
+from keras_legacy_opt import hosts, private_api, slots
 from keras_legacy_opt.adam import accumulate_moments
 from keras_legacy_opt.hyperparameters import (
     decay_may_change,
@@ -112,7 +113,6 @@ class Nadam(Optimizer):
         self._set_hyper("beta_2", beta_2)
         self.epsilon = epsilon or DEFAULT_EPSILON
         self._m_cache = None
-        self._m_cache_read = None
 
     def _create_slots(self, var_list: Sequence[Any]) -> None:
         if self._m_cache is None:
@@ -130,12 +130,14 @@ class Nadam(Optimizer):
                 self.add_slot(var, slot_name)
 
     def _prepare(self, var_list: Sequence[Any]) -> dict:
-        # All devices and dtypes of a step start from the same cache.
-        self._m_cache_read = tf.identity(self._m_cache)
-        try:
-            return super()._prepare(var_list)
-        finally:
-            self._m_cache_read = None  # A trace's tensor is of no use later.
+        # All devices and dtypes of a step start from the same cache, also those
+        # whose coefficients `_fallback_apply_state` makes.
+        last_cache = tf.identity(self._m_cache)
+        _last_caches[self] = weakref.ref(last_cache)
+        apply_state = super()._prepare(var_list)
+        for state in apply_state.values():
+            state["last_m_cache"] = last_cache  # It lives as long as these.
+        return apply_state
 
     def _prepare_local(
         self, var_device: str, var_dtype: tf.DType, apply_state: dict
@@ -146,8 +148,8 @@ class Nadam(Optimizer):
         next_step = tf.cast(self.iterations + 2, var_dtype)
         mu = _momentum_at(self, step, beta_1)
         next_mu = _momentum_at(self, next_step, beta_1)
-        last_cache = self._m_cache_read
-        if last_cache is None:
+        last_cache = _last_caches.get(self, lambda: None)()
+        if last_cache is None or not private_api.is_of_this_trace(last_cache):
             last_cache = tf.identity(self._m_cache)
         cache = tf.cast(last_cache, var_dtype) * mu
         if var_dtype is self._m_cache.dtype:
@@ -220,6 +222,12 @@ class Nadam(Optimizer):
             "beta_2": self._serialize_hyperparameter("beta_2"),
             "epsilon": self.epsilon,
         }
+
+
+# What each optimizer's momentum cache was before the step that it is taking.
+_last_caches: weakref.WeakKeyDictionary[Nadam, weakref.ref[tf.Tensor]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def _momentum_at(

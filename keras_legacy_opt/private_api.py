@@ -34,6 +34,7 @@ for these jobs:
   `serializable`: functions that capture one handle for many variables.
 * `arguments_of_functions`: a function's argument is another variable in each
   call, but the trace sees the one of its first.
+* `is_of_this_trace`: the graphs around that of a function have no public name.
 * `loss_scale_class`: in graphs, tf_keras scales the loss for instances of one
   class only, whose public name is that of the base of two.
 * `variable_class`: up to Keras 3.6, `keras.Variable` is a subclass of what the
@@ -398,6 +399,18 @@ def arguments_of_functions(graph: Any = None) -> list[tf.Tensor]:
         handles.extend(getattr(graph, "_resource_tensor_inputs", ()))
         graph = getattr(graph, "outer_graph", None)
     return handles
+
+
+def is_of_this_trace(tensor: tf.Tensor) -> bool:
+    """Whether a tensor can be used here: where it was made, or inside."""
+    if not tf.is_symbolic_tensor(tensor):
+        return tf.executing_eagerly()
+    graph = None
+    if not tf.executing_eagerly():
+        graph = tf.compat.v1.get_default_graph()
+    while graph is not None and graph is not tensor.graph:
+        graph = getattr(graph, "outer_graph", None)
+    return graph is not None
 
 
 def export_captures_as(trackable_of: Callable[[tf.Tensor], Any]) -> None:

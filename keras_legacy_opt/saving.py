@@ -338,8 +338,8 @@ def restore_wrapped(wrapper: SavingMixin, variables: Sequence[Any]) -> None:
             inner.built = True
         if inner.built and inner._pending_weights is not None:
             apply_pending_weights(inner)
-            if known.of_wrapper:
-                _forget_unused_iterations(inner)
+        if known.of_wrapper:
+            _forget_unused_iterations(inner)
 
 
 def _forget_unused_iterations(inner: SavingMixin) -> None:
