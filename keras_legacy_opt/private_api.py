@@ -31,7 +31,8 @@ for these jobs:
   that tells which layer it is of.
 * `variable_without_value`: for models of which only the names are wanted.
 * `order_updates_of_members`, `describe_members`, `export_captures_as`,
-  `serializable`: functions that capture one handle for many variables.
+  `capture_as`, `serializable`: functions that capture one handle for many
+  variables.
 * `arguments_of_functions`: a function's argument is another variable in each
   call, but the trace sees the one of its first.
 * `is_of_this_trace`: the graphs around that of a function have no public name.
@@ -440,6 +441,15 @@ def export_captures_as(trackable_of: Callable[[tf.Tensor], Any]) -> None:
         return children
 
     cls._trackable_children = children_and_captures
+
+
+def capture_as(function: Any, captured: Any, placeholder: tf.Tensor) -> None:
+    """Lets a loaded `function` capture what has a handle in each replica.
+
+    TensorFlow asks whatever says `is_distributed_variable` for its `handle`
+    when it calls the function, and when it loads it, to do this.
+    """
+    function.graph.replace_capture(captured, placeholder)
 
 
 def describe_members(handle: tf.Tensor, members: Sequence[tf.Tensor]) -> None:

@@ -18,7 +18,7 @@ import tensorflow as tf
 from absl import logging
 
 from keras_legacy_opt import private_api
-from keras_legacy_opt.fused import loader
+from keras_legacy_opt.fused import loader, policy
 
 # By the identities of the members' handles, which a group keeps alive.
 _groups: weakref.WeakValueDictionary[tuple[int, ...], tf.Tensor] = (
@@ -41,17 +41,23 @@ def group_of(ops: Any, *lists: Sequence[tf.Variable]) -> tf.Tensor | None:
     members = list(itertools.chain(*lists))
     if not connect() or not all(map(_is_eager, members)):
         return None
-    handles = tuple(variable.handle for variable in members)
+    handles = [variable.handle for variable in members]
     if _arguments_among(handles, private_api.arguments_of_functions()):
         return None
+    try:
+        return _group_of_replica(ops, members)
+    except tf.errors.FailedPreconditionError:
+        return None
+
+
+def _group_of_replica(ops: Any, members: Sequence[tf.Variable]) -> tf.Tensor:
+    """The group of `members`, or of what stands for them in this replica."""
+    handles = tuple(variable.handle for variable in members)
     key = tuple(map(id, handles))
     group = _groups.get(key)
     if group is None:
-        try:
-            with tf.init_scope(), tf.device(members[0].device):
-                group = ops.variable_group(handles)
-        except tf.errors.FailedPreconditionError:
-            return None
+        with tf.init_scope(), tf.device(handles[0].device):
+            group = ops.variable_group(handles)
         private_api.describe_members(group, handles)
         group.members = handles
         group.variables = [weakref.ref(variable) for variable in members]
@@ -60,10 +66,15 @@ def group_of(ops: Any, *lists: Sequence[tf.Variable]) -> tf.Tensor | None:
 
 
 def _is_eager(variable: tf.Variable) -> bool:
-    if tf.is_symbolic_tensor(variable.handle):
-        return False
+    # In this order: outside its replicas, a distributed one has no handle.
+    return not (
+        _is_distributed(variable) or tf.is_symbolic_tensor(variable.handle)
+    )
+
+
+def _is_distributed(variable: tf.Variable) -> bool:
     primary = private_api.primary_variable(variable)
-    return not isinstance(primary, tf.distribute.DistributedValues)
+    return isinstance(primary, tf.distribute.DistributedValues)
 
 
 def _arguments_among(
@@ -101,12 +112,37 @@ def _members(group: tf.Tensor) -> Sequence[tf.Tensor]:
 
 
 class VariableGroup(tf.saved_model.experimental.TrackableResource):
-    """A group in a SavedModel, which names its members by their numbers."""
+    """A group in a SavedModel, which names its members by their numbers.
 
-    def __init__(self, group: tf.Tensor, variables: Sequence[tf.Variable]):
+    Args:
+      group: its handle; `None` if each replica of a strategy has a group of its
+        own, as of the variables that are loaded in the strategy's scope.
+      variables: the members.
+    """
+
+    def __init__(
+        self, group: tf.Tensor | None, variables: Sequence[tf.Variable]
+    ):
         super().__init__()
+        self.dtype = tf.resource
         self._resource_handle = group
         self._variables = list(variables)
+
+    @property
+    def is_distributed_variable(self) -> bool:
+        """Whether TensorFlow is to ask for the `handle` in each replica."""
+        return self._resource_handle is None
+
+    @property
+    def handle(self) -> tf.Tensor:
+        """The handle of the group of this replica."""
+        return _group_of_replica(_native_ops(), self._variables)
+
+    def __tf_experimental_restore_capture__(
+        self, function: Any, placeholder: tf.Tensor
+    ) -> VariableGroup:
+        private_api.capture_as(function, self, placeholder)
+        return self
 
     def _create_resource(self) -> tf.Tensor:
         handles = [variable.handle for variable in self._variables]
@@ -121,11 +157,14 @@ class VariableGroup(tf.saved_model.experimental.TrackableResource):
 
     def _export_to_saved_model_graph(
         self, object_map: Any, tensor_map: Any, **kwargs: Any
-    ) -> list[tf.Tensor]:
+    ) -> list[Any]:
         del kwargs
         handles = [object_map[variable].handle for variable in self._variables]
-        tensor_map[self.resource_handle] = _native_ops().variable_group(handles)
-        return [self.resource_handle]
+        captured = (
+            self if self.is_distributed_variable else self._resource_handle
+        )
+        tensor_map[captured] = _native_ops().variable_group(handles)
+        return [captured]
 
     @classmethod
     def _deserialize_from_proto(
@@ -134,12 +173,18 @@ class VariableGroup(tf.saved_model.experimental.TrackableResource):
         del kwargs
         count = sum(str(key).isdecimal() for key in dependencies)
         variables = [dependencies[str(i)] for i in range(count)]
-        group = group_of(_native_ops(), variables)
+        ops, group = _native_ops(), None
+        eager = tf.compat.v1.executing_eagerly_outside_functions()
+        if eager and all(map(policy.takes, variables)):
+            if any(map(_is_distributed, variables)):
+                return cls(None, variables)
+            group = group_of(ops, variables)
         if group is None:
             raise NotImplementedError(
-                "This SavedModel contains a training step of keras_legacy_opt,"
-                " which cannot be loaded in a TF1 graph or under a"
-                " tf.distribute.Strategy. Save it in"
+                "This SavedModel contains a training step of keras_legacy_opt"
+                f" that updates {variables[0].name!r}, and cannot be loaded in"
+                " a TF1 graph, nor where its variables are on a GPU or a"
+                " parameter server. Save it in"
                 " `keras_legacy_opt.fused.disabled()` for that."
             )
         return cls(group, variables)
@@ -155,13 +200,18 @@ def _native_ops() -> Any:
     return ops
 
 
-def _exported(group: tf.Tensor) -> VariableGroup | None:
+def _exported(group: Any) -> VariableGroup | None:
     """What stands for a captured `group` in a SavedModel."""
+    if isinstance(group, VariableGroup):
+        return group
     if not _members(group):
         return None
     known = getattr(group, "_parent_trackable", lambda: None)()
     if known is None:
-        variables = [reference() for reference in group.variables]
+        variables = [
+            private_api.primary_variable(reference())
+            for reference in group.variables
+        ]
         if any(variable is None for variable in variables):
             return None
         known = VariableGroup(group, variables)

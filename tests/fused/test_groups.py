@@ -4,6 +4,7 @@ In a function, TensorFlow cannot see through it: order, shapes, lifetime and
 SavedModels must be as if every variable were an input.
 """
 
+import contextlib
 import gc
 import subprocess
 import sys
@@ -318,6 +319,29 @@ def test_a_signature_serves(tmp_path):
         (output,) = meta_graph.signature_def["train"].outputs.values()
         values = [session.run(output.name) for _ in range(2)]
     np.testing.assert_array_equal(values, expected)
+
+
+@pytest.mark.parametrize("where", ["graph", "replicas in a graph", "elsewhere"])
+def test_where_a_step_cannot_be_loaded(tmp_path, monkeypatch, where):
+    trainer = Trainer()
+    trainer.train()
+    tf.saved_model.save(trainer, str(tmp_path))
+    scope, graph = contextlib.nullcontext, tf.Graph().as_default
+    if where == "elsewhere":
+        monkeypatch.setattr(fused.policy, "_is_local_cpu", lambda device: False)
+        graph = contextlib.nullcontext
+    elif where != "graph":
+        scope = tf.distribute.MirroredStrategy(["CPU:0"]).scope
+    with graph(), scope(), pytest.raises(NotImplementedError, match="Variable"):
+        tf.saved_model.load(str(tmp_path))
+
+
+def test_variables_of_a_strategy_are_no_group_outside_of_its_replicas(
+    native_ops,
+):
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        variables = [tf.Variable([1.0]), tf.Variable([2.0])]
+        assert fused.groups.group_of(native_ops, variables) is None
 
 
 def test_only_what_is_exported_is_saved(tmp_path):
