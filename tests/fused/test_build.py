@@ -182,6 +182,7 @@ def test_compiler_version(tmp_path, name, flag):
     assert build.compiler_version(str(compiler)) == f"{name} 1.2.3"
 
 
+@pytest.mark.processes
 def test_build_without_a_compiler(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)

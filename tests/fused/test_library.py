@@ -10,7 +10,6 @@ import shutil
 
 import pytest
 import tensorflow as tf
-from processes import run_python
 
 import keras_legacy_opt
 from keras_legacy_opt import __main__ as command_line
@@ -38,6 +37,23 @@ def cached(tmp_path, monkeypatch, loaded, native_ops):
     monkeypatch.setattr(library, "PACKAGED", tmp_path / "none")
     monkeypatch.setenv("KERAS_LEGACY_OPT_CACHE", str(folder.parent))
     return folder
+
+
+@pytest.fixture
+def steps_from_the_start(monkeypatch):
+    """A function that takes steps as the first of a process; says why not."""
+
+    def take():
+        once = functools.cache(loader._load_once.__wrapped__)
+        monkeypatch.setattr(loader, "_load_once", once)
+        var = tf.Variable([1.0])
+        for _ in range(2):
+            keras_legacy_opt.SGD(0.5).apply_gradients([(tf.ones([1]), var)])
+        assert var.numpy() == 0
+        assert once.cache_info().misses == 1
+        return keras_legacy_opt.fused.why_not()
+
+    return take
 
 
 def why_not():
@@ -216,20 +232,17 @@ def test_a_cache_that_cannot_be_read(cached, loaded, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("step", ["folders", "check"])
-def test_whatever_fails_a_step_and_the_doctor_do_not(capsys, monkeypatch, step):
+def test_whatever_fails_a_step_and_the_doctor_do_not(
+    capsys, monkeypatch, steps_from_the_start, step
+):
     def fail(*args):
         raise RuntimeError("of the test")
 
     monkeypatch.setattr(library, step, fail)
-    fresh = functools.cache(loader._load_once.__wrapped__)
-    monkeypatch.setattr(loader, "_load_once", fresh)
-    var = tf.Variable([1.0])
-    for _ in range(2):
-        keras_legacy_opt.SGD(0.5).apply_gradients([(tf.ones([1]), var)])
-    assert var.numpy() == 0
+    assert "of the test" in steps_from_the_start()
     assert command_line.main(["doctor"]) == 1
     assert "of the test" in capsys.readouterr().out
-    assert fresh.cache_info().misses == 1
+    assert loader._load_once.cache_info().misses == 1
 
 
 # What stands beside it.
@@ -330,33 +343,20 @@ def test_names_do_not_reach_the_terminal_as_commands(cached, capsys):
     assert "\\x1b[31m\\n\\udc80" in why_not()
 
 
-STEP_WITHOUT_LIBRARY = """
-import os, pathlib
-import tensorflow as tf, keras_legacy_opt
-from keras_legacy_opt.fused import library
-library.PACKAGED = pathlib.Path(os.environ.get("PACKAGED", library.PACKAGED))
-var = tf.Variable([1.0])
-for _ in range(2):
-    keras_legacy_opt.SGD(0.5).apply_gradients([(tf.ones([1]), var)])
-assert var.numpy() == 0, var
-assert not keras_legacy_opt.fused.is_available()
-print(keras_legacy_opt.fused.why_not())
-"""
+def test_without_a_library(tmp_path, monkeypatch, caplog, steps_from_the_start):
+    assert steps_from_the_start() is None
+    monkeypatch.setattr(library, "PACKAGED", tmp_path)
+    monkeypatch.setenv("KERAS_LEGACY_OPT_CACHE", str(tmp_path))
+    assert "keras_legacy_opt build" in steps_from_the_start()
+    assert not keras_legacy_opt.fused.is_available()
+    assert caplog.text.count("TensorFlow's own ops") == 1
 
 
-def test_without_a_library(tmp_path):
-    result = run_python(
-        STEP_WITHOUT_LIBRARY,
-        KERAS_LEGACY_OPT_CACHE=str(tmp_path),
-        PACKAGED=str(tmp_path),
-    )
-    assert "keras_legacy_opt build" in result.stdout
-    assert result.stderr.count("TensorFlow's own ops") == 1
-
-
-def test_switched_off():
-    result = run_python(STEP_WITHOUT_LIBRARY, KERAS_LEGACY_OPT_FUSED="0")
-    assert "KERAS_LEGACY_OPT_FUSED" in result.stdout
+def test_switched_off(monkeypatch, caplog, steps_from_the_start):
+    monkeypatch.setenv("KERAS_LEGACY_OPT_FUSED", "0")
+    assert "KERAS_LEGACY_OPT_FUSED" in steps_from_the_start()
+    assert not keras_legacy_opt.fused.is_available()
+    assert not caplog.text
 
 
 def test_misfits_are_explained():

@@ -272,6 +272,7 @@ for ours, legacy in zip(*losses):
     ],
     ids=["before import", "after import, TF_USE_LEGACY_KERAS"],
 )
+@pytest.mark.processes
 def test_whole_process_in_graph_mode(before, after, legacy_keras):
     code = _WHOLE_PROCESS.replace("BEFORE", before).replace("AFTER", after)
     code = code.replace(
