@@ -143,10 +143,16 @@ def _check_indices(
     """Checks what TensorFlow's ops would find after other updates were done.
 
     Raises:
+      GradientDtypeError: if they are no integers.
       GradientShapeError: if there is not one index for each row of values.
       InvalidArgumentError: if a CPU has them, and one is out of range.
     """
     indices, rows = gradient.indices, gradient.values.shape[:1]
+    if indices.dtype not in (tf.int32, tf.int64):
+        raise errors.GradientDtypeError(
+            f"The sparse gradient of variable {name!r} has indices of dtype"
+            f" {indices.dtype.name}: cast them to int32 or int64."
+        )
     if not indices.shape.is_compatible_with(rows):
         raise errors.GradientShapeError(
             f"The sparse gradient of variable {name!r} of shape"
