@@ -2,13 +2,16 @@
 
 HDF5 lets a file speak of others, whose content then reads as its own: links to
 objects in them, and datasets that are stored in them.  None of Keras' files
-does.  Also, a few bytes can announce any number of values.
+does.  Also, a few bytes can announce any number of values, and a damaged heap
+of strings keeps HDF5 busy for ever.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
+import mmap
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +24,11 @@ _FILTERS = frozenset([1, 2, 3, 4, 5, 6, 32000])
 # A list of strings is one of references, any number of which may be to the same
 # string. No attribute that Keras wrote has more of them.
 _LONGEST_LIST = 1 << 12
+# How a heap of strings begins: its signature and version, before its size.
+_HEAP = b"GCOL\x01\0\0\0"
+_HEAP_HEADER = 16
+# Of a string: its number, how often it is used, and its length.
+_STRING = struct.Struct("<HH4xQ")
 
 
 @contextlib.contextmanager
@@ -36,9 +44,30 @@ def open_file(path: str, limits: Limits) -> Iterator[Any]:
     """
     import h5py
 
+    _check_heaps(path, limits)
     with h5py.File(path, "r") as file:
         _check(file, limits)
         yield file
+
+
+def _check_heaps(path: str, limits: Limits) -> None:
+    """Refuses heaps that HDF5 could not go through to their end."""
+    with (
+        open(path, "rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
+        start = content.find(_HEAP)
+        while start >= 0:
+            size = int.from_bytes(content[start + 8 : start + 16], "little")
+            position, end = start + _HEAP_HEADER, start + size
+            while position + _STRING.size <= min(end, len(content)):
+                number, _, length = _STRING.unpack_from(content, position)
+                # Number 0 is what is free, with its header.
+                step = -(-length // 8) * 8 + _STRING.size if number else length
+                if step < _STRING.size:
+                    raise _refusal(limits, "a string", "is of no length")
+                position += step
+            start = content.find(_HEAP, start + 1)
 
 
 def _check(file: Any, limits: Limits) -> None:

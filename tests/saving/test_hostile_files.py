@@ -464,6 +464,22 @@ def test_hdf5_files_hold_numbers_of_their_own(make, tmp_path, capsys):
     assert sorted(os.listdir(tmp_path)) == before
 
 
+def test_a_heap_of_strings_without_end(tmp_path):
+    """HDF5 would go through it for ever."""
+    path = tmp_path / "m.h5"
+    with hdf5(path) as file:
+        file["model_weights/dense/k"] = np.ones(3, "f")
+        file.attrs["backend"] = "tensorflow"
+    assert "dense" in inspection.describe(str(path))
+    content = bytearray(path.read_bytes())
+    string = content.index(b"GCOL") + 16
+    content[string : string + 16] = bytes(16)
+    path.write_bytes(content)
+    for read in (inspection.describe, checkpoints.optimizer_of):
+        with pytest.raises(checkpoints.CheckpointError, match="no length"):
+            read(str(path))
+
+
 # Sizes.
 
 
