@@ -133,8 +133,9 @@ def _convert(options: argparse.Namespace) -> int:
     except CheckpointError as error:
         print(error, file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("Interrupted: nothing was changed.", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        state = str(interrupt) or "nothing was changed."
+        print(f"Interrupted: {state}", file=sys.stderr)
         return 130
     return 0
 

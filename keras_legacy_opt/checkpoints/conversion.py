@@ -19,6 +19,7 @@ from keras_legacy_opt.checkpoints import (
     architecture,
     contents,
     h5,
+    hdf5_output,
     memory,
     object_graph,
     placing,
@@ -76,31 +77,37 @@ def convert(
         destination not be written.
     """
     output = Destination(destination, overwrite)
-    with (
-        contents.open_file(source, max_size) as file,
-        output.folder() as temporary,
-    ):
-        _check_optimizer(file)
-        file = _with_steps_for_gradients(file, learning_rate)
-        if model is not None or _what_is_not_said(file, output.is_h5):
-            path = model or _file_with_architecture(file, output.is_h5)
-            built = architecture.model_of(
-                path, safe_mode=safe_mode, max_size=max_size
-            )
-            if built is None:
-                raise _no_architecture(file, model, output.is_h5)
-            with readable(file.path):
-                file = placing.placed(file, built, temporary)
-        count = _counter(file, progress or (lambda done, total: None))
-        with output.writing():
-            if output.is_h5:
-                path = os.path.join(temporary, "file.h5")
-                _write_h5(file, path, optimizer, count)
-            else:
-                path = os.path.join(temporary, "checkpoint")
-                taken = output.taken_shards()
-                _write_checkpoint(file, path, temporary, count, taken)
-        output.take(path)
+    try:
+        with (
+            contents.open_file(source, max_size) as file,
+            output.folder() as temporary,
+        ):
+            _check_optimizer(file)
+            file = _with_steps_for_gradients(file, learning_rate)
+            if model is not None or _what_is_not_said(file, output.is_h5):
+                path = model or _file_with_architecture(file, output.is_h5)
+                built = architecture.model_of(
+                    path, safe_mode=safe_mode, max_size=max_size
+                )
+                if built is None:
+                    raise _no_architecture(file, model, output.is_h5)
+                with readable(file.path):
+                    file = placing.placed(file, built, temporary)
+            _check_slots(file)
+            count = _counter(file, progress or (lambda done, total: None))
+            with output.writing():
+                if output.is_h5:
+                    path = os.path.join(temporary, "file.h5")
+                    _write_h5(file, path, optimizer, count)
+                else:
+                    path = os.path.join(temporary, "checkpoint")
+                    taken = output.taken_shards()
+                    _write_checkpoint(file, path, temporary, count, taken)
+            output.take(path)
+    except KeyboardInterrupt:
+        if output.is_replaced:
+            raise KeyboardInterrupt(f"{destination} is complete.") from None
+        raise
 
 
 def _check_optimizer(file: Contents) -> None:
@@ -122,6 +129,17 @@ def _check_optimizer(file: Contents) -> None:
             " keras_legacy_opt.checkpoints.restore, and write that with"
             " keras_legacy_opt.checkpoints.save."
         )
+
+
+def _check_slots(file: Contents) -> None:
+    """Refuses slots of variables that the file does not have."""
+    paths = {item.path for item in file.of(contents.MODEL)}
+    for item in file.of(contents.SLOT):
+        if item.path not in paths:
+            raise CheckpointError(
+                f"{file.path} contradicts itself: the variable of"
+                f" {item.value.name!r} is not in it."
+            )
 
 
 def _with_steps_for_gradients(
@@ -217,8 +235,7 @@ def _counter(
     def read(item: Item) -> np.ndarray:
         nonlocal done
         memory.give_back(item.number_of_bytes)  # Of the last ones.
-        with readable(file.path):
-            array = item.value.read()
+        array = item.value.checked(file.path)
         done += item.number_of_bytes
         progress(done, total)
         return array
@@ -395,18 +412,19 @@ def _write_h5(
     optimizer: str | None,
     read: Callable[[Item], np.ndarray],
 ) -> None:
-    import h5py
-
-    for item in (*file.of(contents.MODEL), *file.of(contents.SLOT)):
-        if np.dtype(item.value.dtype).kind not in "biufc":
+    for item in file.items:
+        number = np.dtype(item.value.dtype).kind in "biufc"
+        scalar = item.kind != contents.HYPERPARAMETER or not item.value.shape
+        if item.kind != contents.OTHER and not (number and scalar):
             raise CheckpointError(
                 f"{file.path}: HDF5 files of Keras have no values such as"
-                f" {item.value.name!r}, of {np.dtype(item.value.dtype)}."
+                f" {item.value.name!r}, of {np.dtype(item.value.dtype)} and"
+                f" shape {item.value.shape}."
             )
     config = _optimizer_config(file, optimizer)
     layers = _layers(file)
     names = _names(file)
-    with h5py.File(path, "w") as out:
+    with hdf5_output.create(path) as out:
         out.attrs["backend"] = "tensorflow"
         if config is not None:
             out.attrs["training_config"] = json.dumps(

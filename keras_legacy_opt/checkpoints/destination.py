@@ -8,7 +8,9 @@ import glob
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+
+import tensorflow as tf
 
 from keras_legacy_opt.checkpoints import bundle_index
 from keras_legacy_opt.checkpoints.report import CheckpointError
@@ -29,6 +31,8 @@ class Destination:
         self.path = path
         self.is_h5 = path.endswith((".h5", ".hdf5"))
         self._overwrite = overwrite
+        self._target = path if self.is_h5 else f"{path}.index"
+        self._new: os.stat_result | None = None
         self._folder = os.path.dirname(os.path.abspath(path))
         if os.path.basename(path) in ("", ".", ".."):
             raise CheckpointError(
@@ -40,12 +44,11 @@ class Destination:
         self._check()
 
     def _check(self) -> None:
-        target = self.path if self.is_h5 else f"{self.path}.index"
-        if os.path.isdir(target):
-            raise CheckpointError(f"{target} is a folder.")
-        if os.path.exists(target) and not self._overwrite:
+        if os.path.isdir(self._target):
+            raise CheckpointError(f"{self._target} is a folder.")
+        if os.path.exists(self._target) and not self._overwrite:
             raise CheckpointError(
-                f"{target} exists: pass --overwrite to replace it."
+                f"{self._target} exists: pass --overwrite to replace it."
             )
 
     @contextlib.contextmanager
@@ -106,14 +109,22 @@ class Destination:
         """Turns what a full or read-only disk leads to into one error."""
         try:
             yield
-        except CheckpointError:
-            raise
-        except Exception as error:
+        except (OSError, tf.errors.OpError) as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
             raise CheckpointError(
                 f"{self.path} cannot be written, and is what it was before:"
                 f" {reason}"
             ) from error
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether the new output has its name, and the old one is gone."""
+        if self._new is None:
+            return False
+        try:
+            return os.path.samestat(os.stat(self._target), self._new)
+        except OSError:
+            return False
 
     def taken_shards(self) -> int | None:
         """The number of data files that the new checkpoint must not have.
@@ -125,25 +136,37 @@ class Destination:
 
     def take(self, path: str) -> None:
         """Gives a finished file, or checkpoint, the name of the destination."""
+        last = path if self.is_h5 else f"{path}.index"
+        new: set[str] = set()
         with self.writing():
-            if self.is_h5:
-                _sync(path)
-                os.replace(path, self.path)
+            try:
+                if not self.is_h5:
+                    data = glob.glob(f"{glob.escape(path)}.data-*")
+                    for part in sorted(data):
+                        _sync(part)
+                        named = self.path + part.removeprefix(path)
+                        new.add(named)
+                        os.replace(part, named)
+                _sync(last)
                 _sync(self._folder)
-                return
-            new = set()
-            for part in sorted(glob.glob(f"{glob.escape(path)}.data-*")):
-                _sync(part)
-                new.add(self.path + part.removeprefix(path))
-                os.replace(part, self.path + part.removeprefix(path))
-            _sync(f"{path}.index")
+                self._new = os.stat(last)
+                os.replace(last, self._target)
+            except BaseException:
+                if not self.is_replaced:
+                    _remove(new)
+                raise
+        # From here on, nothing can go wrong that would matter.
+        with contextlib.suppress(OSError):
             _sync(self._folder)
-            os.replace(f"{path}.index", f"{self.path}.index")
-            _sync(self._folder)
+        if not self.is_h5:
             data = f"{glob.escape(self.path)}.data-*-of-*"
-            for old in set(glob.glob(data)) - new:
-                with contextlib.suppress(OSError):
-                    os.remove(old)
+            _remove(set(glob.glob(data)) - new)
+
+
+def _remove(paths: Iterable[str]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):
+            os.remove(path)
 
 
 def _sync(path: str) -> None:

@@ -48,6 +48,22 @@ class Value:
             self, read=lambda: function(self.read()), note=note
         )
 
+    def checked(self, path: str) -> np.ndarray:
+        """The array, read from the file at `path`.
+
+        Raises:
+          CheckpointError: if that cannot be, or it is not what was announced.
+        """
+        with readable(path):
+            array = self.read()
+        if tuple(np.shape(array)) != tuple(self.shape):
+            raise CheckpointError(
+                f"{path} contradicts itself: {self.name!r} has shape"
+                f" {np.shape(array)} where {self.shape} was announced. Nothing"
+                " was changed."
+            )
+        return array
+
 
 def constant(name: str, value: Any, note: str = "") -> Value:
     """A value that is known already."""
@@ -255,15 +271,7 @@ class Plan:
                 )
         if strict and self.report.problems:
             raise reports.MismatchError(self.report)
-        with readable(self.report.path):
-            values = [value.read() for value, _ in fitting]
-        for (value, _), array in zip(fitting, values, strict=True):
-            if tuple(np.shape(array)) != tuple(value.shape):
-                raise CheckpointError(
-                    f"{self.report.path} contradicts itself: {value.name!r} has"
-                    f" shape {np.shape(array)} where {value.shape} was"
-                    " announced. Nothing was changed."
-                )
+        values = [value.checked(self.report.path) for value, _ in fitting]
         saving.assign_all([variable for _, variable in fitting], values)
         for value, variable in fitting:
             self.report.add(
