@@ -58,14 +58,15 @@ def _latest_in(folder: str) -> str | None:
     The file that tells may have been written elsewhere, and may be anyone's:
     what counts is the name, and a path if that is in the folder.
     """
-    state = tf.train.get_checkpoint_state(folder)
-    if state is None or not state.model_checkpoint_path:
-        return None
-    told = os.path.realpath(state.model_checkpoint_path)
-    inside = told.startswith(os.path.realpath(folder) + os.sep)
-    name = os.path.basename(state.model_checkpoint_path)
-    prefix = told if inside else os.path.join(folder, name)
-    return prefix if os.path.exists(f"{prefix}.index") else None
+    with readable(folder):
+        state = tf.train.get_checkpoint_state(folder)
+        if state is None or not state.model_checkpoint_path:
+            return None
+        told = os.path.realpath(state.model_checkpoint_path)
+        inside = told.startswith(os.path.realpath(folder) + os.sep)
+        name = os.path.basename(state.model_checkpoint_path)
+        prefix = told if inside else os.path.join(folder, name)
+        return prefix if os.path.exists(f"{prefix}.index") else None
 
 
 class Reader:
@@ -106,7 +107,8 @@ class Reader:
         )
 
     def _get(self, key: str) -> np.ndarray:
-        return np.asarray(self._reader.get_tensor(key))
+        with readable(self.prefix):
+            return np.asarray(self._reader.get_tensor(key))
 
     def graph(self) -> Any:
         """The object graph, a protocol buffer."""

@@ -242,6 +242,8 @@ def steps_of_power(power: Any, beta: Any) -> int | None:
     >>> tf1.steps_of_power(beta * beta * beta, beta)
     2
     """
+    if np.shape(power):
+        return None
     beta = np.asarray(beta, np.asarray(power).dtype)[()]
     current = beta
     if not 0 < beta < 1 or power <= np.finfo(beta.dtype).tiny:

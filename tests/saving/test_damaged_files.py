@@ -322,6 +322,59 @@ def test_a_missing_shard(tmp_path):
     assert not any(v.numpy().any() for v in variables)
 
 
+@pytest.mark.parametrize("name", [b"\xff", rb"a\000b"])
+def test_a_checkpoint_file_with_a_name_that_is_none(files, name):
+    folder = files["checkpoint"].parent
+    text = b'model_checkpoint_path: "%b"' % name
+    (folder / "checkpoint").write_bytes(text)
+    with pytest.raises(checkpoints.CheckpointError, match="cannot be read"):
+        checkpoints.restore(folder, make_model(), make_optimizer())
+    with pytest.raises(checkpoints.CheckpointError, match="cannot be read"):
+        inspection.describe(str(folder))
+
+
+@pytest.mark.parametrize("damage", ["shape", "bits"])
+def test_powers_of_tf1_that_are_none(tmp_path, damage):
+    prefix = tmp_path / "m"
+    power = [0.9, 0.9] if damage == "shape" else 0.9
+    tf.raw_ops.SaveV2(
+        prefix=str(prefix),
+        tensor_names=["beta1_power", "v", "v/Adam", "v/Adam_1"],
+        shape_and_slices=[""] * 4,
+        tensors=[tf.constant(power), *[tf.ones(3)] * 3],
+    )
+    if damage == "bits":
+        flip(data_file(prefix), 0)
+    v, optimizer = tf.Variable(tf.zeros(3)), klo.Adam()
+    with pytest.raises(checkpoints.CheckpointError):
+        checkpoints.restore(prefix, {"v": v}, optimizer)
+    assert not v.numpy().any()
+    assert not optimizer.weights
+
+
+@pytest.mark.parametrize("name", ["out", "out.h5"])
+def test_slots_of_variables_that_are_not_there(tmp_path, name):
+    v, optimizer = tf.Variable(tf.ones(3)), klo.Adam()
+    layer = {"layer_with_weights-0": {"kernel": v}}
+    optimizer.build([v])
+    path = checkpoints.save(tmp_path / "m", {"model": layer}, optimizer)
+    reader = tf.train.load_checkpoint(path)
+    values = {
+        key: reader.get_tensor(key)
+        for key in reader.get_variable_to_shape_map()
+        if key != "model/layer_with_weights-0/kernel/.ATTRIBUTES/VARIABLE_VALUE"
+    }
+    tf.raw_ops.SaveV2(
+        prefix=path,
+        tensor_names=list(values),
+        shape_and_slices=[""] * len(values),
+        tensors=[tf.constant(value) for value in values.values()],
+    )
+    with pytest.raises(checkpoints.CheckpointError, match="is not in it"):
+        conversion.convert(path, str(tmp_path / name), optimizer="Adam")
+    assert sorted(os.listdir(tmp_path)) == ["m.data-00000-of-00001", "m.index"]
+
+
 def test_what_is_no_file_at_all(tmp_path):
     model, optimizer = make_model(), make_optimizer()
     for path, words in (
