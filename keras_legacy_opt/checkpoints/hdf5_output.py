@@ -18,6 +18,7 @@ def create(path: str) -> Iterator[Any]:
 
     Raises:
       OSError: on leaving, if not all of it could be written.
+      KeyboardInterrupt: on leaving, if that came while it was written.
     """
     import h5py
 
@@ -33,23 +34,22 @@ def create(path: str) -> Iterator[Any]:
 class _Remembering(io.FileIO):
     """A file that takes everything; the first error is kept."""
 
-    error: OSError | None = None
+    error: BaseException | None = None
 
     def write(self, data: Any) -> int:
         """Writes all of it, or nothing from the first error on."""
-        rest = memoryview(data).cast("B")
-        length = len(rest)
         try:
+            rest = memoryview(data).cast("B")
             while rest and self.error is None:
                 rest = rest[super().write(rest) :]
-        except OSError as error:
+        except BaseException as error:
             self.error = error
-        return length
+        return memoryview(data).nbytes
 
     def truncate(self, size: int | None = None) -> int:
         """Sets the length, if that can be."""
         try:
             return super().truncate(size)
-        except OSError as error:
+        except BaseException as error:
             self.error = self.error or error
             return size or 0
