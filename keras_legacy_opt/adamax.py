@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from keras_legacy_opt import hosts, slots
+from keras_legacy_opt import hosts
 from keras_legacy_opt.optimizer import DEFAULT_EPSILON, Optimizer, coefficients
 
 
-def adamax_step(
-    var: tf.Tensor,
+def decayed(
     m: tf.Tensor,
     v: tf.Tensor,
-    *,
     grad: tf.Tensor,
-    neg_scaled_lr: tf.Tensor,
+    *,
     beta_1: tf.Tensor,
     one_minus_beta_1: tf.Tensor,
     beta_2: tf.Tensor,
-    epsilon: tf.Tensor,
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """One step of Adamax: the new (var, m, v)."""
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The new moment and infinity norm."""
     m = m * beta_1 + grad * one_minus_beta_1
-    v = tf.maximum(v * beta_2, tf.abs(grad))
-    return var + neg_scaled_lr * (m / (v + epsilon)), m, v
+    return m, tf.maximum(v * beta_2, tf.abs(grad))
 
 
 @hosts.public
@@ -128,17 +123,21 @@ class Adamax(Optimizer):
         apply_state: dict | None = None,
     ) -> Any:
         c = coefficients(self, var, apply_state)
-        step = functools.partial(
-            adamax_step,
-            grad=grad,
-            neg_scaled_lr=c["neg_scaled_lr"],
+        m, v = self.get_slot(var, "m"), self.get_slot(var, "v")
+        m_t, v_t = decayed(
+            tf.gather(m, indices),
+            tf.gather(v, indices),
+            grad,
             beta_1=c["beta_1_t"],
             one_minus_beta_1=c["one_minus_beta_1_t"],
             beta_2=c["beta_2_t"],
-            epsilon=c["epsilon"],
         )
-        m, v = self.get_slot(var, "m"), self.get_slot(var, "v")
-        return slots.update_rows((var, m, v), indices, step)
+        step = c["neg_scaled_lr"] * (m_t / (v_t + c["epsilon"]))
+        return tf.group(
+            self._resource_scatter_add(var, indices, step),
+            self._resource_scatter_update(m, indices, m_t),
+            self._resource_scatter_update(v, indices, v_t),
+        )
 
     def get_config(self) -> dict[str, Any]:
         """The configuration; see `keras_legacy_opt.Optimizer.get_config`."""

@@ -50,6 +50,7 @@ import collections
 import contextlib
 import functools
 import importlib
+import importlib.metadata
 import types
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -301,6 +302,11 @@ def scaled_by(wrapper: Any, loss: Any) -> Any:
     return type(wrapper).scale_loss.__wrapped__(wrapper, loss)
 
 
+def _release(package: str) -> tuple[int, int]:
+    major, minor = importlib.metadata.version(package).split(".")[:2]
+    return int(major), int(minor)
+
+
 def forward_pass(model: Any, x: Any, y: Any, sample_weight: Any) -> Any:
     """Prediction and loss of a Keras 3 model in training, where it logs it."""
     losses = importlib.import_module("keras.src.losses.loss")
@@ -315,9 +321,10 @@ def forward_pass(model: Any, x: Any, y: Any, sample_weight: Any) -> Any:
     # In earlier releases, the loss is not scaled for a strategy.
     unscale = getattr(losses, "unscale_loss_for_distribution", lambda x: x)
     batch = next(each for each in tf.nest.flatten(x) if each is not None)
-    model._loss_tracker.update_state(
-        unscale(loss), sample_weight=tf.shape(batch)[0]
-    )
+    size = tf.shape(batch)[0]
+    if _release("keras") < (3, 2):  # All batches count alike.
+        size = None
+    model._loss_tracker.update_state(unscale(loss), sample_weight=size)
     return y_pred, loss
 
 

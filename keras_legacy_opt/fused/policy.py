@@ -33,6 +33,7 @@ _SPARSE_METHODS = (
     "_resource_apply_sparse_duplicate_indices",
     "_resource_apply_sparse",
     "_resource_scatter_add",
+    "_resource_scatter_update",
 )
 
 _switch = threading.local()

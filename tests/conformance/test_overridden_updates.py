@@ -1,6 +1,7 @@
-"""Subclasses whose updates take no `apply_state`, as those before TF 2.1.
+"""Subclasses that override a part of the update of one variable.
 
-Their coefficients come from `_fallback_apply_state`, anew for each variable.
+Where an update takes no `apply_state`, as before TF 2.1, its coefficients come
+from `_fallback_apply_state`, anew for each variable.
 """
 
 import contextlib
@@ -46,12 +47,24 @@ def with_a_patch(base):
     return Patched
 
 
+def with_other_scatters(base):
+    class OtherScatters(base):
+        def _resource_scatter_add(self, x, i, v):
+            return super()._resource_scatter_add(x, i, v * 0.5)
+
+        def _resource_scatter_update(self, x, i, v):
+            return super()._resource_scatter_update(x, i, v * 0.25)
+
+    return OtherScatters
+
+
 @pytest.mark.parametrize(
     "wrap", [lambda f: f, tf.function], ids=["", "function"]
 )
 @pytest.mark.parametrize("native", [True, False])
 @pytest.mark.parametrize(
-    "derive", [without_state, with_any_arguments, with_a_patch]
+    "derive",
+    [without_state, with_any_arguments, with_a_patch, with_other_scatters],
 )
 @pytest.mark.parametrize("name", [row.name for row in BUILT_IN])
 def test_all_bits_are_those_of_legacy(name, derive, native, wrap):
