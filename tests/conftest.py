@@ -1,6 +1,10 @@
 """Options and fixtures for every test."""
 
+import contextlib
+import fcntl
 import os
+import pathlib
+import tempfile
 import zlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -10,6 +14,7 @@ import pytest
 import selection
 
 from keras_legacy_opt import fused
+from keras_legacy_opt.fused import build, loader
 
 
 @pytest.fixture
@@ -58,6 +63,31 @@ def pytest_collection_modifyitems(config, items):
 def plain_path():
     """TensorFlow's own kernels, whose bits are legacy's, also on 16 bits."""
     with fused.disabled():
+        yield
+
+
+@pytest.fixture(scope="session")
+def native_ops():
+    """The loaded native library."""
+    if os.environ.get(loader.SWITCH) == "0":
+        pytest.skip(f"{loader.SWITCH} is 0")
+    if not fused.is_available():
+        with _one_at_a_time():
+            try:
+                build.build()
+            except build.BuildError as error:
+                pytest.skip(f"the native library cannot be built: {error}")
+        loader._load_once.cache_clear()
+    assert fused.is_available(), fused.why_not()
+    return loader.load()
+
+
+@contextlib.contextmanager
+def _one_at_a_time():
+    """Lets one of several test processes build, and the others wait."""
+    path = pathlib.Path(tempfile.gettempdir(), f"klo_build_{os.getuid()}.lock")
+    with open(path, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 

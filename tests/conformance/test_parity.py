@@ -128,6 +128,20 @@ LOOSER_XLA_ULP = {
 }
 
 
+def xla_limit(optimizer, kind, dtype, is_sparse):
+    """By how many ulp a slot or "variable" may differ after a step of XLA."""
+    is_bfloat16 = dtype.name == "bfloat16"
+    limit = XLA_ULP_OF_BFLOAT16 if is_bfloat16 else XLA_ULP
+    key = optimizer, kind
+    if (
+        not is_sparse
+        or dtype.name not in FLOAT32_AND_64
+        or key == ("Adadelta", "accum_var")
+    ):
+        limit = max(limit, LOOSER_XLA_ULP.get(key, 0))
+    return limit
+
+
 def in_ulp(difference, values, dtype):
     """Measures a difference by the spacing at the largest of some values."""
     eps = float(ml_dtypes.finfo(np.zeros(0, dtype).real.dtype).eps)
@@ -147,18 +161,13 @@ def assert_close_records(ours, legacy, case):
             if dtype.kind == "i":
                 np.testing.assert_array_equal(our[name], value)
                 continue
-            is_bfloat16 = dtype.name == "bfloat16"
-            limit = XLA_ULP_OF_BFLOAT16 if is_bfloat16 else XLA_ULP
             *_, kind = parts = name.removesuffix(":0").split("/")
-            is_sparse = set(parts) & set(stepping.SPARSE)
-            kind = "variable" if kind in stepping.SHAPES else kind
-            key = case.row.name, kind
-            if (
-                not is_sparse
-                or dtype.name not in FLOAT32_AND_64
-                or key == ("Adadelta", "accum_var")
-            ):
-                limit = max(limit, LOOSER_XLA_ULP.get(key, 0))
+            limit = xla_limit(
+                case.row.name,
+                "variable" if kind in stepping.SHAPES else kind,
+                dtype,
+                is_sparse=set(parts) & set(stepping.SPARSE),
+            )
             wide = np.complex128 if dtype.kind == "c" else np.float64
             difference = our[name].astype(wide) - value.astype(wide)
             ulp = in_ulp(difference, value.astype(wide), dtype)
