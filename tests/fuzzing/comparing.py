@@ -105,7 +105,8 @@ def xla_within_limits(case: cases.Case) -> bool:
             old = before.get(name, np.zeros_like(value))
             terms = np.stack([old, value]).astype(np.float64)
             error = our[name].astype(np.float64) - terms[1]
-            assert in_ulp(error, terms, value.dtype) <= limit, where
+            ulp = in_ulp(error, terms, value.dtype)
+            assert ulp <= limit, f"{where}: {ulp} ulp"
         before = their
     return True
 
