@@ -125,6 +125,7 @@ special = st.sampled_from(
         -6e-8,
     ]
 )
+rows_dtypes = st.sampled_from(["int32", "int64"])
 rare_rates = st.sampled_from([0.0, 1e-39, 1e20])
 
 
@@ -148,12 +149,8 @@ def _numbers(elements):
 def _kinds(draw, variables, option):
     """Which of the gradients of a step are sparse."""
     return [
-        len(v.shape) > 0
-        and v.shape[0] > 0
-        and (
-            v.dtype not in option.dense
-            or (v.dtype in option.sparse and draw(st.booleans()))
-        )
+        bool(v.shape and v.shape[0] and v.dtype in option.sparse)
+        and draw(st.booleans())
         for v in variables
     ]
 
@@ -168,20 +165,12 @@ def _gradients(draw, variables, kinds, count, elements):
             gradients.append(Dense(numbers))
             continue
         low, high = (0, 5) if count is None else (count, count)
-        rows = st.lists(
-            st.integers(0, variable.shape[0] - 1), min_size=low, max_size=high
-        )
-        gradients.append(
-            Sparse(
-                numbers,
-                tuple(draw(rows)),
-                "int32" if count is not None else draw(rows_dtypes),
-            )
-        )
+        row = st.integers(0, variable.shape[0] - 1)
+        rows = draw(st.lists(row, min_size=low, max_size=high))
+        # In a graph, all steps have the same dtype.
+        dtype = draw(rows_dtypes) if count is None else "int32"
+        gradients.append(Sparse(numbers, tuple(rows), dtype))
     return tuple(gradients)
-
-
-rows_dtypes = st.sampled_from(["int32", "int64"])
 
 
 @st.composite
@@ -237,7 +226,7 @@ def cases(
     if one_dtype is not None:
         dtype = st.just(draw(dtype))
     shape = shapes()
-    if kinds is True:
+    if kinds:
         shape = shape.filter(lambda s: s and s[0])
     variables = tuple(
         draw(
@@ -248,17 +237,17 @@ def cases(
             )
         )
     )
-    chosen, count = None, None
+    if kinds is None:
+        chosen = _kinds(variables, able)
+    else:
+        chosen = st.just([kinds] * len(variables))
+    count = None
     if alike:
-        count = draw(st.integers(0, 5))
-    steps = []
-    for _ in range(draw(st.integers(1, 3))):
-        if chosen is None or not alike:
-            if kinds is None:
-                chosen = draw(_kinds(variables, able))
-            else:
-                chosen = [kinds] * len(variables)
-        steps.append(draw(_gradients(variables, chosen, count, elements)))
+        chosen, count = st.just(draw(chosen)), draw(st.integers(0, 5))
+    steps = [
+        draw(_gradients(variables, draw(chosen), count, elements))
+        for _ in range(draw(st.integers(1, 3)))
+    ]
     return Case(row.name, option, arguments, variables, tuple(steps))
 
 
