@@ -100,8 +100,7 @@ def xla_within_limits(case: cases.Case) -> bool:
                 case.optimizer,
                 "variable" if kind == variable else kind,
                 value.dtype,
-                # A square has twice the error of its root: in rows, too.
-                is_sparse=kind != "accum_var",
+                is_sparse=True,
             )
             old = before.get(name, np.zeros_like(value))
             terms = np.stack([old, value]).astype(np.float64)
