@@ -104,17 +104,17 @@ def adopt(keras: types.ModuleType) -> None:
     optimizers = keras.optimizers
     is_keras_3 = int(keras.__version__.split(".")[0]) >= 3
     base = optimizers.Optimizer if is_keras_3 else optimizers.legacy.Optimizer
-    _append_base(OptimizerHost, base)
+    _add_base(OptimizerHost, base, is_keras_3)
     _optimizer_classes += (base, optimizers.Optimizer)
     _hide_names_of(base, OptimizerHost, OptimizerShield)
     if is_keras_3:
         loss_scale_base = keras.mixed_precision.LossScaleOptimizer
     else:
         loss_scale_base = private_api.loss_scale_class(keras)
-    _append_base(LossScaleHost, loss_scale_base)
+    _add_base(LossScaleHost, loss_scale_base, is_keras_3)
     _hide_names_of(loss_scale_base, LossScaleHost, LossScaleShield)
     schedule_base = optimizers.schedules.LearningRateSchedule
-    _append_base(ScheduleHost, schedule_base)
+    _add_base(ScheduleHost, schedule_base, is_keras_3)
     _schedule_classes += (schedule_base,)
     if is_keras_3:
         _variable_classes += (private_api.variable_class(keras),)
@@ -322,9 +322,12 @@ def _pass_loss_on(wrapper: Any, loss: Any) -> Any:
     return keras_3_api.passed_on(wrapper, loss)
 
 
-def _append_base(host: type, base: type) -> None:
+def _add_base(host: type, base: type, is_keras_3: bool) -> None:
     *others, root = host.__bases__
-    host.__bases__ = (*others, base, root)
+    # In one order, whichever Keras came first: the bases of tf_keras are
+    # Trackables, which those of early Keras 3 are not, and Trackable is last.
+    bases = (base, *others) if is_keras_3 else (*others, base)
+    host.__bases__ = (*bases, root)
 
 
 def _hide_names_of(base: type, host: type, shield: type) -> None:

@@ -130,8 +130,9 @@ def test_loops_of_ones_own_are_left_alone(override, host, data):
             return {"squares": loss}
 
     model = Model([host.layers.Dense(1)])
-    history = fit(model, TRIPLING[override](0.01), x, y)
-    assert history.history["squares"][-1] < history.history["squares"][0]
+    before = np.mean((np.asarray(model(x)) - y) ** 2)
+    fit(model, TRIPLING[override](0.01), x, y)
+    assert np.mean((np.asarray(model(x)) - y) ** 2) < before
 
 
 @pytest.mark.parametrize("override", TRIPLING)
@@ -210,11 +211,11 @@ COMPILE = {
     "weights of classes": {},
     "weights of samples": {},
     "metrics": {"metrics": ["mae"], "weighted_metrics": ["mse"]},
-    "loss weights": {"loss_weights": 0.5},
+    "loss weights": {"loss_weights": [0.5]},
     "eager": {"run_eagerly": True},
     "xla": {"jit_compile": True},
     "no xla": {"jit_compile": False},
-    "several steps": {"steps_per_execution": 2},
+    "several steps": {"steps_per_execution": 3},
 }
 
 
