@@ -292,10 +292,10 @@ def test_exclusion_from_weight_decay_by_name_of_the_layer():
             weight_decay_rate=5.0,
             exclude_from_weight_decay=["LayerNorm", "bias"],
         )
-        model.compile(optimizer, "mse")
-        # No gradient is all but zero, which Adam would make a step of.
-        x, y = rng.uniform(0, 9, (4, 2)), rng.uniform(2, 9, (4, 3))
-        model.fit(x, y, epochs=3, verbose=0)
+        # Nothing but the decay: LayerNormalization's gradient is wrong in
+        # Keras 3.0.
+        model.compile(optimizer, lambda y, prediction: 0.0 * prediction)
+        model.fit(X, Y, epochs=3, verbose=0)
         results[host] = model.get_weights()
     for actual, expected in zip(*results.values(), strict=True):
         np.testing.assert_allclose(actual, expected, rtol=1e-5)
