@@ -27,6 +27,7 @@ _LONGEST_LIST = 1 << 12
 # How a heap of strings begins: its signature and version, before its size.
 _HEAP = b"GCOL\x01\0\0\0"
 _HEAP_HEADER = 16
+_CHUNK = 1 << 24
 # Of a string: its number, how often it is used, and its length.
 _STRING = struct.Struct("<HH4xQ")
 
@@ -56,8 +57,7 @@ def _check_heaps(path: str, limits: Limits) -> None:
         open(path, "rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
     ):
-        start = content.find(_HEAP)
-        while start >= 0:
+        for start in _starts_of_heaps(content):
             size = int.from_bytes(content[start + 8 : start + 16], "little")
             position, end = start + _HEAP_HEADER, start + size
             while position + _STRING.size <= min(end, len(content)):
@@ -67,7 +67,19 @@ def _check_heaps(path: str, limits: Limits) -> None:
                 if step < _STRING.size:
                     raise _refusal(limits, "a string", "is of no length")
                 position += step
-            start = content.find(_HEAP, start + 1)
+
+
+def _starts_of_heaps(content: mmap.mmap) -> Iterator[int]:
+    """Where something begins that HDF5 might take for a heap."""
+    for begin in range(0, len(content), _CHUNK):
+        end = begin + _CHUNK + len(_HEAP) - 1
+        start = content.find(_HEAP, begin, end)
+        while start >= 0:
+            yield start
+            start = content.find(_HEAP, start + 1, end)
+        # What was read need not stay in memory.
+        size = min(_CHUNK, len(content) - begin)
+        content.madvise(mmap.MADV_DONTNEED, begin, size)
 
 
 def _check(file: Any, limits: Limits) -> None:
