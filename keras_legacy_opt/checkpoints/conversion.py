@@ -449,7 +449,8 @@ def _write_h5(
         if not state:
             return
         group = out.create_group("optimizer_weights")
-        prefix = config["config"]["name"] if config else "optimizer"
+        # Keras 1, and Keras 2 before TensorFlow's, gave optimizers no name.
+        prefix = (config or {}).get("config", {}).get("name") or "optimizer"
         written = []
         for item in state:
             if item.kind == contents.SLOT:

@@ -1,5 +1,6 @@
 """`python -m keras_legacy_opt inspect` and `convert`."""
 
+import json
 import os
 import subprocess
 import sys
@@ -167,6 +168,27 @@ def test_errors_and_exit_codes(golden, tmp_path, capsys):
             run(*arguments)
         assert exit_.value.code == 2
     assert os.listdir(tmp_path) == ["m.h5"]
+
+
+def test_an_optimizer_without_a_name(tmp_path):
+    """As in files of Keras 1, and of Keras 2 that was not TensorFlow's."""
+    import h5py
+
+    model = tf_keras.Sequential([tf_keras.layers.Dense(2, input_shape=(3,))])
+    model.compile(klo.SGD(0.5, momentum=0.5), "mse")
+    model.fit(np.ones((4, 3)), np.ones((4, 2)), verbose=0)
+    source, result = str(tmp_path / "a.h5"), str(tmp_path / "b.h5")
+    with pytest.warns(UserWarning, match="HDF5"):
+        model.save(source)
+    with h5py.File(source, "r+") as file:
+        config = json.loads(file.attrs["training_config"])
+        del config["optimizer_config"]["config"]["name"]
+        file.attrs["training_config"] = json.dumps(config)
+    assert run("convert", source, result) == 0
+    model.optimizer.get_slot(model.weights[0], "momentum").assign([[0, 0]] * 3)
+    checkpoints.restore(result, model)
+    slot = model.optimizer.get_slot(model.weights[0], "momentum").numpy()
+    assert slot.any()
 
 
 def test_a_failed_conversion_leaves_nothing(golden, tmp_path, monkeypatch):
