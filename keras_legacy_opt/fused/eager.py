@@ -271,7 +271,8 @@ class _Memory:
         """Whether a `keras.Variable` has an update the native ops have not."""
         owners = [owner() for owner in self._owners]
         return any(
-            owner.constraint or getattr(owner, "overwrite_with_gradient", False)
+            getattr(owner, "constraint", None)
+            or getattr(owner, "overwrite_with_gradient", False)
             for owner in owners
             if hosts.is_keras_variable(owner)
         )
