@@ -96,6 +96,7 @@ class Adagrad(Optimizer):
         c.update(
             epsilon=tf.convert_to_tensor(self.epsilon, var_dtype),
             neg_lr_t=-c["lr_t"],
+            zero=tf.zeros([], tf.int64),  # For subclasses, as legacy.
         )
 
     def _resource_apply_dense(

@@ -96,6 +96,7 @@ class Adamax(Optimizer):
             beta_1_power=beta_1_power,
             one_minus_beta_1_t=1 - beta_1,
             beta_2_t=tf.identity(self._get_hyper("beta_2", var_dtype)),
+            zero=tf.zeros([], tf.int64),  # For subclasses, as legacy.
         )
 
     def _resource_apply_dense(

@@ -137,6 +137,34 @@ def test_decay_is_never_ignored(traced):
     assert optimizer.get_config()["decay"] == 0.0
 
 
+@pytest.mark.parametrize("built", [False, True])
+@pytest.mark.parametrize("traced", [False, True])
+def test_restored_decay_is_used_and_told(traced, built, tmp_path):
+    """All have one: steps, functions, the configuration, subclasses."""
+    saved, variable = SGD(1.0, decay=3.0), tf.Variable(0.0)
+    saved.build([variable])
+    path = tf.train.Checkpoint(optimizer=saved).save(str(tmp_path / "c"))
+    optimizer = SGD(1.0, decay=1.0)
+
+    def step():
+        variable.assign(0.0)
+        optimizer.apply_gradients([(tf.constant(1.0), variable)])
+
+    if traced:
+        step = tf.function(step)
+    if built:
+        step()
+    tf.train.Checkpoint(optimizer=optimizer).restore(path)
+    moved = []
+    for _ in range(3):
+        step()
+        moved.append(-float(variable))
+    np.testing.assert_allclose(moved, [1, 1 / (1 + 3), 1 / (1 + 6)], rtol=1e-7)
+    assert optimizer.get_config()["decay"] == 3.0
+    assert optimizer._initial_decay == 3.0
+    assert float(optimizer.decay) == 3.0
+
+
 def test_decay_in_float16_survives_many_steps():
     """Beyond 65504 steps the step is infinite in float16."""
     optimizer = SGD(1.0)

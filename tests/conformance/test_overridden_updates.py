@@ -86,3 +86,25 @@ def test_all_bits_are_those_of_legacy(name, derive, native, wrap):
         results.append([*(v.numpy() for v in variables), *opt.get_weights()])
     for ours, legacy in zip(*results, strict=True):
         np.testing.assert_array_equal(ours, legacy)
+
+
+@pytest.mark.parametrize("name", [row.name for row in BUILT_IN])
+def test_coefficients_are_those_of_legacy(name):
+    var = tf.Variable([1.0])
+    key = (var.device, var.dtype.base_dtype)
+    ours, legacy = [], []
+    for library, coefficients in (
+        (keras_legacy_opt, ours),
+        (tf_keras.optimizers.legacy, legacy),
+    ):
+        opt = getattr(library, name)(0.1)
+        opt._create_all_weights([var])
+        for state in (
+            opt._prepare([var]),
+            {key: opt._fallback_apply_state(*key)},
+        ):
+            coefficients.append(
+                {name: (c.dtype, c.numpy()) for name, c in state[key].items()}
+            )
+    for given, wanted in zip(ours, legacy, strict=True):
+        assert {name: given.get(name) for name in wanted} == wanted
