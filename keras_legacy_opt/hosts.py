@@ -122,11 +122,10 @@ def adopt(keras: types.ModuleType) -> None:
     else:
         _adopt_graph_backend(private_api.graph_backend(keras))
         private_api.let_save(keras, OptimizerHost)
-        private_api.complete_loading(
-            keras, _restore_optimizer, _build_optimizer
-        )
+        private_api.complete_saved_models(keras, _restore_optimizer)
     _model_classes[keras.Model] = is_keras_3
     private_api.load_weights_inside(keras, loading.of_weights)
+    private_api.complete_loading(keras, loading.of_model, _build_optimizer)
     if is_keras_3:  # tf_keras' takes a checkpoint.
         private_api.call_inside(
             keras.callbacks.BackupAndRestore,
@@ -306,8 +305,14 @@ def _build_optimizer(path: str, model: Any) -> None:
     """Makes the variables that the state in a `.keras` file is waiting for."""
     del path
     optimizer = _our_optimizer(model)
-    if optimizer is not None and optimizer._pending_weights and model.built:
+    if optimizer is None or not model.built:
+        return
+    if optimizer._pending_weights:
         optimizer.build(model.trainable_variables)
+    from keras_legacy_opt import saving
+
+    # Some may have been frozen after they were trained.
+    saving.build_for_early_slots(optimizer, model.variables)
 
 
 def _our_optimizer(model: Any) -> Any | None:

@@ -11,7 +11,7 @@ import contextlib
 import contextvars
 from collections.abc import Iterator
 
-_ALL, _WEIGHTS = "all", "weights"
+_ALL, _MODEL, _WEIGHTS = "all", "model", "weights"
 _wanted: contextvars.ContextVar[str | None] = contextvars.ContextVar(
     "keras_legacy_opt_wanted", default=None
 )
@@ -22,20 +22,35 @@ def weights_only() -> bool:
     return _wanted.get() == _WEIGHTS
 
 
+def whole_model() -> bool:
+    """Whether the model is made as the file says, with all its names."""
+    return _wanted.get() == _MODEL
+
+
 @contextlib.contextmanager
 def of_weights() -> Iterator[None]:
-    """Leaves the optimizer alone, unless `of_everything` surrounds it."""
-    token = _wanted.set(_wanted.get() or _WEIGHTS)
-    try:
+    """Leaves the optimizer alone, unless another surrounds it."""
+    with _wanting(_wanted.get() or _WEIGHTS):
         yield
-    finally:
-        _wanted.reset(token)
 
 
 @contextlib.contextmanager
 def of_everything() -> Iterator[None]:
     """Restores the state of the optimizer, too."""
-    token = _wanted.set(_ALL)
+    with _wanting(_ALL):
+        yield
+
+
+@contextlib.contextmanager
+def of_model() -> Iterator[None]:
+    """Makes a model, and restores its weights and its optimizer."""
+    with _wanting(_MODEL):
+        yield
+
+
+@contextlib.contextmanager
+def _wanting(what: str) -> Iterator[None]:
+    token = _wanted.set(what)
     try:
         yield
     finally:

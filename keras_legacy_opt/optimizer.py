@@ -216,6 +216,7 @@ class Optimizer(
         self._weights = []
         self._deferred_slot_restorations = {}
         self._slots_out_of_turn = set()
+        self._early_slots = {}
         self._distribution_strategy = distribution.current_strategy()
         self._known_variables = KnownVariables()
         self._clip_limits = clipping.ClipLimits()
@@ -516,6 +517,7 @@ class Optimizer(
         self.built = True
         saving.restore_wrapped(self, var_list)
         saving.apply_pending_weights(self)
+        saving.apply_early_slots(self, var_list)
 
     def _prepare(
         self, var_list: Sequence[Any]

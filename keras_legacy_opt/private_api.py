@@ -16,8 +16,9 @@ for these jobs:
   restores an object that has slots; any other name makes loading fail.
 * `let_save`: tf_keras saves to `.keras` files the state of its own classes
   only, and without a word drops that of legacy optimizers.
-* `complete_loading`: tf_keras leaves the optimizer's state in a SavedModel, and
-  builds no legacy optimizer of a `.keras` file.
+* `complete_loading`: tf_keras builds no legacy optimizer of a `.keras` file;
+  Keras 3 builds it for what is not frozen.
+* `complete_saved_models`: tf_keras leaves an optimizer's state in a SavedModel.
 * `load_weights_inside`: optimizers are not told that weights only are wanted.
 * `graph_backend`: in TF1 graphs, tf_keras keeps a session of its own and
   initializes the variables there that it was told of.
@@ -222,29 +223,33 @@ def eager_mode() -> contextlib.AbstractContextManager:
 
 
 def complete_loading(
-    tf_keras: types.ModuleType,
-    saved_model: Callable[[str, Any], None],
-    archive: Callable[[str, Any], None],
+    keras: types.ModuleType,
+    scope: Callable[[], AbstractContextManager[None]],
+    complete: Callable[[str, Any], None],
 ) -> None:
-    """Makes tf_keras complete the models that it loads.
+    """Makes a Keras load `.keras` files inside a `scope()`, and complete them.
 
     Args:
-      tf_keras: the module.
-      saved_model: function of (path, model), called with that of a SavedModel.
-      archive: the same for a `.keras` file.
+      keras: the module.
+      scope: makes a context manager.
+      complete: function of (path, model), called with each loaded model.
     """
-    for module, name, complete in (
-        ("legacy.saved_model.load", "load", saved_model),
-        ("saving_lib", "load_model", archive),
-    ):
-        library = importlib.import_module(
-            f"{tf_keras.__name__}.src.saving.{module}"
-        )
-        load = _and_complete(getattr(library, name), complete)
-        setattr(library, name, load)
+    library = importlib.import_module(f"{keras.__name__}.src.saving.saving_lib")
+    library.load_model = _completed(library.load_model, complete)
+    call_inside(library, "load_model", scope)
 
 
-def _and_complete(
+def complete_saved_models(
+    tf_keras: types.ModuleType, complete: Callable[[str, Any], None]
+) -> None:
+    """The same for SavedModels, which only tf_keras loads."""
+    library = importlib.import_module(
+        f"{tf_keras.__name__}.src.saving.legacy.saved_model.load"
+    )
+    library.load = _completed(library.load, complete)
+
+
+def _completed(
     load: Callable[..., Any], complete: Callable[[str, Any], None]
 ) -> Callable[..., Any]:
     @functools.wraps(load)

@@ -18,7 +18,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_legacy_opt import distribution, hosts, loading, private_api
+from keras_legacy_opt import (
+    distribution,
+    hosts,
+    loading,
+    private_api,
+    slot_numbers,
+)
 from keras_legacy_opt.variables import KnownVariables, var_key
 
 # Under this name, Keras 3's files hold the names of the variables that have
@@ -33,6 +39,7 @@ _PROCESS_STATE = frozenset(
     [
         "_clip_limits",
         "_deferred_slot_restorations",
+        "_early_slots",
         "_distribution_strategy",
         "_hypers_created",
         "_iterations",
@@ -43,40 +50,6 @@ _PROCESS_STATE = frozenset(
         "built",
     ]
 )
-
-
-def renumbered(
-    values: Mapping[str, Any], names: Sequence[str]
-) -> dict[str, Any]:
-    """Stored slots by the numbers that their variables have here.
-
-    An optimizer numbers variables as it meets them, which may be in another
-    order than the one that saved did: after some layers were frozen at first,
-    say.  Where the names are those of other variables, numbers have to do.
-    """
-    values = dict(values)
-    stored = bytes(values.pop(VARIABLE_NAMES, b"")).decode().split("\n")
-    stored, names = _without_common_scope(stored), _without_common_scope(names)
-    if sorted(stored) != sorted(names) or len(set(names)) < len(names):
-        return values
-    result = {}
-    for name, value in values.items():
-        slot, dot, number = name.rpartition(".")
-        if dot:
-            name = f"{slot}.{names.index(stored[int(number)])}"
-        result[name] = value
-    return result
-
-
-def _without_common_scope(names: Sequence[str]) -> list[str]:
-    """Names without the scopes that all share, such as that of the model.
-
-    Whether the model's name is part of a path depends on when it was built.
-    """
-    paths = [name.split("/") for name in names]
-    while all(len(p) > 1 and p[0] == paths[0][0] for p in paths):
-        paths = [path[1:] for path in paths]
-    return ["/".join(path) for path in paths]
 
 
 def fetch_all(variables: Sequence[Any]) -> list[np.ndarray]:
@@ -131,6 +104,8 @@ class SavingMixin:
     # Values that came before the variables: a list from `set_weights`, a
     # dictionary from `load_own_variables` or a pickle.
     _pending_weights: list[Any] | dict[str, Any] | None
+    # {name of a variable that is yet to come: {slot name: value}}
+    _early_slots: dict[str, dict[str, Any]]
     # Whether `set_weights` may lack the iterations, as Keras 1 saved them.
     _takes_weights_without_iterations = False
 
@@ -246,9 +221,15 @@ class SavingMixin:
         named = _own_variables(self)
         if "iter" not in named:  # It is the wrapper's.
             values.pop("iter", None)
-        values = renumbered(values, self._known_variables.names_with_slots())
+        names = self._known_variables.names_with_slots()
+        stored = bytes(values.pop(VARIABLE_NAMES, b"")).decode().split("\n")
+        values, early, slotless = slot_numbers.renumbered(values, stored, names)
         unexpected = sorted(values.keys() - named.keys())
-        missing = sorted(named.keys() - values.keys())
+        missing = sorted(
+            name
+            for name in named.keys() - values.keys()
+            if name.rpartition(".")[2] not in slotless
+        )
         if not any("." in name for name in values):
             # Saved before the first step: there were no slots yet.
             missing = [name for name in missing if "." not in name]
@@ -269,6 +250,7 @@ class SavingMixin:
                 )
         assign_all([named[name] for name in values], values.values())
         self._pending_weights = None
+        self._early_slots = early
 
     # Copies and pickles.
 
@@ -372,6 +354,62 @@ def apply_pending_weights(optimizer: SavingMixin) -> None:
     distribution.once_for_all_replicas(apply)
 
 
+def apply_early_slots(optimizer: SavingMixin, variables: Sequence[Any]) -> None:
+    """Sets slots that were stored before the optimizer met their variables."""
+    if not optimizer._early_slots:
+        return
+
+    def apply() -> None:
+        for variable in variables:
+            name = optimizer._known_variables.name(variable)
+            stored = _early_name(optimizer, name)
+            if stored is None:
+                continue
+            slots = optimizer._slots[var_key(variable)]
+            values = optimizer._early_slots[stored]
+            shapes = {name: tuple(slot.shape) for name, slot in slots.items()}
+            if shapes != {name: np.shape(v) for name, v in values.items()}:
+                raise ValueError(
+                    f"The saved state of optimizer {optimizer._name!r} has"
+                    f" slots {sorted(values)} of variable {stored!r}, which do"
+                    f" not fit {name!r} with slots of shapes {shapes}. Compile"
+                    " the model with a new optimizer."
+                )
+            assign_all([slots[name] for name in values], values.values())
+            del optimizer._early_slots[stored]
+
+    distribution.once_for_all_replicas(apply)
+
+
+def build_for_early_slots(optimizer: Any, variables: Iterable[Any]) -> None:
+    """Meets those of a model's variables whose slots were stored."""
+    waited_for = [
+        v
+        for v in variables
+        if _early_name(optimizer, getattr(v, "path", v.name)) is not None
+    ]
+    if waited_for:
+        optimizer.build(waited_for)
+    if optimizer._early_slots:
+        warnings.warn(
+            f"The file holds state of optimizer {optimizer._name!r} for"
+            f" {list(optimizer._early_slots)}, which the model has not. It is"
+            " kept until the optimizer gets variables of these names.",
+            stacklevel=2,
+        )
+
+
+def _early_name(optimizer: SavingMixin, name: str) -> str | None:
+    """Under which name the slots of a variable wait for it, if they do."""
+    name = name.removesuffix(":0")
+    names = [
+        stored
+        for stored in optimizer._early_slots
+        if slot_numbers.are_of_one(stored, name)
+    ]
+    return names[0] if len(names) == 1 else None
+
+
 def _is_of_keras_3(names: Iterable[str]) -> bool:
     return all(name.isdigit() for name in names)
 
@@ -411,8 +449,12 @@ def _store_variables(optimizer: SavingMixin, store: Any) -> None:
     values = fetch_all(list(named.values()))
     for name, value in zip(named, values, strict=True):
         store[name] = value
-    names = "\n".join(optimizer._known_variables.names_with_slots())
-    store[VARIABLE_NAMES] = np.frombuffer(names.encode(), np.uint8)
+    names = optimizer._known_variables.names_with_slots()
+    for stored, slots in optimizer._early_slots.items():
+        for slot_name, value in slots.items():
+            store[f"{slot_name}.{len(names)}"] = value
+        names.append(stored)
+    store[VARIABLE_NAMES] = np.frombuffer("\n".join(names).encode(), np.uint8)
 
 
 def _warn_of_what_is_not_saved(optimizer: SavingMixin) -> None:

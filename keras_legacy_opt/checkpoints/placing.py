@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_legacy_opt import saving
+from keras_legacy_opt import slot_numbers
 from keras_legacy_opt.checkpoints import (
     architecture,
     contents,
@@ -143,15 +143,25 @@ def _by_number(
     slots: Iterable[Item], names: Sequence[str], order: Sequence[Place]
 ) -> list[tuple[Item, Place | None]]:
     trained = [place for place in order if place.trainable]
-    stored: dict[str, Any] = {
-        item.value.name.rpartition("/")[2]: item for item in slots
-    }
-    stored[saving.VARIABLE_NAMES] = "\n".join(names).encode()
-    here = saving.renumbered(stored, [place.name for place in trained])
-    numbers = [int(name.rpartition(".")[2]) for name in here]
+    places, numbers = trained, None
+    for places in (order, trained):  # Some may have been frozen since.
+        here = [place.name for place in places]
+        try:
+            numbers = slot_numbers.numbers_here(names, here)
+        except ValueError as error:
+            raise CheckpointError(str(error)) from error
+        if numbers is not None:
+            break
+    if numbers is None:
+        numbers = list(range(len(trained)))
+
+    def place_of(number: int) -> Place | None:
+        here = numbers[number] if number < len(numbers) else None
+        return None if here is None else places[here]
+
     return [
-        (item, trained[number] if number < len(trained) else None)
-        for item, number in zip(here.values(), numbers, strict=True)
+        (item, place_of(int(item.value.name.rpartition(".")[2])))
+        for item in slots
     ]
 
 

@@ -1,0 +1,169 @@
+"""Models whose layers are frozen or thawed between training and saving."""
+
+import keras
+import numpy as np
+import pytest
+import tf_keras
+
+import keras_legacy_opt
+from keras_legacy_opt import checkpoints
+from keras_legacy_opt.checkpoints.conversion import convert
+
+X, Y = np.ones((4, 3), "float32"), np.ones((4, 2), "float32")
+
+
+def make_model(host, optimizer):
+    model = host.Sequential(
+        [
+            host.layers.Input((3,)),
+            # Slots of equal shapes could be swapped in silence.
+            host.layers.Dense(3, name="first"),
+            host.layers.Dense(3, name="second"),
+            host.layers.Dense(2, name="third"),
+        ]
+    )
+    model.compile(optimizer, "mse", run_eagerly=True)
+    return model
+
+
+def freeze(model, *names):
+    """Freezes the layers of these names, and no others."""
+    for layer in model.layers:
+        layer.trainable = layer.name not in names
+    model.compile(model.optimizer, "mse", run_eagerly=True)
+
+
+def train(model):
+    model.fit(X, Y, epochs=2, shuffle=False, verbose=0)
+
+
+def slots(model):
+    """{name: slots} of the variables that have any."""
+    found = {}
+    for layer in model.layers:
+        for variable in layer.weights:
+            try:
+                found[layer.name, variable.name.rpartition("/")[2]] = [
+                    model.optimizer.get_slot(variable, name).numpy()
+                    for name in model.optimizer.get_slot_names()
+                ]
+            except KeyError:
+                pass
+    return found
+
+
+def assert_same(model, loaded, lacking=()):
+    ours, theirs = slots(model), slots(loaded)
+    assert ours.keys() <= theirs.keys()
+    for name, values in theirs.items():
+        wanted = ours.get(name, [np.zeros_like(v) for v in values])
+        np.testing.assert_array_equal(values, wanted, str(name))
+    assert int(loaded.optimizer.iterations) == int(model.optimizer.iterations)
+
+
+def assert_trains_alike(model, loaded):
+    for each in (model, loaded):
+        each.run_eagerly = True
+        train(each)
+    for ours, theirs in zip(
+        model.get_weights(), loaded.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    assert_same(model, loaded)
+
+
+HISTORIES = {
+    "frozen after training": [(), ["first"]],
+    "frozen, and trained on": [(), ["first"], None, ["first"]],
+    "thawed, and not trained": [["first"], ()],
+    "another one is frozen": [["first"], ["second"]],
+    "all but one are frozen": [(), ["second", "third"]],
+    "thawed and trained": [["second"], (), None],
+}
+
+
+@pytest.mark.parametrize("host", [keras, tf_keras], ids=["keras3", "tf_keras"])
+@pytest.mark.parametrize("history", HISTORIES.values(), ids=HISTORIES)
+def test_each_slot_finds_its_variable(history, host, tmp_path):
+    model = make_model(host, keras_legacy_opt.Nadam(0.1))
+    for i, frozen in enumerate(history):
+        if frozen is not None:
+            freeze(model, *frozen)
+        if frozen is None or i == 0:
+            train(model)
+    path = str(tmp_path / "model.keras")
+    model.save(path)
+    loaded = host.models.load_model(path)
+    assert_same(model, loaded)
+    loaded.save(path)  # Nothing is lost by way of another process.
+    again = host.models.load_model(path)
+    assert_same(model, again)
+    assert_trains_alike(model, again)
+    for each in (model, again):
+        freeze(each)
+    assert_trains_alike(model, again)
+
+
+def test_slots_wait_for_variables_that_come_later(tmp_path):
+    """State may reach the optimizer without the model around it."""
+    model = make_model(keras, keras_legacy_opt.Adam(0.1))
+    train(model)
+    store = {}
+    model.optimizer.save_own_variables(store)
+    other = make_model(keras, keras_legacy_opt.Adam(0.1))
+    other.set_weights(model.get_weights())
+    freeze(other, "first", "third")
+    other.optimizer.build(other.trainable_variables)
+    other.optimizer.load_own_variables(store)
+    assert set(slots(other)) == {("second", "kernel"), ("second", "bias")}
+    kept = {}
+    other.optimizer.save_own_variables(kept)
+    assert kept.keys() == store.keys()
+    freeze(other)
+    assert_trains_alike(model, other)
+
+
+def test_waiting_slots_that_do_not_fit_are_refused():
+    model = make_model(keras, keras_legacy_opt.Adam(0.1))
+    train(model)
+    store = {}
+    model.optimizer.save_own_variables(store)
+    (name,) = [n for n, v in store.items() if n[0] == "m" and v.size == 6]
+    store[name] = store[name].T
+    freeze(model, "third")
+    model.compile(keras_legacy_opt.Adam(0.1), "mse", run_eagerly=True)
+    model.optimizer.build(model.trainable_variables)
+    model.optimizer.load_own_variables(store)
+    freeze(model)
+    before = model.get_weights()
+    for _ in range(2):  # No later step trains without it, either.
+        with pytest.raises(ValueError, match="do not fit 'sequential.*third"):
+            train(model)
+    for value, old in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(value, old)
+
+
+@pytest.mark.parametrize("target", ["checkpoint", "model.h5"])
+def test_conversion_of_a_model_that_was_frozen(target, tmp_path):
+    model = make_model(keras, keras_legacy_opt.Adam(0.1))
+    train(model)
+    freeze(model, "second")
+    model.save(tmp_path / "model.keras")
+    convert(str(tmp_path / "model.keras"), str(tmp_path / target))
+    other = make_model(keras, keras_legacy_opt.Adam(0.1))
+    checkpoints.restore(str(tmp_path / target), other)
+    assert_same(model, other)
+
+
+def test_state_of_other_layers_is_refused():
+    """Where not all names are known, equal numbers could be a coincidence."""
+    model = make_model(keras, keras_legacy_opt.Adam(0.1))
+    freeze(model, "first")
+    train(model)
+    store = {}
+    model.optimizer.save_own_variables(store)
+    freeze(model, "second")
+    model.compile(keras_legacy_opt.Adam(0.1), "mse")
+    model.optimizer.build(model.trainable_variables)
+    with pytest.raises(ValueError, match="of other variables than those"):
+        model.optimizer.load_own_variables(store)
