@@ -433,14 +433,13 @@ def _write_h5(
         group = out.create_group("model_weights")
         # Without it, Keras 2 takes the weights for those of Keras 1.
         group.attrs["keras_version"] = out.attrs["keras_version"] = "2.15.0"
-        group.attrs["layer_names"] = [name.encode() for name in layers]
+        h5.set_names(group, "layer_names", list(layers))
         for layer, items in layers.items():
             part = group.create_group(layer)
             for item in items:
                 part[f"{names[item.path]}:0"] = read(item)
-            part.attrs["weight_names"] = [
-                f"{names[item.path]}:0".encode() for item in items
-            ]
+            weights = [f"{names[item.path]}:0" for item in items]
+            h5.set_names(part, "weight_names", weights)
         state = [
             *file.of(contents.ITERATIONS),
             *(i for i in file.of(contents.HYPERPARAMETER) if _is_weight(i)),
@@ -458,8 +457,8 @@ def _write_h5(
             else:
                 name = f"{prefix}/{item.path[-1]}:0"
             group[name] = read(item)
-            written.append(name.encode())
-        group.attrs["weight_names"] = written
+            written.append(name)
+        h5.set_names(group, "weight_names", written)
 
 
 def _is_weight(item: Item) -> bool:

@@ -22,6 +22,7 @@ from keras_legacy_opt.checkpoints.plan import (
 from keras_legacy_opt.checkpoints.report import CheckpointError, Report
 
 FORMAT = "Keras 2 HDF5"
+_ATTRIBUTE_BYTES = 64512  # As Keras splits longer ones.
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _LOSS_SCALE_OPTIMIZERS = ("LossScaleOptimizer", "LossScaleOptimizerV1")
 
@@ -48,6 +49,17 @@ def names(group: Any, attribute: str) -> list[str]:
     while f"{attribute}{len(chunks)}" in group.attrs:
         chunks.append(f"{attribute}{len(chunks)}")
     return [text(name) for chunk in chunks for name in group.attrs[chunk]]
+
+
+def set_names(group: Any, attribute: str, values: Sequence[str]) -> None:
+    """Writes what `names` reads; HDF5 has no attributes beyond 64 kB."""
+    encoded = [value.encode() for value in values]
+    size = max(1, _ATTRIBUTE_BYTES // max(map(len, encoded), default=1))
+    if len(encoded) <= size:
+        group.attrs[attribute] = encoded
+        return
+    for i, start in enumerate(range(0, len(encoded), size)):
+        group.attrs[f"{attribute}{i}"] = encoded[start : start + size]
 
 
 def text(attribute: Any) -> str:

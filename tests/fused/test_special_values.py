@@ -12,6 +12,7 @@ import tensorflow as tf
 from registry import BUILT_IN, SUBJECT, Late, own_cases
 from test_fused_equals_plain import state, tolerance
 
+import keras_legacy_opt
 from keras_legacy_opt import fused
 
 # The square of 2e19 is infinite in float32, that of 2e-23 is 0 or denormal.
@@ -107,3 +108,42 @@ def test_a_second_transform_or_condition_is_refused(
     with pytest.raises(tf.errors.InvalidArgumentError, match="at most one"):
         op(*inputs, *extra)
     assert variable.numpy().tolist() == [[1.0, 2.0]]
+
+
+def traced(step):
+    return tf.function(lambda: tf.group(step()) and None, autograph=False)
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, traced], ids=["", "traced"])
+@pytest.mark.parametrize("number", [0.0, -0.5, 1.0, np.nan])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "learning_rate",
+        "learning_rate_power",
+        "l1_regularization_strength",
+        "l2_regularization_strength",
+    ],
+)
+def test_ftrl_takes_the_numbers_that_tensorflow_takes(
+    native_ops, name, number, wrap
+):
+    """Its sparse kernel refuses some; a step of them changes nothing."""
+
+    def outcome():
+        optimizer = keras_legacy_opt.Ftrl(0.1)
+        variable = tf.Variable([[1.0], [2.0]])
+        optimizer.build([variable])
+        setattr(optimizer, name, number)
+        gradient = tf.IndexedSlices(tf.constant([[1.0]]), tf.constant([0]))
+        is_refused = False
+        try:
+            wrap(lambda: optimizer.apply_gradients([(gradient, variable)]))()
+        except tf.errors.InvalidArgumentError:
+            is_refused = True
+        values = [variable.numpy(), *optimizer.get_weights()[1:]]
+        return is_refused, np.concatenate(values).tolist()
+
+    with fused.disabled():
+        expected = outcome()
+    np.testing.assert_equal(outcome(), expected)

@@ -3,6 +3,7 @@
 import json
 import os
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import tf_keras
 
 import keras_legacy_opt as klo
 from keras_legacy_opt import checkpoints
-from keras_legacy_opt.checkpoints import conversion
+from keras_legacy_opt.checkpoints import conversion, h5
 from keras_legacy_opt.checkpoints.conversion import convert
 
 pytestmark = pytest.mark.filterwarnings(
@@ -264,3 +265,28 @@ def test_hyperparameters_of_a_converted_file(tmp_path):
     assert json.dumps(optimizer.get_config()) == json.dumps(
         model.optimizer.get_config()
     )
+
+
+def test_names_that_hdf5_has_no_room_for(tmp_path):
+    """An attribute takes 64 kB; Keras splits longer ones."""
+    model = keras.Sequential([keras.layers.Input((1,))])
+    for i in range(24):
+        model.add(keras.layers.Dense(1, name=f"{'long' * 80}_{i}"))
+    model.compile(klo.Adam(0.1), "mse")
+    optimizer = model.optimizer
+    optimizer.build(model.trainable_variables)
+    rng = np.random.default_rng(0)
+    optimizer.set_weights(
+        [rng.random(w.shape).astype("f") for w in optimizer.get_weights()]
+    )
+    model.save(tmp_path / "m.keras")
+    convert(f"{tmp_path}/m.keras", f"{tmp_path}/m.h5")
+    with h5py.File(tmp_path / "m.h5") as file:
+        assert len(h5.names(file["optimizer_weights"], "weight_names")) == 97
+    other = keras.models.clone_model(model)
+    other.compile(klo.Adam(0.1), "mse")
+    checkpoints.restore(f"{tmp_path}/m.h5", other)
+    for ours, theirs in zip(
+        other.optimizer.get_weights(), optimizer.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)

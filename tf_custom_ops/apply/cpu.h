@@ -39,6 +39,7 @@ struct BoundFormula {
   IdleLoop idle;  // null: rows without gradient stay as they are
   int state;
   bool sum_duplicates;
+  const char* refusal;  // why the hyperparameters are not allowed, or null
   alignas(16) unsigned char functor[128];
 };
 
@@ -109,6 +110,11 @@ constexpr bool kHasSpecial = false;
 template <class F>
 constexpr bool kHasSpecial<F, std::void_t<typename F::Special>> = true;
 
+template <class F, class = void>
+constexpr bool kHasRefusal = false;
+template <class F>
+constexpr bool kHasRefusal<F, std::void_t<decltype(&F::Refusal)>> = true;
+
 template <class F, class C>
 BoundFormula<C> BindFunctor(Isa isa, const C* hyper) {
   if constexpr (kHasSpecial<F>) {
@@ -121,6 +127,7 @@ BoundFormula<C> BindFunctor(Isa isa, const C* hyper) {
   if constexpr (F::kIdle) bound.idle = KLO_PICK(isa, Idle, F, C);
   bound.state = F::kSlots + 1;
   bound.sum_duplicates = F::kSumDuplicates;
+  if constexpr (kHasRefusal<F>) bound.refusal = F::Refusal(hyper);
   new (bound.functor) F(hyper);
   return bound;
 }

@@ -18,6 +18,17 @@ struct FtrlFunctor {
   static constexpr bool kIdle = false;
   static constexpr bool kSumDuplicates = true;
 
+  // What TensorFlow's sparse kernel refuses; its dense one takes anything.
+  static KLO_FN const char* Refusal(const T* hyper) {
+    if constexpr (kPath == Path::kDense) return nullptr;
+    if (!(hyper[0] > T(0))) return "lr must be positive";
+    if (!(hyper[1] <= T(0))) return "lr_power must not be positive";
+    if (!(hyper[2] >= T(0))) return "l1 must not be negative";
+    if (!(hyper[3] + hyper[4] / (T(2) * hyper[0]) >= T(0))) return "l2 must not be negative";
+    if (!(hyper[5] >= T(0))) return "l2_shrinkage must not be negative";
+    return nullptr;
+  }
+
   T lr, l1, two_l2, two_shrinkage, power;
 
   KLO_FN explicit FtrlFunctor(const T* hyper)

@@ -7,6 +7,8 @@
 //   f(var, slots..., grad)   one step of one element
 //   f.Idle(var, slots...)    sparse gradients only: one step of an element whose row got no gradient, where legacy
 //                            updates such rows (kIdle says so)
+// and may have
+//   Refusal(hyper)     why scalars are not allowed, or null
 #ifndef KERAS_LEGACY_OPT_MATH_PRELUDE_H_
 #define KERAS_LEGACY_OPT_MATH_PRELUDE_H_
 

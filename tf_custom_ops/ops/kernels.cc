@@ -51,6 +51,9 @@ absl::Status ApplyKernel<T>::ReadScalars(OpKernelContext* context, int input, in
     hyper[i] = *static_cast<const C*>(tensor.data());
   }
   scalars->formula = spec_.bind(ChosenIsa(), hyper);
+  if (scalars->formula.refusal != nullptr) {
+    return absl::InvalidArgumentError(absl::StrCat(this->type_string(), ": ", scalars->formula.refusal, "."));
+  }
   input += spec_.hypers;
   if (transforms_) {
     const Tensor& tensor = context->input(input++);
