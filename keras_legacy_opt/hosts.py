@@ -124,7 +124,7 @@ def adopt(keras: types.ModuleType) -> None:
         private_api.let_save(keras, OptimizerHost)
         private_api.complete_saved_models(keras, _restore_optimizer)
     _model_classes[keras.Model] = is_keras_3
-    private_api.load_weights_inside(keras, loading.of_weights)
+    private_api.weights_inside(keras, loading.saving, loading.of_weights)
     private_api.complete_loading(keras, loading.of_model, _build_optimizer)
     if is_keras_3:  # tf_keras' takes a checkpoint.
         private_api.call_inside(
@@ -292,6 +292,13 @@ def is_keras_variable(variable: Any) -> bool:
     return isinstance(variable, _variable_classes)
 
 
+def path_of(variable: Any) -> str:
+    """The path of a `keras.Variable`, or the name of a `tf.Variable`."""
+    if is_keras_variable(variable):
+        return variable.path
+    return private_api.shared_name(variable)
+
+
 def _restore_optimizer(path: str, model: Any) -> None:
     """Restores what tf_keras' `load_model` leaves in a SavedModel."""
     optimizer = _our_optimizer(model)
@@ -304,6 +311,7 @@ def _restore_optimizer(path: str, model: Any) -> None:
 def _build_optimizer(path: str, model: Any) -> None:
     """Makes the variables that the state in a `.keras` file is waiting for."""
     del path
+    loading.complete(model)
     optimizer = _our_optimizer(model)
     if optimizer is None or not model.built:
         return

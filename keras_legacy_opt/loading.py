@@ -1,4 +1,4 @@
-"""What of a file a Keras is to load: the model's weights, or all of its state.
+"""What a Keras is saving or loading: of which model, and how much of a file.
 
 Legacy's `model.load_weights` of a `.weights.h5` or `.keras` file leaves the
 optimizer alone, on which fine-tuning depends.  Keras 3's would restore its
@@ -10,10 +10,18 @@ from __future__ import annotations
 import contextlib
 import contextvars
 from collections.abc import Iterator
+from typing import Any
 
-_ALL, _MODEL, _WEIGHTS = "all", "model", "weights"
+_ALL, _WEIGHTS = "all", "weights"
 _wanted: contextvars.ContextVar[str | None] = contextvars.ContextVar(
     "keras_legacy_opt_wanted", default=None
+)
+_model: contextvars.ContextVar[Any] = contextvars.ContextVar(
+    "keras_legacy_opt_model", default=None
+)
+# Of a model that is being made: [(optimizer, values)]
+_waiting: contextvars.ContextVar[list[tuple[Any, dict[str, Any]]] | None] = (
+    contextvars.ContextVar("keras_legacy_opt_waiting", default=None)
 )
 
 
@@ -22,36 +30,73 @@ def weights_only() -> bool:
     return _wanted.get() == _WEIGHTS
 
 
-def whole_model() -> bool:
-    """Whether the model is made as the file says, with all its names."""
-    return _wanted.get() == _MODEL
+def wait_for_model(optimizer: Any, values: dict[str, Any]) -> bool:
+    """Keeps an optimizer's state until the model being loaded is complete.
+
+    Returns:
+      Whether a model is being loaded.
+    """
+    waiting = _waiting.get()
+    if waiting is None:
+        return False
+    waiting.append((optimizer, values))
+    return True
+
+
+def model() -> Any | None:
+    """The model whose weights are being saved or loaded, if it is known."""
+    return _model.get()
 
 
 @contextlib.contextmanager
-def of_weights() -> Iterator[None]:
-    """Leaves the optimizer alone, unless another surrounds it."""
-    with _wanting(_wanted.get() or _WEIGHTS):
+def of_weights(into: Any) -> Iterator[None]:
+    """Leaves the optimizer of a model alone, unless another surrounds it."""
+    with _having(_wanted, _wanted.get() or _WEIGHTS), _having(_model, into):
         yield
 
 
 @contextlib.contextmanager
-def of_everything() -> Iterator[None]:
+def of_everything(*_: Any) -> Iterator[None]:
     """Restores the state of the optimizer, too."""
-    with _wanting(_ALL):
+    with _having(_wanted, _ALL):
         yield
 
 
 @contextlib.contextmanager
-def of_model() -> Iterator[None]:
-    """Makes a model, and restores its weights and its optimizer."""
-    with _wanting(_MODEL):
+def of_model(*_: Any) -> Iterator[None]:
+    """Makes a model, then restores its weights and its optimizer.
+
+    `complete` must be called before this ends.
+    """
+    with (
+        _having(_wanted, _ALL),
+        _having(_model, None),
+        _having(_waiting, []),
+    ):
+        yield
+
+
+def complete(model: Any) -> None:
+    """Hands the state that waits for the model to its optimizers."""
+    waiting = _waiting.get() or []
+    with _having(_model, model), _having(_waiting, None):
+        for optimizer, values in waiting:
+            optimizer.load_own_variables(values)
+
+
+@contextlib.contextmanager
+def saving(model: Any) -> Iterator[None]:
+    """Saves a model."""
+    with _having(_model, model):
         yield
 
 
 @contextlib.contextmanager
-def _wanting(what: str) -> Iterator[None]:
-    token = _wanted.set(what)
+def _having(
+    variable: contextvars.ContextVar[Any], value: Any
+) -> Iterator[None]:
+    token = variable.set(value)
     try:
         yield
     finally:
-        _wanted.reset(token)
+        variable.reset(token)

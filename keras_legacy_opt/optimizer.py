@@ -216,7 +216,7 @@ class Optimizer(
         self._weights = []
         self._deferred_slot_restorations = {}
         self._slots_out_of_turn = set()
-        self._early_slots = {}
+        self._early_slots = []
         self._distribution_strategy = distribution.current_strategy()
         self._known_variables = KnownVariables()
         self._clip_limits = clipping.ClipLimits()

@@ -19,7 +19,9 @@ for these jobs:
 * `complete_loading`: tf_keras builds no legacy optimizer of a `.keras` file;
   Keras 3 builds it for what is not frozen.
 * `complete_saved_models`: tf_keras leaves an optimizer's state in a SavedModel.
-* `load_weights_inside`: optimizers are not told that weights only are wanted.
+* `weights_inside`: optimizers are not told that weights only are wanted, nor of
+  which model.
+* `weights_in_fixed_order`: tf_keras lists the weights that are trained first.
 * `graph_backend`: in TF1 graphs, tf_keras keeps a session of its own and
   initializes the variables there that it was told of.
 * `is_in_graph`, `eager_mode`: whether a session or eager execution has the
@@ -224,14 +226,14 @@ def eager_mode() -> contextlib.AbstractContextManager:
 
 def complete_loading(
     keras: types.ModuleType,
-    scope: Callable[[], AbstractContextManager[None]],
+    scope: Callable[[Any], AbstractContextManager[None]],
     complete: Callable[[str, Any], None],
 ) -> None:
-    """Makes a Keras load `.keras` files inside a `scope()`, and complete them.
+    """Makes a Keras load `.keras` files inside a scope, and complete them.
 
     Args:
       keras: the module.
-      scope: makes a context manager.
+      scope: makes a context manager, given the path.
       complete: function of (path, model), called with each loaded model.
     """
     library = importlib.import_module(f"{keras.__name__}.src.saving.saving_lib")
@@ -262,25 +264,49 @@ def _completed(
 
 
 def call_inside(
-    owner: Any, name: str, scope: Callable[[], AbstractContextManager[None]]
+    owner: Any, name: str, scope: Callable[[Any], AbstractContextManager[None]]
 ) -> None:
-    """Makes the function or method `name` of `owner` run inside a `scope()`."""
+    """Makes a function or method run inside `scope(its first argument)`."""
     function = getattr(owner, name)
 
     @functools.wraps(function)
     def inside(*args: Any, **kwargs: Any) -> Any:
-        with scope():
+        with scope([*args, *kwargs.values()][0]):
             return function(*args, **kwargs)
 
     setattr(owner, name, inside)
 
 
-def load_weights_inside(
-    keras: types.ModuleType, scope: Callable[[], AbstractContextManager[None]]
+def weights_inside(
+    keras: types.ModuleType,
+    saving: Callable[[Any], AbstractContextManager[None]],
+    loading: Callable[[Any], AbstractContextManager[None]],
 ) -> None:
-    """Makes a Keras load files of weights inside a `scope()`."""
+    """Makes a Keras save and load files inside `saving` and `loading(model)`.
+
+    The scope is that of loading only for files of weights into a model.
+    """
     library = importlib.import_module(f"{keras.__name__}.src.saving.saving_lib")
-    call_inside(library, "load_weights_only", scope)
+    call_inside(library, "save_model", saving)
+    call_inside(library, "save_weights_only", saving)
+    call_inside(library, "load_weights_only", loading)
+
+
+def weights_in_fixed_order(model: Any) -> list[Any]:
+    """The weights of a model, in an order that no freezing changes."""
+    if not hasattr(model, "_flatten_layers") or not hasattr(
+        model, "_trainable_weights"
+    ):
+        return list(getattr(model, "weights", []))
+    weights = [
+        weight
+        for layer in model._flatten_layers()
+        for weight in (
+            *getattr(layer, "_trainable_weights", ()),
+            *getattr(layer, "_non_trainable_weights", ()),
+        )
+    ]
+    return list({id(weight): weight for weight in weights}.values())
 
 
 def pass_losses_on(

@@ -30,6 +30,11 @@ from keras_legacy_opt.variables import KnownVariables, var_key
 # Under this name, Keras 3's files hold the names of the variables that have
 # slots: UTF-8, one a line.
 VARIABLE_NAMES = "variable_names"
+# Under this one, which weights of the model these are, of how many.
+VARIABLE_POSITIONS = "variable_positions"
+
+# Among values that wait for their variables: the keys of these.
+_KEYS = "variable_keys"
 
 # By these words, the warning about a file of old is known.
 NO_STATE = "holds no state"
@@ -104,8 +109,8 @@ class SavingMixin:
     # Values that came before the variables: a list from `set_weights`, a
     # dictionary from `load_own_variables` or a pickle.
     _pending_weights: list[Any] | dict[str, Any] | None
-    # {name of a variable that is yet to come: {slot name: value}}
-    _early_slots: dict[str, dict[str, Any]]
+    # Of variables that are yet to come.
+    _early_slots: list[slot_numbers.Early]
     # Whether `set_weights` may lack the iterations, as Keras 1 saved them.
     _takes_weights_without_iterations = False
 
@@ -215,6 +220,11 @@ class SavingMixin:
                 " former, and convert that model's optimizer with"
                 " `keras_legacy_opt.checkpoints.from_keras_3`."
             )
+        if VARIABLE_POSITIONS in values and loading.wait_for_model(
+            self, values
+        ):
+            return
+        _know_by_position(values)
         if not self.built:
             self._pending_weights = values
             return
@@ -223,7 +233,16 @@ class SavingMixin:
             values.pop("iter", None)
         names = self._known_variables.names_with_slots()
         stored = bytes(values.pop(VARIABLE_NAMES, b"")).decode().split("\n")
-        values, early, slotless = slot_numbers.renumbered(values, stored, names)
+        keys = values.pop(_KEYS, [None] * len(stored))
+        numbers = self._known_variables.numbers(keys)
+        if None in keys:
+            numbers = slot_numbers.numbers_here(stored, names)
+        early: list[slot_numbers.Early] = []
+        slotless: set[str] = set()
+        if numbers is not None:
+            values, early, slotless = slot_numbers.renumbered(
+                values, stored, names, keys, numbers
+            )
         unexpected = sorted(values.keys() - named.keys())
         missing = sorted(
             name
@@ -281,6 +300,12 @@ class SavingMixin:
             pending: dict[str, Any] = {}
             _store_variables(self, pending)
             state["_pending_weights"] = pending
+        elif isinstance(self._pending_weights, dict):
+            state["_pending_weights"] = {
+                name: value
+                for name, value in self._pending_weights.items()
+                if name != _KEYS
+            }
         return state
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
@@ -362,21 +387,21 @@ def apply_early_slots(optimizer: SavingMixin, variables: Sequence[Any]) -> None:
     def apply() -> None:
         for variable in variables:
             name = optimizer._known_variables.name(variable)
-            stored = _early_name(optimizer, name)
-            if stored is None:
+            early = _early(optimizer, name, var_key(variable))
+            if early is None:
                 continue
             slots = optimizer._slots[var_key(variable)]
-            values = optimizer._early_slots[stored]
             shapes = {name: tuple(slot.shape) for name, slot in slots.items()}
+            values = early.values
             if shapes != {name: np.shape(v) for name, v in values.items()}:
                 raise ValueError(
                     f"The saved state of optimizer {optimizer._name!r} has"
-                    f" slots {sorted(values)} of variable {stored!r}, which do"
-                    f" not fit {name!r} with slots of shapes {shapes}. Compile"
-                    " the model with a new optimizer."
+                    f" slots {sorted(values)} of variable {early.name!r}, which"
+                    f" do not fit {name!r} with slots of shapes {shapes}."
+                    " Compile the model with a new optimizer."
                 )
             assign_all([slots[name] for name in values], values.values())
-            del optimizer._early_slots[stored]
+            optimizer._early_slots.remove(early)
 
     distribution.once_for_all_replicas(apply)
 
@@ -386,28 +411,34 @@ def build_for_early_slots(optimizer: Any, variables: Iterable[Any]) -> None:
     waited_for = [
         v
         for v in variables
-        if _early_name(optimizer, getattr(v, "path", v.name)) is not None
+        if _early(optimizer, hosts.path_of(v), var_key(hosts.unwrap(v)))
     ]
     if waited_for:
         optimizer.build(waited_for)
     if optimizer._early_slots:
         warnings.warn(
             f"The file holds state of optimizer {optimizer._name!r} for"
-            f" {list(optimizer._early_slots)}, which the model has not. It is"
-            " kept until the optimizer gets variables of these names.",
+            f" {[early.name for early in optimizer._early_slots]}, which the"
+            " model has not. It is kept until the optimizer gets variables of"
+            " these names.",
             stacklevel=2,
         )
 
 
-def _early_name(optimizer: SavingMixin, name: str) -> str | None:
-    """Under which name the slots of a variable wait for it, if they do."""
-    name = name.removesuffix(":0")
-    names = [
-        stored
-        for stored in optimizer._early_slots
-        if slot_numbers.are_of_one(stored, name)
+def _early(
+    optimizer: SavingMixin, name: str, key: str
+) -> slot_numbers.Early | None:
+    """The slots that wait for a variable, if they do."""
+    found = [
+        early
+        for early in optimizer._early_slots
+        if (
+            slot_numbers.are_of_one(early.name, name)
+            if early.key is None
+            else early.key == key
+        )
     ]
-    return names[0] if len(names) == 1 else None
+    return found[0] if len(found) == 1 else None
 
 
 def _is_of_keras_3(names: Iterable[str]) -> bool:
@@ -450,11 +481,36 @@ def _store_variables(optimizer: SavingMixin, store: Any) -> None:
     for name, value in zip(named, values, strict=True):
         store[name] = value
     names = optimizer._known_variables.names_with_slots()
-    for stored, slots in optimizer._early_slots.items():
-        for slot_name, value in slots.items():
+    keys = list(optimizer._known_variables.keys_with_slots)
+    for early in optimizer._early_slots:
+        for slot_name, value in early.values.items():
             store[f"{slot_name}.{len(names)}"] = value
-        names.append(stored)
+        names.append(early.name)
+        keys.append(early.key or "")
     store[VARIABLE_NAMES] = np.frombuffer("\n".join(names).encode(), np.uint8)
+    weights = private_api.weights_in_fixed_order(loading.model())
+    if weights:
+        positions = {var_key(hosts.unwrap(w)): i for i, w in enumerate(weights)}
+        store[VARIABLE_POSITIONS] = np.array(
+            [*(positions.get(key, -1) for key in keys), len(weights)], np.int64
+        )
+
+
+def _know_by_position(values: dict[str, Any]) -> None:
+    """Finds stored variables by their positions in the model, if it is known.
+
+    They get the names that they have in it.
+    """
+    positions = values.pop(VARIABLE_POSITIONS, None)
+    variables = slot_numbers.at_positions(
+        positions,
+        private_api.weights_in_fixed_order(loading.model()),
+        bytes(values.get(VARIABLE_NAMES, b"")).count(b"\n") + 1,
+    )
+    if variables is not None:
+        names = "\n".join(map(hosts.path_of, variables))
+        values[VARIABLE_NAMES] = np.frombuffer(names.encode(), np.uint8)
+        values[_KEYS] = [var_key(hosts.unwrap(v)) for v in variables]
 
 
 def _warn_of_what_is_not_saved(optimizer: SavingMixin) -> None:

@@ -9,51 +9,91 @@ therefore have the variables' names, too.
 from __future__ import annotations
 
 import collections
+import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from keras_legacy_opt import loading
+import numpy as np
 
-Slots = dict[str, Any]
+_COUNTED = re.compile("(.*?)(?:_([0-9]{1,9}))?", re.DOTALL)
+
+
+@dataclasses.dataclass
+class Early:
+    """Slots that were stored, and whose variable is yet to come.
+
+    Attributes:
+      name: of the variable.
+      key: of the variable, if that is known already.
+      values: by the names of the slots.
+    """
+
+    name: str
+    key: str | None
+    values: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def renumbered(
-    values: Mapping[str, Any], stored: Sequence[str], names: Sequence[str]
-) -> tuple[dict[str, Any], dict[str, Slots], set[str]]:
-    """Stored values by the names that they have here.
+    values: Mapping[str, Any],
+    stored: Sequence[str],
+    names: Sequence[str],
+    keys: Sequence[str | None],
+    numbers: Sequence[int | None],
+) -> tuple[dict[str, Any], list[Early], set[str]]:
+    """Stored values by the numbers that their variables have here.
 
     Args:
       values: by "<slot>.<number>", or by names without a dot.
       stored: names of the variables that had slots when it was saved, in order.
       names: names of the variables that have slots here, in order.
+      keys: of the stored variables, as far as they are known.
+      numbers: of the stored variables, indices into `names`.
 
     Returns:
-      The values of what is here; {variable: {slot: value}} for variables that
-      are not, or not yet; the numbers of variables that had no slots.
-
-    Raises:
-      ValueError: if it cannot be told which variables are meant.
+      The values of what is here; those of variables that are not, or not yet;
+      the numbers of variables that had no slots.
     """
-    numbers = numbers_here(stored, names)
-    if numbers is None:
-        return dict(values), {}, set()
     here: dict[str, Any] = {}
-    elsewhere: dict[str, Slots] = {}
-    for name, value in values.items():
-        slot, dot, number = name.rpartition(".")
-        is_known = dot and number.isdecimal() and int(number) < len(stored)
-        if is_known and numbers[int(number)] is None:
-            elsewhere.setdefault(stored[int(number)], {})[slot] = value
-        elif is_known:
-            here[f"{slot}.{numbers[int(number)]}"] = value
-        else:
-            here[name] = value
+    early: dict[int, Early] = {}
     pairs = [
         (stored[i], names[n]) for i, n in enumerate(numbers) if n is not None
     ]
-    early = {_as_here(name, pairs): slots for name, slots in elsewhere.items()}
-    return here, early, set(map(str, {*range(len(names))} - {*numbers}))
+    for name, value in values.items():
+        slot, dot, text = name.rpartition(".")
+        number = int(text) if dot and re.fullmatch("[0-9]{1,9}", text) else -1
+        if not 0 <= number < len(stored):
+            here[name] = value
+        elif numbers[number] is not None:
+            here[f"{slot}.{numbers[number]}"] = value
+        else:
+            path = stored[number]
+            if keys[number] is None:
+                path = _as_here(path, pairs)
+            early.setdefault(number, Early(path, keys[number]))
+            early[number].values[slot] = value
+    slotless = set(map(str, {*range(len(names))} - {*numbers}))
+    return here, list(early.values()), slotless
+
+
+def at_positions(positions: Any, weights: Sequence[Any], count: int) -> Any:
+    """The weights of a model that `count` variables are, by their positions.
+
+    Args:
+      positions: integers; one more than `count`, which is that of all weights.
+      weights: all weights of the model, in order.
+      count: how many there should be.
+
+    Returns:
+      `None` if they are positions in another model.
+    """
+    positions = np.asarray(positions)
+    if positions.dtype.kind not in "iu" or positions.shape != (count + 1,):
+        return None
+    *positions, total = positions.tolist()
+    if total != len(weights) or not all(0 <= p < total for p in positions):
+        return None
+    return [weights[p] for p in positions]
 
 
 def numbers_here(
@@ -61,8 +101,8 @@ def numbers_here(
 ) -> list[int | None] | None:
     """The numbers that stored variables have here, by their names.
 
-    Where the names are those of other variables, as of a model that was made
-    once more, numbers have to do; but not where some are the same.
+    They may be those of a model that was made once more, whose layers Keras
+    counts on.
 
     Args:
       stored: names of the variables that had slots, in order.
@@ -76,13 +116,12 @@ def numbers_here(
       ValueError: if some names are the same and others are not, and none says
         why.
     """
+    if list(stored) == list(names):
+        return list(range(len(stored)))
     theirs, ours = map(_without_common_scope, (stored, names))
-    if sorted(theirs) == sorted(ours) and len(set(ours)) == len(ours):
-        return [ours.index(name) for name in theirs]
-    if loading.whole_model():  # Then its names are those in the file.
-        return _matches(stored, names, are_of_one)
-    if _uncounted(theirs) == _uncounted(ours):
-        return None
+    for pair in ((theirs, ours), (_ranked(theirs), _ranked(ours))):
+        if (found := _bijection(*pair)) is not None:
+            return found
     attempts = [_matches(stored, names, are_of_one)]
     if len(theirs) < len(ours):  # The scope of many is that of the model.
         attempts.append(_matches(stored, ours, _ends_with))
@@ -100,6 +139,15 @@ def numbers_here(
             " when it was saved, or load the whole model."
         )
     return None
+
+
+def _bijection(
+    stored: Sequence[str], names: Sequence[str]
+) -> list[int | None] | None:
+    """Where each name is, if all are there, and just once."""
+    if sorted(stored) != sorted(names) or len(set(names)) < len(names):
+        return None
+    return [names.index(name) for name in stored]
 
 
 def are_of_one(path: str, other: str) -> bool:
@@ -142,9 +190,28 @@ def _without_common_scope(names: Sequence[str]) -> list[str]:
     return ["/".join(path) for path in paths]
 
 
-def _uncounted(paths: Sequence[str]) -> list[str]:
-    """Paths without the numbers that Keras appends to names it makes up."""
-    return sorted(re.sub("_[0-9]+(?=/|$)", "", path) for path in paths)
+def _ranked(paths: Sequence[str]) -> list[str]:
+    """Paths with the ranks of the numbers that Keras appends to names.
+
+    It counts the layers of a process: `dense_4` and `dense_5` of one may be
+    `dense` and `dense_1` of another.
+    """
+    numbers: dict[str, set[int]] = {}
+    split = [
+        [
+            re.fullmatch("(.*?)(?:_([0-9]{1,9}))?", part)
+            for part in path.split("/")
+        ]
+        for path in paths
+    ]
+    for parts in split:
+        for part in parts:
+            numbers.setdefault(part[1], set()).add(int(part[2] or 0))
+    ranks = {name: sorted(found) for name, found in numbers.items()}
+    return [
+        "/".join(f"{p[1]}_{ranks[p[1]].index(int(p[2] or 0))}" for p in parts)
+        for parts in split
+    ]
 
 
 def _as_here(name: str, pairs: Sequence[tuple[str, str]]) -> str:

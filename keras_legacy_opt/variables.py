@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from keras_legacy_opt import hosts, private_api
@@ -87,6 +87,11 @@ class KnownVariables:
         alive = [self._alive(key) for key in self.keys_with_slots]
         return ["" if v is None else self.name(hosts.unwrap(v)) for v in alive]
 
+    def numbers(self, keys: Sequence[str | None]) -> list[int | None]:
+        """The numbers of variables among those that have slots, if they do."""
+        numbers = {key: i for i, key in enumerate(self.keys_with_slots)}
+        return [None if key is None else numbers.get(key) for key in keys]
+
     def constraint(self, variable: Any) -> Callable[[Any], Any] | None:
         """The constraint of a `tf.Variable` or of its `keras.Variable`."""
         given = self._alive(var_key(variable))
@@ -107,9 +112,7 @@ class KnownVariables:
     def name(self, variable: Any) -> str:
         """The name of a `tf.Variable`, or the path of its `keras.Variable`."""
         given = self._alive(var_key(variable))
-        if hosts.is_keras_variable(given):
-            return given.path
-        return private_api.shared_name(variable)
+        return hosts.path_of(variable if given is None else given)
 
     def _alive(self, key: str) -> Any | None:
         reference = self._given.get(key)

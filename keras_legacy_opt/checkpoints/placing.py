@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_legacy_opt import slot_numbers
+from keras_legacy_opt import hosts, private_api, slot_numbers
 from keras_legacy_opt.checkpoints import (
     architecture,
     contents,
@@ -41,7 +41,7 @@ def placed(file: Contents, model: Any, folder: str) -> Contents:
     weights, slots = file.of(contents.MODEL), file.of(contents.SLOT)
     if file.weights_file is not None:
         found = _spooled(file, model, folder)
-        found += _by_number(slots, file.variable_names, order)
+        found += _by_number(slots, file, model)
     else:
         if file.format == h5.FORMAT:
             place_of = _by_order(weights, order)
@@ -140,29 +140,37 @@ def _spooled(
 
 
 def _by_number(
-    slots: Iterable[Item], names: Sequence[str], order: Sequence[Place]
+    slots: Iterable[Item], file: Contents, model: Any
 ) -> list[tuple[Item, Place | None]]:
+    by_number = dict(enumerate(_places_of_slots(file, model)))
+    return [
+        (item, by_number.get(int(item.value.name.rpartition(".")[2])))
+        for item in slots
+    ]
+
+
+def _places_of_slots(file: Contents, model: Any) -> list[Place | None]:
+    """The places of the variables that have slots in `file`, by number."""
+    places = architecture.places(model)
+    weights = slot_numbers.at_positions(
+        file.variable_positions,
+        private_api.weights_in_fixed_order(model),
+        len(file.variable_names),
+    )
+    if weights is not None:
+        return [places.get(id(hosts.unwrap(weight))) for weight in weights]
+    order = list(places.values())
     trained = [place for place in order if place.trainable]
-    places, numbers = trained, None
-    for places in (order, trained):  # Some may have been frozen since.
-        here = [place.name for place in places]
+    for candidates in (order, trained):  # Some may have been frozen since.
         try:
-            numbers = slot_numbers.numbers_here(names, here)
+            numbers = slot_numbers.numbers_here(
+                file.variable_names, [place.name for place in candidates]
+            )
         except ValueError as error:
             raise CheckpointError(str(error)) from error
         if numbers is not None:
-            break
-    if numbers is None:
-        numbers = list(range(len(trained)))
-
-    def place_of(number: int) -> Place | None:
-        here = numbers[number] if number < len(numbers) else None
-        return None if here is None else places[here]
-
-    return [
-        (item, place_of(int(item.value.name.rpartition(".")[2])))
-        for item in slots
-    ]
+            return [None if n is None else candidates[n] for n in numbers]
+    return list(trained)
 
 
 def _check(

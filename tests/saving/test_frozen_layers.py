@@ -1,5 +1,7 @@
 """Models whose layers are frozen or thawed between training and saving."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -167,3 +169,192 @@ def test_state_of_other_layers_is_refused():
     model.optimizer.build(model.trainable_variables)
     with pytest.raises(ValueError, match="of other variables than those"):
         model.optimizer.load_own_variables(store)
+
+
+def counted(*, frozen=()):
+    """A model whose layers Keras names: each has another number."""
+    model = keras.Sequential([keras.layers.Input((3,))])
+    model.add(keras.layers.Dense(3))
+    model.add(keras.Sequential([keras.layers.Dense(3), keras.layers.Dense(3)]))
+    model.add(keras.layers.Dense(3))
+    model.build((None, 3))
+    model.compile(keras_legacy_opt.Nadam(0.1), "mse", run_eagerly=True)
+    freeze_numbers(model, frozen)
+    return model
+
+
+def dense_layers(model):
+    return [model.layers[0], *model.layers[1].layers, model.layers[2]]
+
+
+def freeze_numbers(model, numbers):
+    for i, layer in enumerate(dense_layers(model)):
+        layer.trainable = i not in numbers
+    model.compile(model.optimizer, "mse", run_eagerly=True)
+
+
+def counted_slots(model):
+    result = {}
+    for i, layer in enumerate(dense_layers(model)):
+        for kind in ("kernel", "bias"):
+            variable = getattr(layer, kind)
+            for slot in ("m", "v"):
+                with contextlib.suppress(KeyError):
+                    value = model.optimizer.get_slot(variable, slot).numpy()
+                    result[i, kind, slot] = value
+    return result
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+@pytest.mark.parametrize("generation", [1, 2])
+@pytest.mark.parametrize(
+    ("history", "frozen"),
+    [
+        ([(), (1,), None], (1,)),  # Frozen after training.
+        ([(0,), (), None], ()),  # Thawed: slots come in another order.
+        ([(0,), None], (2,)),  # Another one is frozen here.
+        ([(0, 1), (), None], (3,)),
+    ],
+)
+def test_models_that_are_made_once_more(
+    history, frozen, generation, suffix, tmp_path
+):
+    """Keras counts on: names are others, and some may be those of others."""
+    model = counted()
+    for step, numbers in enumerate(history):
+        if numbers is not None:
+            freeze_numbers(model, numbers)
+        if numbers is None or step == 0:
+            model.fit(X, X[:, :3], verbose=0)
+    if generation == 2:
+        model.save(tmp_path / "first.keras")
+        model = keras.models.load_model(tmp_path / "first.keras")
+    path = str(tmp_path / f"model{suffix}")
+    model.save(path) if suffix == ".keras" else model.save_weights(path)
+    other = counted(frozen=frozen)
+    keras.layers.Dense(1)  # Keras counts.
+    checkpoints.restore(path, other)
+    freeze_numbers(other, ())
+    other.optimizer.build(other.trainable_variables)
+    ours, theirs = counted_slots(model), counted_slots(other)
+    for name, value in theirs.items():
+        wanted = ours.get(name, np.zeros_like(value))
+        np.testing.assert_array_equal(value, wanted, str(name))
+
+
+@keras.saving.register_keras_serializable("test_frozen_layers")
+class Unnamed(keras.layers.Layer):
+    """Two weights of one name, and layers that Keras names."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = [keras.layers.Dense(3), keras.layers.Dense(3)]
+
+    def build(self, shape):
+        self.scales = [
+            self.add_weight(shape=(3,), initializer="ones") for _ in range(2)
+        ]
+        for layer in self.inner:
+            layer.build(shape)
+
+    def call(self, x):
+        x = self.inner[0](x * self.scales[0])
+        return self.inner[1](x) * self.scales[1]
+
+
+@keras.saving.register_keras_serializable("test_frozen_layers")
+class Subclassed(keras.Model):
+    """Layers of equal shapes: one kind of each name, and twins."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.all = [
+            Unnamed(),
+            keras.layers.Dense(3, name="twin"),
+            keras.layers.Dense(3, name="twin"),
+            keras.layers.Dense(3),
+        ]
+
+    def build(self, shape):
+        for layer in self.all:
+            layer.build(shape)
+
+    def call(self, x):
+        for layer in self.all:
+            x = layer(x)
+        return x
+
+
+def nested():
+    """Functional models with layers of equal names."""
+
+    def part():
+        inputs = keras.Input((3,))
+        return keras.Model(inputs, keras.layers.Dense(3, name="q")(inputs))
+
+    inputs = keras.Input((3,))
+    return keras.Model(inputs, part()(part()(part()(part()(inputs)))))
+
+
+def freeze_layers(model, numbers):
+    layers = model.all if isinstance(model, Subclassed) else model.layers[1:]
+    for i, layer in enumerate(layers):
+        layer.trainable = i not in numbers
+    model.compile(model.optimizer, "mse", run_eagerly=True)
+
+
+def assert_same_slots(model, other):
+    pairs = zip(model.weights, other.weights, strict=True)
+    for i, (ours, theirs) in enumerate(pairs):
+        for slot in ("m", "v"):
+            try:
+                wanted = model.optimizer.get_slot(ours, slot)
+            except KeyError:
+                wanted = np.zeros(ours.shape)
+            value = other.optimizer.get_slot(theirs, slot)
+            np.testing.assert_array_equal(value, wanted, f"{slot} of {i}")
+
+
+@pytest.mark.parametrize(
+    ("way", "clear"),
+    [
+        ("load_model", False),
+        ("load_model", True),
+        ("restore", False),
+        (".weights.h5", False),
+    ],
+)
+@pytest.mark.parametrize(
+    "history",
+    [[()], [(), (1,)], [(0,), (), None], [(1, 2), (), None, (0,)]],
+    ids=str,
+)
+@pytest.mark.parametrize("make", [Subclassed, nested])
+def test_names_do_not_matter(make, history, clear, way, tmp_path):
+    """Layers may have one name, or another one in each process."""
+    keras.utils.clear_session()
+    keras.layers.Dense(1)  # Keras counts.
+    model = make()
+    model.build((None, 3))
+    model.compile(keras_legacy_opt.Nadam(0.1), "mse", run_eagerly=True)
+    for step, numbers in enumerate(history):
+        if numbers is not None:
+            freeze_layers(model, numbers)
+        if numbers is None or step == 0:
+            model.fit(X, X, verbose=0)
+    path = str(tmp_path / f"m{'.weights.h5' if 'h5' in way else '.keras'}")
+    model.save_weights(path) if "h5" in way else model.save(path)
+    if clear:
+        keras.utils.clear_session()
+    if way == "load_model":
+        other = keras.models.load_model(path)
+    else:
+        other = make()
+        other.build((None, 3))
+        other.compile(keras_legacy_opt.Nadam(0.1), "mse", run_eagerly=True)
+        freeze_layers(other, (0,))
+        checkpoints.restore(path, other)
+    freeze_layers(other, ())
+    other.optimizer.build(other.trainable_variables)
+    assert_same_slots(model, other)
+    assert int(other.optimizer.iterations) == int(model.optimizer.iterations)
