@@ -60,7 +60,7 @@ class ClipLimits:
         """Makes the variable of `option`, unless it is there."""
         if option not in self.variables:
             self.variables[option] = tf.Variable(
-                value,
+                _exact(value),
                 dtype=tf.float64,  # as exact as a Python float
                 trainable=False,
                 aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
@@ -70,14 +70,20 @@ class ClipLimits:
     def update(self, option: str, value: float | None) -> None:
         """Changes the limit in functions that were traced before."""
         if value is not None and option in self.variables:
-            self.variables[option].assign(value)
+            self.variables[option].assign(_exact(value))
 
     def limit(self, option: str, value: float) -> Limit:
         """The limit by dtype: `value`, or in a trace its variable."""
         variable = self.variables.get(option)
-        if variable is None or tf.executing_eagerly():
+        given = tf.executing_eagerly() or isinstance(value, tf.Variable)
+        if variable is None or given:
             return lambda dtype: value
         return lambda dtype: tf.cast(variable, dtype)
+
+
+def _exact(value: Any) -> Any:
+    """A number, or a tensor of any dtype, without a digit lost."""
+    return tf.cast(value, tf.float64) if tf.is_tensor(value) else value
 
 
 class ClippingMixin:

@@ -267,6 +267,13 @@ class SavingMixin:
                     f" shape {value.shape}, but {named[name].name} has shape"
                     f" {tuple(named[name].shape)}."
                 )
+        if slotless and fetch_all([self.iterations])[0] > 0:
+            warnings.warn(
+                f"The saved state of optimizer {self._name!r} has no slots of"
+                f" {[names[int(i)] for i in sorted(slotless)]}, which were not"
+                " trained before it was saved: theirs are left as they are.",
+                stacklevel=2,
+            )
         assign_all([named[name] for name in values], values.values())
         self._pending_weights = None
         self._early_slots = early

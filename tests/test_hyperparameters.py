@@ -1,5 +1,7 @@
 """Hyperparameters: every kind of value, read and overwritten at any time."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import tensorflow as tf
 import tf_keras
 
 import keras_legacy_opt
-from keras_legacy_opt import SGD, Adam, Nadam, schedules
+from keras_legacy_opt import SGD, Adam, Nadam, fused, schedules
 
 
 def _step_of(optimizer, gradient=1.0):
@@ -203,12 +205,32 @@ def test_clip_values_change_without_a_new_trace(option, traced):
     optimizer.build([variable])
     if traced:
         step = tf.function(step)
-    for limit in (0.5, 2.0, 8.0, 0.25):
+    for limit in (0.5, 2.0, 8.0, 0.25, tf.constant(0.5), tf.Variable(0.25)):
         setattr(optimizer, option, limit)
         assert getattr(optimizer, option) == limit
         step()
         assert float(variable[0]) == -min(4.0, limit)
-    assert len(traces) == (1 if traced else 4)
+    assert len(traces) == (1 if traced else 6)
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("option", ["clipvalue", "clipnorm", "global_clipnorm"])
+@pytest.mark.parametrize("traced", [False, True])
+def test_a_clip_value_may_be_a_variable(option, traced, native):
+    limit = tf.Variable(0.5)
+    optimizer, variable = SGD(1.0, **{option: limit}), tf.Variable([0.0])
+
+    def step():
+        variable.assign([0.0])
+        optimizer.apply_gradients([(tf.constant([4.0]), variable)])
+
+    if traced:
+        step = tf.function(step)
+    with contextlib.nullcontext() if native else fused.disabled():
+        for number in (0.5, 2.0, 8.0, 0.25):
+            limit.assign(number)
+            step()
+            assert float(variable[0]) == -min(4.0, number)
 
 
 def test_config_has_plain_values():

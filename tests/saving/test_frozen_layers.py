@@ -358,3 +358,20 @@ def test_names_do_not_matter(make, history, clear, way, tmp_path):
     other.optimizer.build(other.trainable_variables)
     assert_same_slots(model, other)
     assert int(other.optimizer.iterations) == int(model.optimizer.iterations)
+
+
+def test_slots_that_the_file_has_not_are_told_of(tmp_path):
+    """They stay as they are; so do those of a new optimizer, in silence."""
+    model = counted(frozen=(0,))
+    model.fit(X, X, verbose=0)
+    path = str(tmp_path / "m.weights.h5")
+    model.save_weights(path)
+    checkpoints.restore(path, counted())
+    other = counted()
+    other.fit(X, X, verbose=0)
+    before = counted_slots(other)[0, "kernel", "m"]
+    with pytest.warns(UserWarning, match="has no slots of .*kernel"):
+        checkpoints.restore(path, other)
+    np.testing.assert_array_equal(
+        counted_slots(other)[0, "kernel", "m"], before
+    )
