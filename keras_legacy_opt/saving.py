@@ -352,6 +352,9 @@ def restore_wrapped(wrapper: SavingMixin, variables: Sequence[Any]) -> None:
             inner.built = True
         if inner.built and inner._pending_weights is not None:
             apply_pending_weights(inner)
+        apply_early_slots(
+            inner, [v for v in variables if var_key(v) in inner._slots]
+        )
         if known.of_wrapper:
             _forget_unused_iterations(inner)
 
@@ -415,21 +418,24 @@ def apply_early_slots(optimizer: SavingMixin, variables: Sequence[Any]) -> None:
 
 def build_for_early_slots(optimizer: Any, variables: Iterable[Any]) -> None:
     """Meets those of a model's variables whose slots were stored."""
+    optimizers = [optimizer, *_held(optimizer)]
     waited_for = [
         v
         for v in variables
-        if _early(optimizer, hosts.path_of(v), var_key(hosts.unwrap(v)))
+        for each in optimizers
+        if _early(each, hosts.path_of(v), var_key(hosts.unwrap(v)))
     ]
     if waited_for:
-        optimizer.build(waited_for)
-    if optimizer._early_slots:
-        warnings.warn(
-            f"The file holds state of optimizer {optimizer._name!r} for"
-            f" {[early.name for early in optimizer._early_slots]}, which the"
-            " model has not. It is kept until the optimizer gets variables of"
-            " these names.",
-            stacklevel=2,
-        )
+        optimizer.build(list({id(v): v for v in waited_for}.values()))
+    for each in optimizers:
+        if each._early_slots:
+            warnings.warn(
+                f"The file holds state of optimizer {each._name!r} for"
+                f" {[early.name for early in each._early_slots]}, which the"
+                " model has not. It is kept until the optimizer gets these"
+                " variables.",
+                stacklevel=2,
+            )
 
 
 def _early(

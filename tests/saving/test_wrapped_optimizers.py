@@ -124,6 +124,33 @@ def test_unfrozen_variables_of_a_wrapper(tmp_path):
             )
 
 
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_frozen_layers_of_a_wrapper(wrapper, host, tmp_path):
+    """What it holds keeps the slots of all that was ever trained, too."""
+    model = train(make_model(host, WRAPPERS[wrapper](Adam(0.1))))
+    model.layers[0].trainable = False
+    model.compile(model.optimizer, "mse")
+    train(model)
+    model.save(tmp_path / "m.keras")
+    loaded = host.models.load_model(
+        tmp_path / "m.keras", custom_objects=WRAPPERS
+    )
+    for each in (model, loaded):
+        each.layers[0].trainable = True
+        each.compile(each.optimizer, "mse")
+        train(each)
+    for a, b in zip(model.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for variable, same in zip(
+        model.trainable_variables, loaded.trainable_variables, strict=True
+    ):
+        for slot in ("m", "v"):
+            np.testing.assert_array_equal(
+                model.optimizer._optimizer.get_slot(variable, slot),
+                loaded.optimizer._optimizer.get_slot(same, slot),
+            )
+
+
 class Both(keras_legacy_opt.Optimizer):
     """Hides two optimizers where Keras' savers do not look."""
 
