@@ -1,10 +1,18 @@
 """TensorFlow's legacy Keras optimizers (OptimizerV2), for every Keras."""
 
-from keras_legacy_opt import checkpoints, hosts, schedules, supported
+from keras_legacy_opt import (
+    checkpoints,
+    hosts,
+    keras_3_api,
+    saving,
+    schedules,
+    supported,
+)
 from keras_legacy_opt.adadelta import Adadelta
 from keras_legacy_opt.adagrad import Adagrad
 from keras_legacy_opt.adam import Adam
 from keras_legacy_opt.adamax import Adamax
+from keras_legacy_opt.checkpoints import restoring
 from keras_legacy_opt.ftrl import Ftrl
 from keras_legacy_opt.loss_scale import LossScaleOptimizer
 from keras_legacy_opt.nadam import Nadam
@@ -36,5 +44,11 @@ __all__ = [
     "with_minimize",
 ]
 
-hosts.watch_imports()
+hosts.watch_imports(
+    hosts.Hooks(
+        complete_saved_model=restoring.restore_optimizer,
+        complete_archive=saving.complete_loading,
+        pass_loss_on=keras_3_api.passed_on,
+    )
+)
 supported.warn_if_unknown()

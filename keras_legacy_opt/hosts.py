@@ -22,8 +22,8 @@ import contextlib
 import types
 import warnings
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeGuard, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 import tensorflow as tf
 import wrapt
@@ -96,6 +96,26 @@ def public(cls: _Class) -> _Class:
     return originals.recorded(cls)
 
 
+class Hooks(NamedTuple):
+    """What modules above this one do in an adopted Keras.
+
+    Attributes:
+      complete_saved_model: function of (path, model, optimizer), restores what
+        tf_keras' `load_model` leaves in a SavedModel.
+      complete_archive: function of (model, optimizer), makes the variables that
+        the state in a `.keras` file is waiting for.
+      pass_loss_on: function of (optimizer of Keras 3 that holds ours, the loss
+        that it has scaled), returns the loss.
+    """
+
+    complete_saved_model: Callable[[str, Any, Any], None]
+    complete_archive: Callable[[Any, Any], None]
+    pass_loss_on: Callable[[Any, Any], Any]
+
+
+_hooks: Hooks
+
+
 def adopt(keras: types.ModuleType) -> None:
     """Makes our classes optimizers and schedules of the module `keras`."""
     global _variable_classes, _optimizer_classes, _schedule_classes
@@ -118,14 +138,14 @@ def adopt(keras: types.ModuleType) -> None:
     _schedule_classes += (schedule_base,)
     if is_keras_3:
         _variable_classes += (private_api.variable_class(keras),)
-        private_api.pass_losses_on(keras, _pass_loss_on)
+        private_api.pass_losses_on(keras, _hooks.pass_loss_on)
     else:
         _adopt_graph_backend(private_api.graph_backend(keras))
         private_api.let_save(keras, OptimizerHost)
-        private_api.complete_saved_models(keras, _restore_optimizer)
+        private_api.complete_saved_models(keras, _complete_saved_model)
     _model_classes[keras.Model] = is_keras_3
     private_api.weights_inside(keras, loading.saving, loading.of_weights)
-    private_api.complete_loading(keras, loading.of_model, _build_optimizer)
+    private_api.complete_loading(keras, loading.of_model, _complete_archive)
     if is_keras_3:  # tf_keras' takes a checkpoint.
         private_api.call_inside(
             keras.callbacks.BackupAndRestore,
@@ -299,40 +319,24 @@ def path_of(variable: Any) -> str:
     return private_api.shared_name(variable)
 
 
-def _restore_optimizer(path: str, model: Any) -> None:
-    """Restores what tf_keras' `load_model` leaves in a SavedModel."""
+def _complete_saved_model(path: str, model: Any) -> None:
     optimizer = _our_optimizer(model)
     if optimizer is not None:
-        from keras_legacy_opt.checkpoints import restoring
-
-        restoring.restore_optimizer(path, model, optimizer)
+        _hooks.complete_saved_model(path, model, optimizer)
 
 
-def _build_optimizer(path: str, model: Any) -> None:
-    """Makes the variables that the state in a `.keras` file is waiting for."""
+def _complete_archive(path: str, model: Any) -> None:
     del path
     loading.complete(model)
     optimizer = _our_optimizer(model)
-    if optimizer is None or not model.built:
-        return
-    if optimizer._pending_weights:
-        optimizer.build(model.trainable_variables)
-    from keras_legacy_opt import saving
-
-    # Some may have been frozen after they were trained.
-    saving.build_for_early_slots(optimizer, model.variables)
+    if optimizer is not None and model.built:
+        _hooks.complete_archive(model, optimizer)
 
 
 def _our_optimizer(model: Any) -> Any | None:
     optimizer = getattr(model, "optimizer", None)
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     return optimizer if isinstance(optimizer, OptimizerHost) else None
-
-
-def _pass_loss_on(wrapper: Any, loss: Any) -> Any:
-    from keras_legacy_opt import keras_3_api
-
-    return keras_3_api.passed_on(wrapper, loss)
 
 
 def _add_base(host: type, base: type, is_keras_3: bool) -> None:
@@ -367,7 +371,9 @@ def _adopt_or_warn(keras: types.ModuleType) -> None:
         )
 
 
-def watch_imports() -> None:
+def watch_imports(hooks: Hooks) -> None:
     """Adopts each Keras: now if it is imported, else when it will be."""
+    global _hooks
+    _hooks = hooks
     for name in ("keras", "tf_keras"):
         wrapt.when_imported(name)(_adopt_or_warn)

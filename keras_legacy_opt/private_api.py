@@ -21,7 +21,6 @@ for these jobs:
 * `complete_saved_models`: tf_keras leaves an optimizer's state in a SavedModel.
 * `weights_inside`: optimizers are not told that weights only are wanted, nor of
   which model.
-* `weights_in_fixed_order`: tf_keras lists the weights that are trained first.
 * `graph_backend`: in TF1 graphs, tf_keras keeps a session of its own and
   initializes the variables there that it was told of.
 * `is_in_graph`, `eager_mode`: whether a session or eager execution has the
@@ -290,23 +289,6 @@ def weights_inside(
     call_inside(library, "save_model", saving)
     call_inside(library, "save_weights_only", saving)
     call_inside(library, "load_weights_only", loading)
-
-
-def weights_in_fixed_order(model: Any) -> list[Any]:
-    """The weights of a model, in an order that no freezing changes."""
-    if not hasattr(model, "_flatten_layers") or not hasattr(
-        model, "_trainable_weights"
-    ):
-        return list(getattr(model, "weights", []))
-    weights = [
-        weight
-        for layer in model._flatten_layers()
-        for weight in (
-            *getattr(layer, "_trainable_weights", ()),
-            *getattr(layer, "_non_trainable_weights", ()),
-        )
-    ]
-    return list({id(weight): weight for weight in weights}.values())
 
 
 def pass_losses_on(

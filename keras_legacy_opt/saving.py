@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import copyreg
+import json
 import warnings
 from collections.abc import (
     Callable,
@@ -22,6 +23,7 @@ from keras_legacy_opt import (
     distribution,
     hosts,
     loading,
+    model_parts,
     private_api,
     slot_numbers,
 )
@@ -30,8 +32,8 @@ from keras_legacy_opt.variables import KnownVariables, var_key
 # Under this name, Keras 3's files hold the names of the variables that have
 # slots: UTF-8, one a line.
 VARIABLE_NAMES = "variable_names"
-# Under this one, which weights of the model these are, of how many.
-VARIABLE_POSITIONS = "variable_positions"
+# Under this one, by which paths they are reached in the model: JSON.
+VARIABLE_PATHS = "variable_paths"
 
 # Among values that wait for their variables: the keys of these.
 _KEYS = "variable_keys"
@@ -220,11 +222,9 @@ class SavingMixin:
                 " former, and convert that model's optimizer with"
                 " `keras_legacy_opt.checkpoints.from_keras_3`."
             )
-        if VARIABLE_POSITIONS in values and loading.wait_for_model(
-            self, values
-        ):
+        if VARIABLE_PATHS in values and loading.wait_for_model(self, values):
             return
-        _know_by_position(values)
+        _know_by_path(values)
         if not self.built:
             self._pending_weights = values
             return
@@ -416,12 +416,17 @@ def apply_early_slots(optimizer: SavingMixin, variables: Sequence[Any]) -> None:
     distribution.once_for_all_replicas(apply)
 
 
-def build_for_early_slots(optimizer: Any, variables: Iterable[Any]) -> None:
-    """Meets those of a model's variables whose slots were stored."""
+def complete_loading(model: Any, optimizer: Any) -> None:
+    """Makes the variables that the state of a loaded model is waiting for.
+
+    Some may have been frozen after they were trained.
+    """
+    if optimizer._pending_weights:
+        optimizer.build(model.trainable_variables)
     optimizers = [optimizer, *_held(optimizer)]
     waited_for = [
         v
-        for v in variables
+        for v in model.variables
         for each in optimizers
         if _early(each, hosts.path_of(v), var_key(hosts.unwrap(v)))
     ]
@@ -500,29 +505,27 @@ def _store_variables(optimizer: SavingMixin, store: Any) -> None:
             store[f"{slot_name}.{len(names)}"] = value
         names.append(early.name)
         keys.append(early.key or "")
-    store[VARIABLE_NAMES] = np.frombuffer("\n".join(names).encode(), np.uint8)
-    weights = private_api.weights_in_fixed_order(loading.model())
+    store[VARIABLE_NAMES] = slot_numbers.encoded("\n".join(names))
+    weights = model_parts.weights_by_path(loading.model())
     if weights:
-        positions = {var_key(hosts.unwrap(w)): i for i, w in enumerate(weights)}
-        store[VARIABLE_POSITIONS] = np.array(
-            [*(positions.get(key, -1) for key in keys), len(weights)], np.int64
-        )
+        paths = {var_key(hosts.unwrap(w)): path for path, w in weights.items()}
+        text = json.dumps([paths.get(key) for key in keys])
+        store[VARIABLE_PATHS] = slot_numbers.encoded(text)
 
 
-def _know_by_position(values: dict[str, Any]) -> None:
-    """Finds stored variables by their positions in the model, if it is known.
+def _know_by_path(values: dict[str, Any]) -> None:
+    """Finds stored variables by their paths in the model, if it is known.
 
     They get the names that they have in it.
     """
-    positions = values.pop(VARIABLE_POSITIONS, None)
-    variables = slot_numbers.at_positions(
-        positions,
-        private_api.weights_in_fixed_order(loading.model()),
+    variables = slot_numbers.at_paths(
+        values.pop(VARIABLE_PATHS, None),
+        model_parts.weights_by_path(loading.model()),
         bytes(values.get(VARIABLE_NAMES, b"")).count(b"\n") + 1,
     )
     if variables is not None:
         names = "\n".join(map(hosts.path_of, variables))
-        values[VARIABLE_NAMES] = np.frombuffer(names.encode(), np.uint8)
+        values[VARIABLE_NAMES] = slot_numbers.encoded(names)
         values[_KEYS] = [var_key(hosts.unwrap(v)) for v in variables]
 
 

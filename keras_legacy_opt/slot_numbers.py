@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -76,24 +77,28 @@ def renumbered(
     return here, list(early.values()), slotless
 
 
-def at_positions(positions: Any, weights: Sequence[Any], count: int) -> Any:
-    """The weights of a model that `count` variables are, by their positions.
+def at_paths(stored: Any, weights: Mapping[str, Any], count: int) -> Any:
+    """The weights of a model that `count` variables are, by their paths.
 
     Args:
-      positions: integers; one more than `count`, which is that of all weights.
-      weights: all weights of the model, in order.
-      count: how many there should be.
+      stored: what `encoded` made of their paths.
+      weights: all weights of the model, by path.
+      count: how many variables there should be.
 
     Returns:
-      `None` if they are positions in another model.
+      `None` if they are paths in another model.
     """
-    positions = np.asarray(positions)
-    if positions.dtype.kind not in "iu" or positions.shape != (count + 1,):
+    try:
+        paths = json.loads(bytes(stored))
+        found = [weights[path] for path in paths]
+    except (KeyError, TypeError, ValueError):
         return None
-    *positions, total = positions.tolist()
-    if total != len(weights) or not all(0 <= p < total for p in positions):
-        return None
-    return [weights[p] for p in positions]
+    return found if len(found) == count else None
+
+
+def encoded(value: str) -> np.ndarray:
+    """Text, as an array for a file."""
+    return np.frombuffer(value.encode(), np.uint8)
 
 
 def numbers_here(

@@ -176,3 +176,27 @@ def test_an_unknown_tensorflow_is_warned_of(monkeypatch):
     monkeypatch.setattr("tensorflow.__version__", "2.99.0-rc1")
     supported.warn_if_unknown()
     assert "2.99.0-rc1" in told[0]
+
+
+def test_no_modules_import_each_other_in_circles():
+    """Nor inside functions: what is below knows nothing of what is above."""
+    root = pathlib.Path(keras_legacy_opt.__file__).parent
+    paths = {
+        ".".join(
+            (root.name, *path.relative_to(root).with_suffix("").parts)
+        ): path
+        for path in root.rglob("*.py")
+        if "lib" not in path.relative_to(root).parts
+    }
+
+    def imports(name):
+        for node in ast.walk(ast.parse(paths[name].read_text())):
+            if isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+                yield from {n if n in paths else node.module for n in names}
+
+    left = {name: {*imports(name)} & paths.keys() for name in paths}
+    while free := [name for name, above in left.items() if not above & {*left}]:
+        for name in free:
+            del left[name]
+    assert not left

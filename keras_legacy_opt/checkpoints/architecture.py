@@ -17,12 +17,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_legacy_opt import hosts, private_api
+from keras_legacy_opt import hosts, model_parts, private_api
 from keras_legacy_opt.checkpoints import (
     architecture_check,
     archive,
     h5,
-    object_graph,
     safe_hdf5,
 )
 from keras_legacy_opt.checkpoints.limits import Limits
@@ -175,7 +174,7 @@ def _paths(model: Any) -> dict[int, tuple[str, ...]]:
         if id(live) in wanted:
             found[id(live)] = path
             continue
-        for name, part in object_graph.parts_of(live).items():
+        for name, part in model_parts.parts_of(live).items():
             part = hosts.unwrap(part)
             if id(part) not in visited:
                 visited.add(id(part))

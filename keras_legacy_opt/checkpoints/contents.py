@@ -99,7 +99,7 @@ class Contents:
       config: the optimizer's configuration, if the file has it.
       weights_file: of Keras 3's formats, the `.weights.h5` file.
       variable_names: of Keras 3's formats, the variables with slots, by number.
-      variable_positions: the same as positions in the model, and their number.
+      variable_paths: the same as paths in the model.
     """
 
     path: str
@@ -110,7 +110,7 @@ class Contents:
     config: dict[str, Any] | None = None
     weights_file: str | None = None
     variable_names: Sequence[str] = ()
-    variable_positions: Any = None
+    variable_paths: Any = None
 
     def of(self, kind: str) -> list[Item]:
         """The items of a kind."""
@@ -400,10 +400,10 @@ def _keras_3_h5(
     items: list[Item] = []
     names = file.get(f"optimizer/vars/{saving.VARIABLE_NAMES}")
     names = bytes(names[()]).decode().split("\n") if names is not None else []
-    positions = file.get(f"optimizer/vars/{saving.VARIABLE_POSITIONS}")
+    paths = file.get(f"optimizer/vars/{saving.VARIABLE_PATHS}")
 
     def visit(name: str, node: Any) -> None:
-        about = (saving.VARIABLE_NAMES, saving.VARIABLE_POSITIONS)
+        about = (saving.VARIABLE_NAMES, saving.VARIABLE_PATHS)
         if not hasattr(node, "shape") or name.endswith(about):
             return
         parts = tuple(name.split("/"))
@@ -430,8 +430,8 @@ def _keras_3_h5(
     result = Contents(
         path, "Keras 3 HDF5", items, config=config, variable_names=names
     )
-    if positions is not None:
-        result.variable_positions = positions[()]
+    if paths is not None:
+        result.variable_paths = paths[()]
     if config is not None:
         result.format = "Keras .keras archive"
         result.class_names = [config["class_name"]]

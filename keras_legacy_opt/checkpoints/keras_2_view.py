@@ -1,117 +1,15 @@
 """A Keras 3 model under the names that Keras 2 gave to its parts.
 
-A TensorFlow checkpoint is a graph of objects whose edges have names, and Keras
-2 and 3 name them differently: what is `layer_with_weights-0/kernel` in a Keras
-2 checkpoint is `_functional/_operations/1/_kernel` in one of Keras 3.
+`keras_legacy_opt.model_parts` knows these names.
 """
 
 from __future__ import annotations
 
-import functools
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import tensorflow as tf
-
 from keras_legacy_opt import hosts, private_api
-
-# Attributes of Keras 3's models that Keras 2's had not, or under other names.
-_OF_EVERY_MODEL = frozenset(
-    [
-        "_compile_config",
-        "_compile_loss",
-        "_compile_metrics",
-        "_functional",
-        "_inputs",
-        "_inputs_struct",
-        "_loss_tracker",
-        "_nodes",
-        "_nodes_by_depth",
-        "_operations",
-        "_operations_by_depth",
-        "_outputs",
-        "_outputs_struct",
-        "optimizer",
-    ]
-)
-
-
-def is_keras_3_layer(node: Any) -> bool:
-    """Whether `node` is a layer or model of Keras 3."""
-    keras = _keras_3()
-    return keras is not None and isinstance(node, keras.layers.Layer)
-
-
-def children(node: Any) -> dict[str, Any]:
-    """{name in Keras 2: part} of a Keras 3 layer, or of a list or dictionary.
-
-    The order is that in which Keras 2 visited the parts.
-    """
-    if isinstance(node, Mapping):
-        parts = {str(name): part for name, part in node.items()}
-    elif isinstance(node, (list, tuple)):
-        parts = {str(i): part for i, part in enumerate(node)}
-    elif is_keras_3_layer(node):
-        parts = dict(_layers_by_number(node))
-        for attribute, part in vars(node).items():
-            if attribute not in _of_every_layer() | _OF_EVERY_MODEL:
-                # Keras 2 knew a weight by its name first, then by attribute.
-                if hosts.is_keras_variable(part):
-                    parts.setdefault(part.name, part)
-                if part is not parts.get(attribute.removeprefix("_")):
-                    parts.setdefault(attribute, part)
-    else:
-        parts = {}
-    return {name: part for name, part in parts.items() if _has_state(part)}
-
-
-def aliases(node: Any) -> dict[str, Any]:
-    """The names that Keras 3 itself gives to the parts of `node`."""
-    return node._trackable_children() if is_keras_3_layer(node) else {}
-
-
-def _layers_by_number(model: Any) -> Iterator[tuple[str, Any]]:
-    keras = _keras_3()
-    if not isinstance(model, keras.Sequential) and not hasattr(
-        model, "_operations_by_depth"
-    ):
-        return
-    with_weights = 0
-    for number, layer in enumerate(model.layers):
-        if layer.weights:
-            yield f"layer_with_weights-{with_weights}", layer
-            with_weights += 1
-        yield f"layer-{number}", layer
-
-
-def _has_state(part: Any) -> bool:
-    if isinstance(part, Mapping):
-        return any(map(_has_state, part.values()))
-    if isinstance(part, (list, tuple)):
-        return any(map(_has_state, part))
-    return (
-        is_keras_3_layer(part)
-        or hosts.is_keras_variable(part)
-        or isinstance(part, (tf.Variable, tf.Module))
-        or _is_tf_keras_layer(part)
-    )
-
-
-def _is_tf_keras_layer(part: Any) -> bool:
-    return "tf_keras" in hosts.adopted() and isinstance(
-        part, sys.modules["tf_keras"].layers.Layer
-    )
-
-
-def _keras_3() -> Any | None:
-    return sys.modules["keras"] if "keras" in hosts.adopted() else None
-
-
-@functools.cache
-def _of_every_layer() -> frozenset[str]:
-    layer = _keras_3().layers.Layer(name="keras_legacy_opt_probe")
-    return frozenset(vars(layer))
+from keras_legacy_opt.model_parts import aliases, children, is_keras_3_layer
 
 
 class Keras2View(private_api.Trackable):

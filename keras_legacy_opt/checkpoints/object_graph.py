@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_legacy_opt import hosts, private_api, saving
+from keras_legacy_opt import hosts, model_parts, private_api, saving
 from keras_legacy_opt.checkpoints import bundle_index, keras_2_view, releases
 from keras_legacy_opt.checkpoints.limits import Limits
 from keras_legacy_opt.checkpoints.plan import (
@@ -248,32 +248,19 @@ def _walk(graph: Graph, root: int, targets: Targets) -> dict[int, Any]:
         if id(live) in known:
             matched[node] = live
             continue
-        live_parts = parts_of(live)
+        live_parts = model_parts.parts_of(live)
         others = None
         for name, child in graph.edges(node).items():
             if child in visited:
                 continue
             part = live_parts.get(name)
             if part is None:
-                others = (
-                    keras_2_view.aliases(live) if others is None else others
-                )
+                others = model_parts.aliases(live) if others is None else others
                 part = others.get(name)
             if part is not None and part is not targets.optimizer:
                 visited.add(child)
                 queue.append((child, part))
     return matched
-
-
-def parts_of(live: Any) -> dict[str, Any]:
-    """{name of the edge: part} of an object, as Keras 2 would have saved it."""
-    if keras_2_view.is_keras_3_layer(live) or isinstance(
-        live, (Mapping, list, tuple)
-    ):
-        return keras_2_view.children(live)
-    if isinstance(live, private_api.Trackable):
-        return dict(live._trackable_children())
-    return {}
 
 
 def _plan_optimizer(
@@ -427,7 +414,7 @@ def save(
 ) -> str:
     """Writes what Keras 2 would have written of `model` and `optimizer`."""
     checkpoint_args: dict[str, Any] = {}
-    if keras_2_view.is_keras_3_layer(model):
+    if model_parts.is_keras_3_layer(model):
         hung = optimizer if as_weights else None
         model = keras_2_view.Keras2View(model, hung)
     elif isinstance(model, Mapping):

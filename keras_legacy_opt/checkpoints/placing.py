@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_legacy_opt import hosts, private_api, slot_numbers
+from keras_legacy_opt import hosts, model_parts, slot_numbers
 from keras_legacy_opt.checkpoints import (
     architecture,
     contents,
@@ -152,9 +152,9 @@ def _by_number(
 def _places_of_slots(file: Contents, model: Any) -> list[Place | None]:
     """The places of the variables that have slots in `file`, by number."""
     places = architecture.places(model)
-    weights = slot_numbers.at_positions(
-        file.variable_positions,
-        private_api.weights_in_fixed_order(model),
+    weights = slot_numbers.at_paths(
+        file.variable_paths,
+        model_parts.weights_by_path(model),
         len(file.variable_names),
     )
     if weights is not None:

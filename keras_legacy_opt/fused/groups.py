@@ -239,3 +239,7 @@ def connect() -> bool:
         )
         return False
     return True
+
+
+# SavedModels may have groups in them.
+loader.on_load.append(connect)

@@ -6,6 +6,7 @@ import ctypes
 import functools
 import os
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -16,6 +17,10 @@ from keras_legacy_opt.fused import library
 SWITCH = "KERAS_LEGACY_OPT_FUSED"  # "0": as if there were no library
 
 _lock = threading.Lock()
+
+
+# What is called when a library has been loaded.
+on_load: list[Callable[[], Any]] = []
 
 
 class Ops:
@@ -93,7 +98,8 @@ def _first_that_loads() -> tuple[Ops | None, str | None]:
             reasons.append(f"{path} does not load ({error})")
             remedy = "python -m keras_legacy_opt build --force"
         else:
-            _let_saved_models_load()
+            for function in on_load:
+                function()
             return ops, None
     if not reasons:
         reasons.append(
@@ -105,9 +111,3 @@ def _first_that_loads() -> tuple[Ops | None, str | None]:
 def printable(text: str) -> str:
     """Without what a terminal would obey: others may have chosen a name."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-def _let_saved_models_load() -> None:
-    from keras_legacy_opt.fused import groups
-
-    groups.connect()

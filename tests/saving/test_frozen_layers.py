@@ -375,3 +375,53 @@ def test_slots_that_the_file_has_not_are_told_of(tmp_path):
     np.testing.assert_array_equal(
         counted_slots(other)[0, "kernel", "m"], before
     )
+
+
+def in_order_of(attributes, named):
+    """A subclassed model whose attributes are made in some order."""
+
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            for name in attributes:
+                layer = keras.layers.Dense(3, name=name if named else None)
+                setattr(self, name, layer)
+
+        def build(self, shape):
+            for name in "abc":
+                getattr(self, name).build(shape)
+
+        def call(self, x):
+            return self.c(self.b(self.a(x)))
+
+    model = Model()
+    model.build((None, 3))
+    model.compile(keras_legacy_opt.Nadam(0.1), "mse", run_eagerly=True)
+    return model
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("frozen", [None, "a", "b"])
+def test_the_order_of_attributes_does_not_matter(frozen, named, tmp_path):
+    """Keras finds weights by attributes, too."""
+    model = in_order_of("abc", named)
+    if frozen:
+        getattr(model, frozen).trainable = False
+    model.fit(X, X, verbose=0)
+    path = str(tmp_path / "m.weights.h5")
+    model.save_weights(path)
+    other = in_order_of("cab", named)
+    if frozen:
+        getattr(other, frozen).trainable = False
+    checkpoints.restore(path, other)
+    for name in {*"abc"} - {frozen}:
+        for ours, theirs in zip(
+            getattr(model, name).weights,
+            getattr(other, name).weights,
+            strict=True,
+        ):
+            np.testing.assert_array_equal(ours, theirs)
+            np.testing.assert_array_equal(
+                model.optimizer.get_slot(ours, "m"),
+                other.optimizer.get_slot(theirs, "m"),
+            )
