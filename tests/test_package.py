@@ -180,14 +180,10 @@ def test_an_unknown_tensorflow_is_warned_of(monkeypatch):
 
 def test_no_modules_import_each_other_in_circles():
     """Nor inside functions: what is below knows nothing of what is above."""
-    root = pathlib.Path(keras_legacy_opt.__file__).parent
-    paths = {
-        ".".join(
-            (root.name, *path.relative_to(root).with_suffix("").parts)
-        ): path
-        for path in root.rglob("*.py")
-        if "lib" not in path.relative_to(root).parts
-    }
+    paths = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        paths[".".join((PACKAGE.name, *parts))] = path
 
     def imports(name):
         for node in ast.walk(ast.parse(paths[name].read_text())):
