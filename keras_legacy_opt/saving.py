@@ -208,9 +208,10 @@ class SavingMixin:
         values = {name: np.asarray(store[name]) for name in store.keys()}
         if not values:
             warnings.warn(
-                f"The file {NO_STATE} of optimizer {self._name!r}, as"
-                " legacy optimizers never saved any into .keras files: its"
-                " iterations and slots start anew.",
+                f"The file {NO_STATE} of optimizer {self._name!r}: its"
+                " iterations and slots start anew. Legacy optimizers never"
+                " saved any into .keras files, and of one that several models"
+                " share, Keras saves it for the first only.",
                 stacklevel=2,
             )
             return

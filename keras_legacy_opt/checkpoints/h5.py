@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,10 @@ from keras_legacy_opt.checkpoints.report import CheckpointError, Report
 FORMAT = "Keras 2 HDF5"
 _ATTRIBUTE_BYTES = 64512  # As Keras splits longer ones.
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_OF_KERAS_3_LOSS_SCALE = (
+    "loss_scale_optimizer(_[0-9]+)?/"
+    "(iteration|learning_rate|step_counter|dynamic_scale)"
+)
 _LOSS_SCALE_OPTIMIZERS = ("LossScaleOptimizer", "LossScaleOptimizerV1")
 
 
@@ -136,7 +141,13 @@ def plan(file: Any, targets: Targets, path: str) -> Plan:
         stored_slots = optimizer_weights(file)
         config = optimizer_config(file)
     named = _plan_model(stored_layers, targets, result)
-    values = [value(name, dataset) for name, dataset in stored_slots]
+    values = []
+    for name, dataset in stored_slots:
+        stored = value(name, dataset)
+        if re.fullmatch(_OF_KERAS_3_LOSS_SCALE, name):
+            result.ignored(stored, "is of Keras 3's LossScaleOptimizer around")
+        else:
+            values.append(stored)
     if targets.optimizer is None:
         for v in values:
             result.unused(v, "no optimizer was given")

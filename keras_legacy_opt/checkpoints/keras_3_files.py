@@ -39,6 +39,8 @@ def restore(
             " model was compiled with: compile it with this one."
         )
     targets = Targets(model, optimizer)
+    if optimizer is not None and not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)  # One around it.
     variables = [*targets.all(), *targets.loss_scale.values()]
     before = saving.fetch_all(variables)
     report = Report(path, FORMAT)

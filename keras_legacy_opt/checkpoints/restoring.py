@@ -194,6 +194,7 @@ def optimizer_of(
 def _optimizer_for(model: Any, optimizer: Any | None) -> Any | None:
     if optimizer is None:
         own = getattr(model, "optimizer", None)
+        own = getattr(own, "inner_optimizer", own)
         optimizer = own if isinstance(own, Optimizer) else None
     elif not isinstance(optimizer, Optimizer):
         raise TypeError(

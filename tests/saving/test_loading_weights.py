@@ -121,3 +121,34 @@ def test_weights_without_an_optimizer(library, tmp_path):
     before = state(other)
     other.load_weights(path)
     assert_equal(state(other), before)
+
+
+@pytest.mark.parametrize("suffix", [".weights.h5", ".keras", ".h5"])
+def test_restore_around_which_keras_scales_the_loss(suffix, tmp_path):
+    """In mixed precision, Keras 3 wraps the optimizer in one of its own."""
+
+    def make():
+        model = keras.Sequential([keras.layers.Input((3,))])
+        model.add(keras.layers.Dense(2, dtype="mixed_float16"))
+        wrapper = keras.optimizers.LossScaleOptimizer(klo.Adam(0.1))
+        model.compile(wrapper, "mse", run_eagerly=True)
+        return model
+
+    model = train(make(), 3)
+    model.optimizer.dynamic_scale.assign(64.0)
+    path = str(tmp_path / f"m{suffix}")
+    model.save_weights(path) if "weights" in suffix else model.save(path)
+    other = make()
+    report = checkpoints.restore(path, other)
+    assert not report.problems
+    restored = {entry.target.rpartition("/")[2] for entry in report.restored}
+    assert {"kernel", "m", "v", "iter"} <= restored
+    inner, same = (
+        other.optimizer.inner_optimizer,
+        model.optimizer.inner_optimizer,
+    )
+    assert_equal(inner.get_weights(), same.get_weights())
+    assert int(inner.iterations) == 3
+    if suffix != ".h5":  # Legacy's format has no place for Keras 3's.
+        assert float(other.optimizer.dynamic_scale) == 64.0
+    assert_equal(train(other, 2).get_weights(), train(model, 2).get_weights())
