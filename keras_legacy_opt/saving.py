@@ -42,7 +42,7 @@ _KEYS = "variable_keys"
 NO_STATE = "holds no state"
 
 # What belongs to this process and is made anew in a pickle's reader.
-_PROCESS_STATE = frozenset(
+PROCESS_STATE = frozenset(
     [
         "_clip_limits",
         "_deferred_slot_restorations",
@@ -296,7 +296,7 @@ class SavingMixin:
         state = {
             name: None if isinstance(value, tf.Variable) else value
             for name, value in self.__dict__.items()
-            if name not in _PROCESS_STATE and not name.startswith("_self_")
+            if name not in PROCESS_STATE and not name.startswith("_self_")
         }
         state["_hyper"] = {
             name: fetch_all([value])[0].item()

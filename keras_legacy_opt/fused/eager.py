@@ -15,9 +15,10 @@ long way, which yields the same.
 from __future__ import annotations
 
 import collections
+import itertools
 import operator
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from keras_legacy_opt import (
     hosts,
     originals,
     private_api,
+    saving,
 )
 from keras_legacy_opt.fused import clip, formulas, groups, plan, policy
 from keras_legacy_opt.variables import var_key
@@ -75,22 +77,13 @@ class _Settings:
 
     # These hold state, or settings that are no coefficients. So do `_self_...`,
     # which are TensorFlow's.
-    _OTHERS = frozenset(
-        [
-            "_clip_limits",
-            "_deferred_slot_restorations",
-            "_distribution_strategy",
-            "_hyper",
-            "_known_variables",
-            "_pending_weights",
-            "_slot_names",
-            "_slots",
-            "_slots_out_of_turn",
-            "_weights",
-            "gradient_aggregator",
-            "gradient_transformers",
-        ]
-    )
+    _OTHERS = (saving.PROCESS_STATE - {"_iterations"}) | {
+        "_hyper",
+        "_pending_weights",
+        "_slot_names",
+        "gradient_aggregator",
+        "gradient_transformers",
+    }
     _KINDS = (
         bool,
         int,
@@ -220,7 +213,7 @@ class _Memory:
         self.group: tf.Tensor | None = None
         if _fit_one_op(optimizer, given, variables):
             self._names = policy.dense_formula(optimizer).slots
-            self._slots = self._slots_of(optimizer)
+            self._slots = list(self._slots_of(optimizer))
             count, kinds = len(variables), len(self._names)
             slots = [
                 self._slots[k * count : (k + 1) * count] for k in range(kinds)
@@ -251,21 +244,26 @@ class _Memory:
         if self.group is None:
             return not _fit_one_op(optimizer, given, variables)
         try:
-            slots = self._slots_of(optimizer)
+            are_same = map(operator.is_, self._slots_of(optimizer), self._slots)
+            same_slots = all(are_same)
         except (KeyError, TypeError):
             return False
         return (
-            policy.dense_formula(optimizer).slots == self._names
-            and all(map(operator.is_, slots, self._slots))
+            same_slots
+            and policy.dense_formula(optimizer).slots == self._names
             and not any(map(_constraint_of, variables))
             and not (self._has_keras_variables and self._obeys_keras())
         )
 
-    def _slots_of(self, optimizer: Any) -> list[Any]:
+    def _slots_of(self, optimizer: Any) -> Iterator[Any]:
         rows = (
-            [optimizer._slots[key] for key in self._keys] if self._names else []
+            list(map(optimizer._slots.__getitem__, self._keys))
+            if self._names
+            else []
         )
-        return [row[name] for name in self._names for row in rows]
+        return itertools.chain.from_iterable(
+            map(operator.itemgetter(name), rows) for name in self._names
+        )
 
     def _obeys_keras(self) -> bool:
         """Whether a `keras.Variable` has an update the native ops have not."""
