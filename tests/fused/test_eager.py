@@ -37,30 +37,6 @@ def test_eager_steps_are_remembered(calls):
     assert len(calls) == 6
 
 
-@pytest.mark.parametrize("row", BUILT_IN, ids=lambda row: row.name)
-def test_coefficients_of_every_optimizer_are_traced(row, monkeypatch):
-    """Nothing that an optimizer holds stands in the way."""
-    monkeypatch.setattr(eager, "TRACE_AFTER", 2)
-    optimizer = getattr(keras_legacy_opt, row.name)(0.5)
-    prepared = []
-    prepare_local = type(optimizer)._prepare_local
-
-    def counted(self, *args):
-        prepared.append(tf.inside_function())
-        return prepare_local(self, *args)
-
-    monkeypatch.setattr(type(optimizer), "_prepare_local", counted)
-    monkeypatch.setattr(
-        eager,
-        "_COEFFICIENTS",
-        tuple({*eager._COEFFICIENTS} - {"_prepare_local"}),
-    )
-    variable = tf.Variable([1.0])
-    for _ in range(8):
-        optimizer.apply_gradients([(tf.ones([1]), variable)])
-    assert prepared == [False] * 4 + [True]  # And not again.
-
-
 def test_remembered_variables_are_not_kept_alive(monkeypatch):
     monkeypatch.setattr(eager, "TRACE_AFTER", 1)
     opt = keras_legacy_opt.SGD(0.5)
