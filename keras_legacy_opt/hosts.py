@@ -28,7 +28,7 @@ from typing import Any, NamedTuple, TypeGuard, TypeVar
 import tensorflow as tf
 import wrapt
 
-from keras_legacy_opt import loading, originals, private_api
+from keras_legacy_opt import clusters, loading, originals, private_api
 
 PACKAGE = "keras_legacy_opt"
 
@@ -152,6 +152,7 @@ def adopt(keras: types.ModuleType) -> None:
             "on_train_begin",
             loading.of_everything,
         )
+        clusters.correct(keras)
     register = keras.saving.register_keras_serializable(package=PACKAGE)
     _registrars.append(register)
     for cls in _public_classes:

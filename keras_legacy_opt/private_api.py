@@ -29,6 +29,9 @@ for these jobs:
   loss without a word to what they wrap.
 * `forward_pass`: the first half of Keras 3's `train_step`, which has no public
   name.
+* `tensorflow_trainer`: what Keras 3's `fit` does with a strategy.
+* `per_replica`, `parts_of`: to try how a Keras treats such values without a
+  cluster.
 * `rename`: outside its layers' `build`, Keras 3 gives a `tf.Variable` no name
   that tells which layer it is of.
 * `variable_without_value`: for models of which only the names are wanted.
@@ -339,6 +342,27 @@ def forward_pass(model: Any, x: Any, y: Any, sample_weight: Any) -> Any:
         size = None
     model._loss_tracker.update_state(unscale(loss), sample_weight=size)
     return y_pred, loss
+
+
+def tensorflow_trainer(keras: types.ModuleType) -> types.ModuleType | None:
+    """The module of a Keras 3 that trains with TensorFlow, if it does."""
+    if keras.config.backend() != "tensorflow":
+        return None
+    return importlib.import_module(
+        f"{keras.__name__}.src.backend.tensorflow.trainer"
+    )
+
+
+def per_replica(values: Sequence[Any]) -> Any:
+    """What `strategy.run` returns that differs between replicas."""
+    from tensorflow.python.distribute import values as distributed
+
+    return distributed.PerReplica(tuple(values))
+
+
+def parts_of(value: Any) -> tuple[Any, ...]:
+    """The replicas' values, without asking a strategy."""
+    return value.values
 
 
 def new_object_graph() -> Any:

@@ -1,0 +1,143 @@
+"""Keras 3's trainer under MultiWorkerMirroredStrategy.
+
+Keras distributes batches, losses and gradients as TensorFlow wants it, but
+stumbles over two small things before it comes to any optimizer:
+
+* To build the model, it takes the mean of the first batch over the replicas;
+  `strategy.reduce` takes no structure.  Only shapes and dtypes are wanted, and
+  the part of one replica has them.
+* It takes the mean of each value that a step logs over `axis=0`, which scalars
+  do not have.  The mean over the replicas, as under MirroredStrategy, is
+  `axis=None`.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from typing import Any
+
+import tensorflow as tf
+
+from keras_legacy_opt import private_api
+from keras_legacy_opt.clusters import switch
+
+
+def is_multi_worker(strategy: Any) -> bool:
+    """Whether `strategy` has replicas in several processes, in step."""
+    return (
+        isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+        and strategy.extended._in_multi_worker_mode()
+    )
+
+
+def is_wanted(strategy: Any) -> bool:
+    """Whether Keras is to be corrected under `strategy`."""
+    return is_multi_worker(strategy) and switch.is_on()
+
+
+def correct(trainer: types.ModuleType) -> list[switch.Fault]:
+    """Corrects the module of Keras' trainer; returns what may be wrong there."""
+    faults = [_correct_reduction(trainer)]
+    if hasattr(trainer.TensorFlowTrainer, "_maybe_symbolic_build"):
+        faults.append(_correct_building(trainer.TensorFlowTrainer))
+    return faults
+
+
+def _correct_building(cls: Any) -> switch.Fault:
+    build = cls._maybe_symbolic_build
+    fault = switch.Fault(
+        "building a model from the batches of several workers",
+        functools.partial(_fails_to_build, build),
+    )
+
+    @functools.wraps(build)
+    def build_from_one_replica(
+        self: Any, iterator: Any = None, data_batch: Any = None
+    ) -> None:
+        strategy = self._distribute_strategy
+        if iterator is None or not is_wanted(strategy):
+            return build(self, iterator=iterator, data_batch=data_batch)
+        if not fault.is_present():
+            return build(self, iterator=iterator)
+        # Workers agree on whether there is a batch: each of them asks.
+        batch = next(iter(iterator._distributed_dataset))
+        return build(
+            self,
+            data_batch=tf.nest.map_structure(
+                lambda part: strategy.experimental_local_results(part)[0],
+                batch,
+            ),
+        )
+
+    cls._maybe_symbolic_build = build_from_one_replica
+    return fault
+
+
+def _correct_reduction(trainer: types.ModuleType) -> switch.Fault:
+    reduce_per_replica = trainer.reduce_per_replica
+    fault = switch.Fault(
+        "the mean of what several workers log",
+        functools.partial(_fails_to_reduce, reduce_per_replica),
+    )
+
+    @functools.wraps(reduce_per_replica)
+    def reduce_over_workers(values: Any, strategy: Any, reduction: str) -> Any:
+        if (
+            reduction not in ("auto", "mean")
+            or not is_wanted(strategy)
+            or not fault.is_present()
+        ):
+            return reduce_per_replica(values, strategy, reduction)
+        return tf.nest.map_structure(
+            lambda value: (
+                None
+                if value is None
+                else strategy.reduce("MEAN", value, axis=None)
+            ),
+            values,
+        )
+
+    trainer.reduce_per_replica = reduce_over_workers
+    return fault
+
+
+class _NotedStrategy(tf.distribute.MultiWorkerMirroredStrategy):
+    """Looks like a cluster, and notes what a Keras reduces."""
+
+    def __init__(self) -> None:
+        self.reduced = []
+        self.extended = self
+
+    # The strategy's own names are read-only.
+    extended = None
+
+    def _in_multi_worker_mode(self) -> bool:
+        return True
+
+    def scope(self) -> Any:
+        return tf.name_scope("probe")
+
+    def reduce(self, reduce_op: Any, value: Any, axis: Any = None) -> Any:
+        del reduce_op
+        self.reduced.append((value, axis))
+        return private_api.parts_of(tf.nest.flatten(value)[0])[0]
+
+
+def _fails_to_reduce(reduce_per_replica: Any) -> bool:
+    strategy = _NotedStrategy()
+    value = private_api.per_replica([tf.constant(1.0)])
+    reduce_per_replica({"loss": value}, strategy, "auto")
+    return any(axis is not None for _, axis in strategy.reduced)
+
+
+def _fails_to_build(build: Any) -> bool:
+    strategy = _NotedStrategy()
+    value = private_api.per_replica([tf.zeros([1, 1])])
+    model = types.SimpleNamespace(
+        _distribute_strategy=strategy,
+        distribute_strategy=strategy,
+        _symbolic_build=lambda iterator=None, data_batch=None: None,
+    )
+    build(model, iterator=[(0, 0, iter([(value, value)]))])
+    return any(tf.nest.is_nested(value) for value, _ in strategy.reduced)

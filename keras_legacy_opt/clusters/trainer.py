@@ -1,0 +1,27 @@
+"""Where Keras' trainer is corrected, and what is to be said about it."""
+
+from __future__ import annotations
+
+import types
+
+from keras_legacy_opt import private_api
+from keras_legacy_opt.clusters import callbacks, multi_worker, switch
+
+_faults: list[switch.Fault] = []
+
+
+def correct(keras: types.ModuleType) -> None:
+    """Makes the trainer of a Keras 3 work on clusters, where it does not."""
+    trainer = private_api.tensorflow_trainer(keras)
+    if trainer is None:
+        return
+    _faults.extend(multi_worker.correct(trainer))
+    callbacks.correct(keras)
+
+
+def report() -> list[str]:
+    """A line for each fault of Keras that is, or would be, corrected."""
+    why_off = switch.why_off()
+    if why_off:
+        return [f"nothing: {why_off}"]
+    return [fault.describe() for fault in _faults] or ["no Keras 3 is imported"]
