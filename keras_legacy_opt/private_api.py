@@ -30,8 +30,8 @@ for these jobs:
 * `forward_pass`: the first half of Keras 3's `train_step`, which has no public
   name.
 * `tensorflow_trainer`: what Keras 3's `fit` does with a strategy.
-* `per_replica`, `parts_of`: to try how a Keras treats such values without a
-  cluster.
+* `per_replica`, `parts_of`, `names_in`: to find what a Keras does wrong, without
+  a cluster.
 * `rename`: outside its layers' `build`, Keras 3 gives a `tf.Variable` no name
   that tells which layer it is of.
 * `variable_without_value`: for models of which only the names are wanted.
@@ -363,6 +363,16 @@ def per_replica(values: Sequence[Any]) -> Any:
 def parts_of(value: Any) -> tuple[Any, ...]:
     """The replicas' values, without asking a strategy."""
     return value.values
+
+
+def names_in(function: Any) -> set[str]:
+    """The names that a Python function, and functions inside it, use."""
+    names, codes = set(), [function.__code__]
+    while codes:
+        code = codes.pop()
+        names.update(code.co_names)
+        codes.extend(c for c in code.co_consts if isinstance(c, types.CodeType))
+    return names
 
 
 def new_object_graph() -> Any:

@@ -1,7 +1,7 @@
 """Keras 3's trainer under MultiWorkerMirroredStrategy.
 
 Keras distributes batches, losses and gradients as TensorFlow wants it, but
-stumbles over two small things before it comes to any optimizer:
+stumbles over small things before it comes to any optimizer:
 
 * To build the model, it takes the mean of the first batch over the replicas;
   `strategy.reduce` takes no structure.  Only shapes and dtypes are wanted, and
@@ -9,10 +9,14 @@ stumbles over two small things before it comes to any optimizer:
 * It takes the mean of each value that a step logs over `axis=0`, which scalars
   do not have.  The mean over the replicas, as under MirroredStrategy, is
   `axis=None`.
+* For `steps_per_execution`, it asks a distributed iterator for optional batches
+  in a loop in a graph, where TensorFlow loses their parts.  A loop in Python
+  takes the same steps.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import types
 from typing import Any
@@ -41,6 +45,8 @@ def correct(trainer: types.ModuleType) -> list[switch.Fault]:
     faults = [_correct_reduction(trainer)]
     if hasattr(trainer.TensorFlowTrainer, "_maybe_symbolic_build"):
         faults.append(_correct_building(trainer.TensorFlowTrainer))
+    if hasattr(trainer.TensorFlowTrainer, "_make_function"):
+        faults.append(_correct_several_steps(trainer.TensorFlowTrainer))
     return faults
 
 
@@ -99,6 +105,47 @@ def _correct_reduction(trainer: types.ModuleType) -> switch.Fault:
         )
 
     trainer.reduce_per_replica = reduce_over_workers
+    return fault
+
+
+def _correct_several_steps(cls: Any) -> switch.Fault:
+    make_function = cls._make_function
+    fault = switch.Fault(
+        "several steps per execution on several workers",
+        lambda: "get_next_as_optional" in private_api.names_in(make_function),
+    )
+
+    @functools.wraps(make_function)
+    def make_function_of_steps(self: Any, step_function: Any) -> Any:
+        take_steps = make_function(self, step_function)
+
+        def take_step(iterator: Any) -> Any:
+            steps = self.steps_per_execution
+            self.steps_per_execution = 1
+            try:
+                return take_steps(iterator)
+            finally:
+                self.steps_per_execution = steps
+
+        @functools.wraps(take_steps)
+        def take_steps_one_by_one(iterator: Any) -> Any:
+            if (
+                self.steps_per_execution == 1
+                or not isinstance(iterator, tf.distribute.DistributedIterator)
+                or not is_wanted(self.distribute_strategy)
+                or not fault.is_present()
+            ):
+                return take_steps(iterator)
+            outputs = take_step(iterator)
+            # The last steps of an epoch may be fewer.
+            with contextlib.suppress(StopIteration, tf.errors.OutOfRangeError):
+                for _ in range(self.steps_per_execution - 1):
+                    outputs = take_step(iterator)
+            return outputs
+
+        return take_steps_one_by_one
+
+    cls._make_function = make_function_of_steps
     return fault
 
 

@@ -1,0 +1,288 @@
+"""What Keras 3's `fit` and its siblings can do, under any strategy in step.
+
+Each case is a function of a strategy, an optimizer's class and a folder, and
+returns what has to be the same on all workers, and under other strategies.
+"""
+
+import pathlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import keras_legacy_opt
+
+BATCH = 8
+CASES = {}
+# How the parts of uneven batches weigh depends on the number of replicas.
+EVEN = set()
+
+
+def case(even=True):
+    def record(function):
+        name = function.__name__
+        CASES[name] = function
+        if even:
+            EVEN.add(name)
+        return function
+
+    return record
+
+
+def data(examples=32):
+    rng = np.random.default_rng(3)
+    tokens = rng.integers(0, 12, (examples, 3)).astype("int32")
+    labels = (tokens.sum(1, keepdims=True) > 16).astype("float32")
+    return tokens, labels
+
+
+def sharded(dataset, policy="DATA"):
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = getattr(
+        tf.data.experimental.AutoShardPolicy, policy
+    )
+    return dataset.with_options(options)
+
+
+def batches(examples=32):
+    dataset = tf.data.Dataset.from_tensor_slices(data(examples))
+    return sharded(dataset.batch(BATCH))
+
+
+def layers(dtype=None):
+    keras.utils.set_random_seed(4)
+    return [
+        keras.layers.Input((3,), dtype="int32"),
+        keras.layers.Embedding(12, 4, dtype=dtype),
+        keras.layers.Flatten(dtype=dtype),
+        keras.layers.Dense(
+            6, activation="tanh", kernel_regularizer="l2", dtype=dtype
+        ),
+        keras.layers.Dense(1, activation="sigmoid", dtype="float32"),
+    ]
+
+
+def compiled(
+    strategy, optimizer, model=keras.Sequential, wrapper=None, dtype=None, **to
+):
+    with strategy.scope():
+        to.setdefault("metrics", ["mae", keras.metrics.AUC(name="auc")])
+        built = model(layers(dtype))
+        optimizer = optimizer(0.05)
+        built.compile(
+            wrapper(optimizer) if wrapper else optimizer,
+            "binary_crossentropy",
+            **to,
+        )
+    return built
+
+
+def found(model, history=None, **more):
+    variables = model.optimizer.variables
+    return {
+        "history": history.history if history else {},
+        "weights": model.get_weights(),
+        "optimizer": [np.array(tf.convert_to_tensor(v)) for v in variables],
+        **more,
+    }
+
+
+def quiet(**more):
+    return {"verbose": 0, "shuffle": False, **more}
+
+
+@case()
+def datasets(strategy, optimizer, folder):
+    model = compiled(strategy, optimizer)
+    history = model.fit(
+        batches(), validation_data=batches(), epochs=2, **quiet()
+    )
+    return found(
+        model,
+        history,
+        evaluated=model.evaluate(batches(29), verbose=0),
+        predicted=model.predict(batches(29), verbose=0),
+    )
+
+
+@case()
+def arrays(strategy, optimizer, folder):
+    """With weights of classes, and validation that does not divide evenly."""
+    model = compiled(
+        strategy, optimizer, metrics=["mae"], weighted_metrics=["mse"]
+    )
+    tokens, labels = data()
+    weights = np.linspace(0.5, 1.5, 32).astype("float32")
+    first = model.fit(
+        tokens,
+        labels,
+        batch_size=BATCH,
+        class_weight={0: 1.0, 1: 3.0},
+        validation_data=(tokens[:13], labels[:13], weights[:13]),
+        **quiet(),
+    )
+    second = model.fit(
+        tokens, labels, batch_size=BATCH, sample_weight=weights, **quiet()
+    )
+    return found(
+        model,
+        first,
+        second=second.history,
+        predicted=model.predict(tokens[:29], batch_size=BATCH, verbose=0),
+    )
+
+
+@case(even=False)
+def uneven_batches(strategy, optimizer, folder):
+    """The last one has a single example: one replica has none."""
+    model = compiled(strategy, optimizer)
+    tokens, labels = data(25)
+    history = model.fit(tokens, labels, batch_size=BATCH, epochs=2, **quiet())
+    return found(model, history)
+
+
+@case()
+def steps(strategy, optimizer, folder):
+    """Of an endless dataset, and several of them to an execution."""
+    model = compiled(strategy, optimizer, steps_per_execution=3)
+    one = model.fit(batches().repeat(), steps_per_epoch=6, epochs=2, **quiet())
+    other = model.fit(batches(), epochs=2, **quiet())
+    return found(
+        model,
+        one,
+        other=other.history,
+        evaluated=model.evaluate(batches(), verbose=0),
+        predicted=model.predict(batches(29), verbose=0),
+    )
+
+
+@case()
+def eager(strategy, optimizer, folder):
+    model = compiled(strategy, optimizer, run_eagerly=True, metrics=["mae"])
+    history = model.fit(batches(), **quiet())
+    return found(model, history)
+
+
+class OwnStep(keras.Sequential):
+    """It returns what is no metric of the model, and numbers of Python."""
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape() as tape:
+            error = tf.square(self(x, training=True) - y)
+            loss = tf.reduce_sum(error) / BATCH
+        gradients = tape.gradient(loss, self.trainable_variables)
+        pairs = zip(gradients, self.trainable_variables)  # noqa: B905 AutoGraph
+        self.optimizer.apply_gradients(pairs)
+        return {"error": tf.reduce_mean(error), "one": 1.0}
+
+
+@case()
+def own_train_step(strategy, optimizer, folder):
+    model = compiled(strategy, optimizer, model=OwnStep, metrics=[])
+    return found(model, model.fit(batches(), epochs=2, **quiet()))
+
+
+@case()
+def normalization_and_dropout(strategy, optimizer, folder):
+    """Statistics are those of a replica; without dropout, all are the same."""
+    with strategy.scope():
+        keras.utils.set_random_seed(4)
+        model = keras.Sequential(
+            [
+                keras.layers.Input((3,)),
+                keras.layers.BatchNormalization(synchronized=True),
+                keras.layers.Dropout(1e-9),
+                keras.layers.Dense(1),
+            ]
+        )
+        model.compile(optimizer(0.05), "mse")
+    tokens, labels = data()
+    history = model.fit(
+        tokens.astype("float32"), labels, batch_size=BATCH, **quiet()
+    )
+    return found(model, history)
+
+
+@case()
+def half_precision(strategy, optimizer, folder):
+    def wrapper(inner):
+        if isinstance(inner, keras_legacy_opt.Optimizer):
+            return keras_legacy_opt.LossScaleOptimizer(inner)
+        return keras.optimizers.LossScaleOptimizer(inner)
+
+    model = compiled(
+        strategy,
+        optimizer,
+        wrapper=wrapper,
+        dtype="mixed_float16",
+        metrics=["mae"],
+    )
+    return found(model, model.fit(batches(), epochs=2, **quiet()))
+
+
+@case()
+def callbacks(strategy, optimizer, folder):
+    """All workers have the same paths; only the chief's files are left."""
+    folder = pathlib.Path(folder)
+    model = compiled(strategy, optimizer, metrics=["mae"])
+    history = model.fit(
+        batches(),
+        validation_data=batches(16),
+        epochs=9,
+        callbacks=[
+            keras.callbacks.ModelCheckpoint(
+                str(folder / "best_{epoch}.keras"),
+                monitor="val_loss",
+                save_best_only=True,
+            ),
+            keras.callbacks.TensorBoard(str(folder / "logs")),
+            keras.callbacks.BackupAndRestore(str(folder / "backup")),
+            keras.callbacks.ReduceLROnPlateau(
+                "val_loss", min_delta=0.05, patience=0, factor=0.1
+            ),
+            keras.callbacks.EarlyStopping("val_loss", 0.02, patience=2),
+        ],
+        **quiet(),
+    )
+    return found(model, history)
+
+
+def on_batch(strategy, optimizer, folder, part):
+    """Each worker gives its `part` of the batch."""
+    model = compiled(strategy, optimizer, metrics=["mae"])
+    tokens, labels = data()
+    logs = [
+        model.train_on_batch(tokens[part], labels[part]),
+        model.test_on_batch(tokens[part], labels[part]),
+    ]
+    return found(
+        model, logs=logs, predicted=model.predict_on_batch(tokens[:BATCH])[:2]
+    )
+
+
+def files(strategy, optimizer, folder):
+    """Each worker reads one file, and one has four times as many lines."""
+    paths = []
+    for i, count in enumerate((32, 8)):
+        tokens, labels = data(count)
+        table = np.concatenate([tokens, labels], 1).astype("int32")
+        paths.append(f"{folder}/{i}_{strategy.extended.should_checkpoint}.csv")
+        np.savetxt(paths[-1], table, "%d", ",")
+    columns = [tf.constant([], tf.int32)] * 4
+
+    def parsed(line):
+        *tokens, label = tf.io.decode_csv(line, columns)
+        return tf.stack(tokens, -1), tf.cast(label[..., None], tf.float32)
+
+    lines = sharded(
+        tf.data.Dataset.from_tensor_slices(paths)
+        .interleave(tf.data.TextLineDataset, cycle_length=1)
+        .batch(BATCH)
+        .map(parsed),
+        "FILE",
+    )
+    model = compiled(strategy, optimizer)
+    before = model.evaluate(lines, verbose=0)
+    history = model.fit(lines, epochs=2, **quiet())
+    return found(model, history, before=before)
