@@ -293,11 +293,19 @@ def unwrap(variable: Any) -> Any:
     """The `tf.Variable` inside a `keras.Variable`; anything else as it is.
 
     Raises:
-      TypeError: if the variable is not backed by TensorFlow.
+      TypeError: if the variable is sharded, or not backed by TensorFlow.
     """
     if not isinstance(variable, _variable_classes):
         return variable
     value = variable._value  # `.value` may be an autocast copy.
+    if isinstance(value, private_api.ShardedVariable):
+        raise TypeError(
+            f"keras.Variable {variable.path!r} is sharded, which layers of"
+            " Keras 3 cannot train: make the strategy without"
+            " `variable_partitioner`. Or have tables that are sharded as"
+            " `tf.Variable`s, looked up by tf.nn.embedding_lookup in a loop of"
+            " your own, or a model of tf_keras."
+        )
     if not isinstance(value, tf.Variable):
         raise TypeError(
             f"keras.Variable {variable.path!r} holds a {type(value).__name__},"

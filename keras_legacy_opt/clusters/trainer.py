@@ -5,7 +5,12 @@ from __future__ import annotations
 import types
 
 from keras_legacy_opt import private_api
-from keras_legacy_opt.clusters import callbacks, multi_worker, switch
+from keras_legacy_opt.clusters import (
+    callbacks,
+    multi_worker,
+    parameter_server,
+    switch,
+)
 
 _faults: list[switch.Fault] = []
 
@@ -16,6 +21,7 @@ def correct(keras: types.ModuleType) -> None:
     if trainer is None:
         return
     _faults.extend(multi_worker.correct(trainer))
+    _faults.extend(parameter_server.correct(trainer, keras.StatelessScope))
     callbacks.correct(keras)
 
 

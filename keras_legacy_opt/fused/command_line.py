@@ -75,7 +75,7 @@ def _build(arguments: argparse.Namespace) -> int:
 def _doctor(arguments: argparse.Namespace) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import keras_legacy_opt
-    from keras_legacy_opt import supported
+    from keras_legacy_opt import clusters, supported
     from keras_legacy_opt.fused import formulas, library, loader, policy
 
     def line(what: str, is_what: object) -> None:
@@ -88,6 +88,8 @@ def _doctor(arguments: argparse.Namespace) -> int:
     line("Python", sys.version.split()[0])
     for package in supported.PACKAGES:
         line(package.name, supported.describe(package))
+    for n, text in enumerate(clusters.report_of_installed()):
+        line("" if n else "Keras 3 clusters", text)
     line("library cache", library.user_cache() or "none: there is no home")
     for name, value in library.ignored_variables().items():
         line("", f"not {name}: {value!r} is no absolute path")

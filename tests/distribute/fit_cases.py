@@ -14,19 +14,11 @@ import keras_legacy_opt
 
 BATCH = 8
 CASES = {}
-# How the parts of uneven batches weigh depends on the number of replicas.
-EVEN = set()
 
 
-def case(even=True):
-    def record(function):
-        name = function.__name__
-        CASES[name] = function
-        if even:
-            EVEN.add(name)
-        return function
-
-    return record
+def case(function):
+    CASES[function.__name__] = function
+    return function
 
 
 def data(examples=32):
@@ -91,7 +83,7 @@ def quiet(**more):
     return {"verbose": 0, "shuffle": False, **more}
 
 
-@case()
+@case
 def datasets(strategy, optimizer, folder):
     model = compiled(strategy, optimizer)
     history = model.fit(
@@ -105,7 +97,7 @@ def datasets(strategy, optimizer, folder):
     )
 
 
-@case()
+@case
 def arrays(strategy, optimizer, folder):
     """With weights of classes, and validation that does not divide evenly."""
     model = compiled(
@@ -132,7 +124,7 @@ def arrays(strategy, optimizer, folder):
     )
 
 
-@case(even=False)
+@case
 def uneven_batches(strategy, optimizer, folder):
     """The last one has a single example: one replica has none."""
     model = compiled(strategy, optimizer)
@@ -141,7 +133,7 @@ def uneven_batches(strategy, optimizer, folder):
     return found(model, history)
 
 
-@case()
+@case
 def steps(strategy, optimizer, folder):
     """Of an endless dataset, and several of them to an execution."""
     model = compiled(strategy, optimizer, steps_per_execution=3)
@@ -156,7 +148,7 @@ def steps(strategy, optimizer, folder):
     )
 
 
-@case()
+@case
 def eager(strategy, optimizer, folder):
     model = compiled(strategy, optimizer, run_eagerly=True, metrics=["mae"])
     history = model.fit(batches(), **quiet())
@@ -177,13 +169,13 @@ class OwnStep(keras.Sequential):
         return {"error": tf.reduce_mean(error), "one": 1.0}
 
 
-@case()
+@case
 def own_train_step(strategy, optimizer, folder):
     model = compiled(strategy, optimizer, model=OwnStep, metrics=[])
     return found(model, model.fit(batches(), epochs=2, **quiet()))
 
 
-@case()
+@case
 def normalization_and_dropout(strategy, optimizer, folder):
     """Statistics are those of a replica; without dropout, all are the same."""
     with strategy.scope():
@@ -204,7 +196,7 @@ def normalization_and_dropout(strategy, optimizer, folder):
     return found(model, history)
 
 
-@case()
+@case
 def half_precision(strategy, optimizer, folder):
     def wrapper(inner):
         if isinstance(inner, keras_legacy_opt.Optimizer):
@@ -221,7 +213,7 @@ def half_precision(strategy, optimizer, folder):
     return found(model, model.fit(batches(), epochs=2, **quiet()))
 
 
-@case()
+@case
 def callbacks(strategy, optimizer, folder):
     """All workers have the same paths; only the chief's files are left."""
     folder = pathlib.Path(folder)
@@ -261,28 +253,55 @@ def on_batch(strategy, optimizer, folder, part):
     )
 
 
-def files(strategy, optimizer, folder):
-    """Each worker reads one file, and one has four times as many lines."""
-    paths = []
-    for i, count in enumerate((32, 8)):
-        tokens, labels = data(count)
-        table = np.concatenate([tokens, labels], 1).astype("int32")
-        paths.append(f"{folder}/{i}_{strategy.extended.should_checkpoint}.csv")
-        np.savetxt(paths[-1], table, "%d", ",")
-    columns = [tf.constant([], tf.int32)] * 4
-
+def lines(paths):
     def parsed(line):
+        columns = [tf.constant([], tf.int32)] * 4
         *tokens, label = tf.io.decode_csv(line, columns)
         return tf.stack(tokens, -1), tf.cast(label[..., None], tf.float32)
 
-    lines = sharded(
-        tf.data.Dataset.from_tensor_slices(paths)
-        .interleave(tf.data.TextLineDataset, cycle_length=1)
-        .batch(BATCH)
-        .map(parsed),
-        "FILE",
-    )
+    dataset = tf.data.Dataset.from_tensor_slices(paths)
+    dataset = dataset.interleave(tf.data.TextLineDataset, cycle_length=1)
+    return sharded(dataset.batch(BATCH).map(parsed), "FILE")
+
+
+def written(folder):
+    """The paths of two files, one with four times as many lines."""
+    paths = []
+    for examples in (32, 8):
+        table = np.concatenate(data(examples), 1)
+        paths.append(f"{folder}/{examples}.csv")
+        np.savetxt(paths[-1], table, "%d", ",")
+    return paths
+
+
+def files(strategy, optimizer, paths):
+    """Each worker reads a file, and one runs out of data before the other."""
     model = compiled(strategy, optimizer)
-    before = model.evaluate(lines, verbose=0)
-    history = model.fit(lines, epochs=2, **quiet())
-    return found(model, history, before=before)
+    evaluated = model.evaluate(lines(paths), verbose=0)
+    history = model.fit(lines(paths), epochs=2, **quiet())
+    return found(model, history, evaluated=evaluated)
+
+
+def files_on_one_device(optimizer, paths):
+    """The same steps: the mean of the parts, of which one may be empty."""
+    parts = [list(lines([p]).unbatch().batch(BATCH // 2)) for p in paths]
+    ones = tf.ones([BATCH // 2])
+    steps = []
+    for n, (tokens, labels) in enumerate(parts[0]):
+        if n < len(parts[1]):
+            both = zip((tokens, labels), parts[1][n], strict=True)
+            tokens, labels = (tf.concat(pair, 0) for pair in both)
+            steps.append((tokens, labels, tf.concat([ones, ones], 0)))
+        else:
+            steps.append((tokens, labels, ones / 2))
+    dataset = tf.data.Dataset.from_generator(
+        lambda: steps,
+        output_signature=tuple(
+            tf.TensorSpec([None, *t.shape[1:]], t.dtype) for t in steps[0]
+        ),
+    )
+    strategy = tf.distribute.get_strategy()
+    model = compiled(strategy, optimizer)
+    evaluated = model.evaluate(lines(paths), verbose=0)
+    model.fit(dataset, epochs=2, **quiet())
+    return found(model, evaluated=evaluated)

@@ -1,6 +1,8 @@
 """A worker that runs every case of `fit_cases` with Keras 3.
 
-Usage: fit_worker.py FOLDER
+Usage: fit_worker.py FOLDER PATH...
+
+The PATHs are for the case that reads files.
 """
 
 import sys
@@ -18,14 +20,14 @@ from keras_legacy_opt import clusters
 cluster.end_with_parent()
 
 
-def main(folder):
+def main(folder, *paths):
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     index = strategy.cluster_resolver.task_id
     workers = strategy.num_replicas_in_sync
     outcomes = Outcomes()
     for name, case in fit_cases.CASES.items():
         outcomes.record(name, case, strategy, keras_legacy_opt.Adam, folder)
-    for name in ("datasets", "arrays", "half_precision"):
+    for name in ("datasets", "half_precision"):
         outcomes.record(
             f"{name} own",
             fit_cases.CASES[name],
@@ -43,7 +45,7 @@ def main(folder):
         slice(index * size, (index + 1) * size),
     )
     outcomes.record(
-        "files", fit_cases.files, strategy, keras_legacy_opt.Adam, folder
+        "files", fit_cases.files, strategy, keras_legacy_opt.Adam, list(paths)
     )
     outcomes.record("report", clusters.report)
     clusters.disable()

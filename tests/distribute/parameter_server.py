@@ -156,12 +156,9 @@ class Coordinator:
         with self.strategy.scope():
             model = keras_model.make(host)
             model.compile(make_optimizer(), "mse")
-        if host == "tf_keras":
-            data = tf_keras.utils.experimental.DatasetCreator(
-                lambda context: keras_model.dataset().repeat()
-            )
-        else:
-            data = keras_model.dataset().repeat()
+        data = tf_keras.utils.experimental.DatasetCreator(
+            lambda context: keras_model.dataset().repeat()
+        )
         model.fit(data, epochs=2, steps_per_epoch=4, verbose=0)
         return model.get_weights()
 

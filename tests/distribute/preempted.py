@@ -1,8 +1,8 @@
 """A worker of two that trains with `fit`, and can be killed and run again.
 
-Usage: preempted.py FOLDER PAUSE_AFTER
+Usage: preempted.py FOLDER PAUSE_AFTER KERAS
 
-It writes FOLDER/epoch_<n> after each epoch, and waits after the epoch
+KERAS is a key of `keras_model.KERAS`.  It writes FOLDER/epoch_<n> after each epoch, and waits after the epoch
 PAUSE_AFTER (0: never) until it is killed.
 """
 
@@ -14,7 +14,6 @@ import time
 import cluster
 import keras_model
 import tensorflow as tf
-import tf_keras
 
 import keras_legacy_opt
 
@@ -23,29 +22,30 @@ cluster.end_with_parent()
 EPOCHS = 4
 
 
-class Report(tf_keras.callbacks.Callback):
-    def __init__(self, folder, pause_after):
-        super().__init__()
-        self._folder = folder
-        self._pause_after = pause_after
+def report_to(folder, pause_after):
+    """A function to be called when an epoch begins."""
 
-    def on_epoch_begin(self, epoch, logs=None):
-        # Here, the backup of the epoch before is complete.
-        (self._folder / f"epoch_{epoch}").touch()
-        while self._pause_after and epoch >= self._pause_after:
+    def report(epoch, logs=None):
+        # Here, this worker's backup of the epoch before is complete.
+        (folder / f"epoch_{epoch}").touch()
+        while pause_after and epoch >= pause_after:
             time.sleep(1)
 
+    return report
 
-def main(folder, pause_after):
+
+def main(folder, pause_after, host):
     folder = pathlib.Path(folder)
+    keras = keras_model.KERAS[host]
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     with strategy.scope():
-        model = keras_model.make("tf_keras")
+        model = keras_model.make(host)
         schedule = keras_legacy_opt.schedules.ExponentialDecay(0.05, 4, 0.9)
         model.compile(keras_legacy_opt.Adam(schedule), "mse")
-    backup = tf_keras.callbacks.BackupAndRestore(str(folder / "backup"))
+    backup = keras.callbacks.BackupAndRestore(str(folder / "backup"))
     index = strategy.cluster_resolver.task_id
-    callbacks = [backup, Report(folder, int(pause_after) if index else 0)]
+    report = report_to(folder, int(pause_after) if index else 0)
+    callbacks = [backup, keras.callbacks.LambdaCallback(on_epoch_begin=report)]
     model.fit(
         keras_model.dataset(),
         epochs=EPOCHS,

@@ -4,6 +4,7 @@ import json
 import pickle
 import time
 
+import keras_model
 import numpy as np
 import pytest
 from cluster import Cluster
@@ -97,24 +98,25 @@ def assert_applied(steps, iterations, counts, killed_workers):
     assert steps <= iterations <= steps + killed_workers
 
 
-def test_multi_worker_mirrored_strategy(tmp_path):
+@pytest.mark.parametrize("host", keras_model.KERAS)
+def test_multi_worker_mirrored_strategy(tmp_path, host):
     """A killed and restarted run ends with the bits of an undisturbed one."""
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
     undisturbed.mkdir()
     disturbed.mkdir()
 
     with Cluster(undisturbed, worker=2) as cluster:
-        names = cluster.start_all("worker", "preempted.py", undisturbed, 0)
+        names = cluster.start_all("worker", "preempted.py", undisturbed, 0, host)
         cluster.wait(names, PATIENCE)
 
     with Cluster(disturbed, worker=2) as cluster:
-        names = cluster.start_all("worker", "preempted.py", disturbed, 2)
+        names = cluster.start_all("worker", "preempted.py", disturbed, 2, host)
         cluster.wait_for_file(disturbed / "epoch_2", names, PATIENCE)
         cluster.kill(names[1])
         # The other worker cannot go on: whatever runs the job restarts both.
         cluster.kill(names[0])
         assert not (disturbed / "state_0.pickle").exists()
-        names = cluster.start_all("worker", "preempted.py", disturbed, 0)
+        names = cluster.start_all("worker", "preempted.py", disturbed, 0, host)
         cluster.wait(names, PATIENCE)
 
     for index in range(2):
