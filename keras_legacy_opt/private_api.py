@@ -30,7 +30,7 @@ for these jobs:
 * `forward_pass`: the first half of Keras 3's `train_step`, which has no public
   name.
 * `tensorflow_trainer`: what Keras 3's `fit` does with a strategy.
-* `per_replica`, `parts_of`, `names_in`: to find what a Keras does wrong, without
+* `per_replica`, `parts_of`, `names_in`, `constants_in`: to find what a Keras does wrong, without
   a cluster.
 * `rename`: outside its layers' `build`, Keras 3 gives a `tf.Variable` no name
   that tells which layer it is of.
@@ -367,12 +367,19 @@ def parts_of(value: Any) -> tuple[Any, ...]:
 
 def names_in(function: Any) -> set[str]:
     """The names that a Python function, and functions inside it, use."""
-    names, codes = set(), [function.__code__]
-    while codes:
-        code = codes.pop()
-        names.update(code.co_names)
+    return {name for code in _codes_of(function) for name in code.co_names}
+
+
+def constants_in(function: Any) -> list[Any]:
+    """The constants that a Python function, and functions inside it, use."""
+    return [value for code in _codes_of(function) for value in code.co_consts]
+
+
+def _codes_of(function: Any) -> list[types.CodeType]:
+    codes = [function.__code__]
+    for code in codes:
         codes.extend(c for c in code.co_consts if isinstance(c, types.CodeType))
-    return names
+    return codes
 
 
 def new_object_graph() -> Any:

@@ -82,7 +82,7 @@ def _redirected(callback: Any, folder: str) -> Iterator[None]:
 def _agreed(strategy: Any, callback: Any, call: Callable[[], Any]) -> None:
     """All workers go on with the same epoch, or none."""
     call()
-    epoch = float(callback.model._initial_epoch or 0)
+    epoch = float(getattr(callback.model, "_initial_epoch", 0) or 0)
     mean = float(strategy.reduce("MEAN", tf.constant(epoch), axis=None))
     if mean != epoch:
         raise ValueError(

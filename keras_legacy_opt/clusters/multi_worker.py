@@ -12,6 +12,8 @@ stumbles over small things before it comes to any optimizer:
 * For `steps_per_execution`, it asks a distributed iterator for optional batches
   in a loop in a graph, where TensorFlow loses their parts.  A loop in Python
   takes the same steps.
+* Early releases reduce what was predicted as if that were logged, and leave to
+  each replica its own metrics.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import types
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -40,13 +43,23 @@ def is_wanted(strategy: Any) -> bool:
     return is_multi_worker(strategy) and switch.is_on()
 
 
-def correct(trainer: types.ModuleType) -> list[switch.Fault]:
-    """Corrects the module of Keras' trainer; returns what may be wrong there."""
+def correct(trainer: types.ModuleType, metric: Any) -> list[switch.Fault]:
+    """Corrects what Keras does on several workers.
+
+    Args:
+      trainer: the module of its trainer.
+      metric: the base of its metrics.
+
+    Returns:
+      What may be wrong there.
+    """
     faults = [_correct_reduction(trainer)]
     if hasattr(trainer.TensorFlowTrainer, "_maybe_symbolic_build"):
         faults.append(_correct_building(trainer.TensorFlowTrainer))
     if hasattr(trainer.TensorFlowTrainer, "_make_function"):
         faults.append(_correct_several_steps(trainer.TensorFlowTrainer))
+    faults.append(_correct_predictions(trainer.TensorFlowTrainer))
+    faults.append(_correct_metrics(metric))
     return faults
 
 
@@ -120,12 +133,8 @@ def _correct_several_steps(cls: Any) -> switch.Fault:
         take_steps = make_function(self, step_function)
 
         def take_step(iterator: Any) -> Any:
-            steps = self.steps_per_execution
-            self.steps_per_execution = 1
-            try:
+            with _attribute(self, "steps_per_execution", 1):
                 return take_steps(iterator)
-            finally:
-                self.steps_per_execution = steps
 
         @functools.wraps(take_steps)
         def take_steps_one_by_one(iterator: Any) -> Any:
@@ -147,6 +156,81 @@ def _correct_several_steps(cls: Any) -> switch.Fault:
 
     cls._make_function = make_function_of_steps
     return fault
+
+
+def _correct_predictions(cls: Any) -> switch.Fault:
+    make_function = cls.make_predict_function
+    fault = switch.Fault(
+        "predictions of several workers",
+        lambda: (
+            "distribute_reduction_method" in private_api.names_in(make_function)
+        ),
+    )
+
+    @functools.wraps(make_function)
+    def make_function_that_joins(self: Any, force: bool = False) -> Any:
+        before = self.predict_function
+        result = make_function(self, force)
+        predict = self.predict_function
+        if (
+            predict is before
+            or not is_wanted(self.distribute_strategy)
+            or not fault.is_present()
+        ):
+            return result
+
+        @functools.wraps(predict)
+        def predict_and_join(data: Any) -> Any:
+            with _attribute(self, "distribute_reduction_method", "concat"):
+                return predict(data)
+
+        self.predict_function = predict_and_join
+        return result
+
+    cls.make_predict_function = make_function_that_joins
+    return fault
+
+
+def _correct_metrics(metric: Any) -> switch.Fault:
+    add_variable = metric.add_variable
+    fault = switch.Fault(
+        "metrics of several workers",
+        lambda: "on_read" not in private_api.constants_in(add_variable),
+    )
+
+    def summed(create: Any, **kwargs: Any) -> Any:
+        kwargs["synchronization"] = tf.VariableSynchronization.ON_READ
+        kwargs["aggregation"] = tf.VariableAggregation.SUM
+        return create(**kwargs)
+
+    @functools.wraps(add_variable)
+    def add_summed_variable(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not (is_wanted(tf.distribute.get_strategy()) and fault.is_present()):
+            return add_variable(self, *args, **kwargs)
+        with tf.variable_creator_scope(summed):
+            variable = add_variable(self, *args, **kwargs)
+        if variable._value is None:  # While Keras builds a model.
+            initialize = variable._deferred_initialize
+
+            def initialize_summed() -> None:
+                with tf.variable_creator_scope(summed):
+                    initialize()
+
+            variable._deferred_initialize = initialize_summed
+        return variable
+
+    metric.add_variable = add_summed_variable
+    return fault
+
+
+@contextlib.contextmanager
+def _attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
 
 
 class _NotedStrategy(tf.distribute.MultiWorkerMirroredStrategy):
@@ -181,13 +265,26 @@ def _fails_to_reduce(reduce_per_replica: Any) -> bool:
     return any(axis is not None for _, axis in strategy.reduced)
 
 
+class _Epoch:
+    """One batch of one replica, as any Keras 3 asks for it."""
+
+    def __init__(self) -> None:
+        value = private_api.per_replica([tf.zeros([1, 1])])
+        self._batch = (value, value)
+
+    def __iter__(self) -> Iterator[Any]:
+        yield 0, 0, iter([self._batch])
+
+    def enumerate_epoch(self) -> Iterator[Any]:
+        yield 0, iter([self._batch])
+
+
 def _fails_to_build(build: Any) -> bool:
     strategy = _NotedStrategy()
-    value = private_api.per_replica([tf.zeros([1, 1])])
     model = types.SimpleNamespace(
         _distribute_strategy=strategy,
         distribute_strategy=strategy,
         _symbolic_build=lambda iterator=None, data_batch=None: None,
     )
-    build(model, iterator=[(0, 0, iter([(value, value)]))])
+    build(model, iterator=_Epoch())
     return any(tf.nest.is_nested(value) for value, _ in strategy.reduced)

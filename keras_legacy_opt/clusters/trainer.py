@@ -1,4 +1,4 @@
-"""Where Keras' trainer is corrected, and what is to be said about it."""
+"""Where Keras is corrected, and what is to be said about it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ def correct(keras: types.ModuleType) -> None:
     trainer = private_api.tensorflow_trainer(keras)
     if trainer is None:
         return
-    _faults.extend(multi_worker.correct(trainer))
+    _faults.extend(multi_worker.correct(trainer, keras.metrics.Metric))
     _faults.extend(parameter_server.correct(trainer, keras.StatelessScope))
     callbacks.correct(keras)
 
 
 def report() -> list[str]:
-    """A line for each fault of Keras that is, or would be, corrected."""
+    """A line for each fault that a Keras may have on clusters."""
     why_off = switch.why_off()
     if why_off:
-        return [f"nothing: {why_off}"]
-    return [fault.describe() for fault in _faults] or ["no Keras 3 is imported"]
+        return [f"left as it is: {why_off}"]
+    return [fault.describe() for fault in _faults] or [
+        "no Keras 3 on TensorFlow is imported"
+    ]

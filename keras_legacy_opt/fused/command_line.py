@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
 import os
 import pathlib
 import sys
@@ -88,8 +90,10 @@ def _doctor(arguments: argparse.Namespace) -> int:
     line("Python", sys.version.split()[0])
     for package in supported.PACKAGES:
         line(package.name, supported.describe(package))
-    for n, text in enumerate(clusters.report_of_installed()):
-        line("" if n else "Keras 3 clusters", text)
+    with contextlib.suppress(ImportError):
+        importlib.import_module("keras")  # It may be installed, or not.
+    for number, text in enumerate(clusters.report()):
+        line("" if number else "fit on clusters", text)
     line("library cache", library.user_cache() or "none: there is no home")
     for name, value in library.ignored_variables().items():
         line("", f"not {name}: {value!r} is no absolute path")

@@ -1,6 +1,7 @@
 """What a script of a cluster hands to the tests: results by name."""
 
 import pickle
+import time
 
 
 class Outcomes:
@@ -11,11 +12,12 @@ class Outcomes:
 
     def record(self, name, function, *args, **kwargs):
         """Stores what a function returns, or raises, as a result."""
+        start = time.monotonic()
         try:
             self._found[name] = function(*args, **kwargs)
         except Exception as error:
             self._found[name] = Failure(type(error).__name__, str(error))
-        print(name, flush=True)
+        print(f"{name}: {time.monotonic() - start:.1f} s", flush=True)
 
     def save(self, path):
         with open(path, "wb") as file:
