@@ -11,6 +11,7 @@ the same --backup they go on with the epoch after the last whole one.
 """
 
 import argparse
+import importlib
 import os
 import sys
 
@@ -21,13 +22,14 @@ GLOBAL_BATCH = 64
 ACCURACY_GOAL = 0.93
 
 
-def train(epochs, backup):
+def train(name_of_keras, epochs, backup):
     """Run one worker; returns an exit status."""
     # Imported here: the process that starts a cluster needs no TensorFlow.
     import tensorflow as tf
-    import tf_keras
 
     import keras_legacy_opt
+
+    keras = importlib.import_module(name_of_keras)
 
     # First of all: it connects the workers.
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
@@ -47,23 +49,25 @@ def train(epochs, backup):
     )
 
     with strategy.scope():
-        tf_keras.utils.set_random_seed(0)
-        model = tf_keras.Sequential(
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential(
             [
-                tf_keras.layers.Input((8, 8, 1)),
-                tf_keras.layers.Flatten(),
-                tf_keras.layers.Dense(64, activation="relu"),
-                tf_keras.layers.Dense(10),
+                keras.layers.Input((8, 8, 1)),
+                keras.layers.Flatten(),
+                keras.layers.Dense(64, activation="relu"),
+                keras.layers.Dense(10),
             ]
         )
         model.compile(
             keras_legacy_opt.Adam(1e-2, decay=1e-3),
-            tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         )
     callbacks = []
     if backup:
-        callbacks.append(tf_keras.callbacks.BackupAndRestore(backup))
-    history = model.fit(batches, epochs=epochs, verbose=0, callbacks=callbacks)
+        callbacks.append(keras.callbacks.BackupAndRestore(backup))
+    history = model.fit(
+        batches, epochs=epochs, verbose=0, shuffle=False, callbacks=callbacks
+    )
 
     # A local copy of the weights: no worker waits for another one here.
     layers = [(w.numpy() for w in layer.weights) for layer in model.layers[1:]]
@@ -84,6 +88,9 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
+    parser.add_argument(
+        "--keras", choices=["keras", "tf_keras"], default="keras"
+    )
     parser.add_argument("--epochs", type=positive, default=6)
     parser.add_argument("--backup", help="folder, reached by every worker")
     parser.add_argument(
@@ -92,7 +99,7 @@ def main():
     arguments = parser.parse_args()
     if "TF_CONFIG" in os.environ:
         end_with_parent()
-        return train(arguments.epochs, arguments.backup)
+        return train(arguments.keras, arguments.epochs, arguments.backup)
     return run(until="worker", timeout=300, worker=arguments.workers)
 
 

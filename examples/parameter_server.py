@@ -8,6 +8,8 @@ start it on each with TF_CONFIG set; the chief coordinates, the others serve:
                  "ps": ["host3:port", "host4:port"]},
      "task": {"type": "chief", "index": 0}}
 
+With --fit, Keras 3 trains; without, a loop that can split large variables.
+
 A worker that is lost is replaced by the others until it is back.  If a
 parameter server or the chief is lost, start that again: with the same
 --checkpoints, training goes on after the last whole epoch.
@@ -114,8 +116,56 @@ def coordinate(resolver, epochs, checkpoints):
         mean = sum(loss.fetch() for loss in losses) / len(losses)
         print(f"Epoch {number + 1}: loss {mean:.4f}", flush=True)
 
-    logits = model(tf.constant(x_test / 16)).numpy()
-    accuracy = (logits.argmax(1) == y_test).mean()
+    return report(optimizer, model(tf.constant(x_test / 16)).numpy(), y_test)
+
+
+def fit(resolver, epochs, backup):
+    """Run the chief with `fit` of Keras 3; returns an exit status."""
+    import keras
+    import tensorflow as tf
+
+    import keras_legacy_opt
+
+    strategy = tf.distribute.ParameterServerStrategy(resolver)
+    x_train, x_test, y_train, y_test = digits()
+
+    with strategy.scope():
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential(
+            [
+                keras.layers.Input((8, 8, 1)),
+                keras.layers.Flatten(),
+                keras.layers.Dense(64, activation="relu"),
+                keras.layers.Dense(10),
+            ]
+        )
+        model.compile(
+            keras_legacy_opt.Adam(3e-3),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        )
+
+    def make_batches(context):  # on each worker
+        return (
+            tf.data.Dataset.from_tensor_slices((x_train / 16, y_train))
+            .shuffle(len(x_train))
+            .repeat()
+            .batch(BATCH)
+        )
+
+    model.fit(
+        make_batches,
+        steps_per_epoch=len(x_train) // BATCH,  # of all workers together
+        epochs=epochs,
+        verbose=2,
+        callbacks=[keras.callbacks.BackupAndRestore(backup)] if backup else [],
+    )
+    logits = model.predict(x_test / 16, verbose=0)
+    return report(model.optimizer, logits, y_test)
+
+
+def report(optimizer, logits, labels):
+    """Print what was reached; returns an exit status."""
+    accuracy = (logits.argmax(1) == labels).mean()
     reached = bool(accuracy > ACCURACY_GOAL)
     print(f"{optimizer.iterations.numpy()} steps")
     print(f"Test accuracy {accuracy:.1%}")
@@ -127,6 +177,7 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
+    parser.add_argument("--fit", action="store_true", help="with Keras 3")
     parser.add_argument("--epochs", type=positive, default=8)
     parser.add_argument("--checkpoints", help="folder for the checkpoints")
     parser.add_argument(
@@ -149,7 +200,8 @@ def main():
 
     resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
     if resolver.task_type == "chief":
-        return coordinate(resolver, arguments.epochs, arguments.checkpoints)
+        train = fit if arguments.fit else coordinate
+        return train(resolver, arguments.epochs, arguments.checkpoints)
     return serve(resolver)
 
 

@@ -21,9 +21,18 @@ def run(name, *arguments):
     )
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_reaches_its_goal(name):
-    result = run(name)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["multi_worker"],
+        ["multi_worker", "--keras=tf_keras"],
+        ["parameter_server"],
+        ["parameter_server", "--fit"],
+    ],
+    ids=" ".join,
+)
+def test_reaches_its_goal(arguments):
+    result = run(*arguments)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.splitlines()[-1] == "Accuracy above 93%: True"
 
