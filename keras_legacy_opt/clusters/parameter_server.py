@@ -6,7 +6,8 @@ the workers, out of step; at the end of an epoch all of them are awaited.
 
 Metrics of Keras 3 read a variable, add to it and write it back, which loses
 what another worker has added meanwhile.  Here a step adds up from zero, and the
-servers add that.
+servers add that.  And what looks up rows of a Keras variable fetches all of it;
+with a `sparse_read`, it fetches the rows.
 """
 
 from __future__ import annotations
@@ -35,13 +36,17 @@ def is_wanted(strategy: Any) -> bool:
 
 
 def correct(
-    trainer: types.ModuleType, stateless_scope: type
+    trainer: types.ModuleType, variable: Any, stateless_scope: Any
 ) -> list[switch.Fault]:
-    """Corrects the module of Keras' trainer; returns what may be wrong there.
+    """Corrects what Keras does on parameter servers.
 
     Args:
-      trainer: the module.
-      stateless_scope: Keras' class of that name.
+      trainer: the module of its trainer.
+      variable: its class of variables.
+      stateless_scope: its class of that name.
+
+    Returns:
+      What may be wrong there.
     """
     model = trainer.TensorFlowTrainer
     fault = switch.Fault(
@@ -53,7 +58,24 @@ def correct(
     _correct_building(model, fault)
     for name in ("train", "test"):
         _correct_steps(model, name, sums, fault)
-    return [fault]
+    return [fault, _correct_lookup(variable)]
+
+
+def _correct_lookup(variable: Any) -> switch.Fault:
+    has_lookup = hasattr(variable, "sparse_read")
+    fault = switch.Fault(
+        "rows of variables on parameter servers", lambda: not has_lookup
+    )
+
+    def sparse_read(self: Any) -> Any:
+        """What tf.gather calls in place of reading all of a variable."""
+        if is_wanted(tf.distribute.get_strategy()):
+            return self.value.sparse_read
+        raise AttributeError("sparse_read")
+
+    if not has_lookup:
+        variable.sparse_read = property(sparse_read)
+    return fault
 
 
 def _fails_to_schedule(trainer: types.ModuleType) -> bool:

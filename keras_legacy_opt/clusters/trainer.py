@@ -21,7 +21,9 @@ def correct(keras: types.ModuleType) -> None:
     if trainer is None:
         return
     _faults.extend(multi_worker.correct(trainer, keras.metrics.Metric))
-    _faults.extend(parameter_server.correct(trainer, keras.StatelessScope))
+    _faults.extend(
+        parameter_server.correct(trainer, keras.Variable, keras.StatelessScope)
+    )
     callbacks.correct(keras)
 
 

@@ -149,7 +149,7 @@ def test_callbacks(workers):
 
 def test_report(workers):
     lines = workers.results[0]("report")
-    assert len(lines) == 6
+    assert len(lines) == 7
     assert sum(line.endswith(": corrected") for line in lines) >= 4
     assert not any("not known" in line for line in lines)
     failure = workers.results[0].failure("disabled")
