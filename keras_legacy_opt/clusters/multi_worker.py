@@ -9,9 +9,10 @@ stumbles over small things before it comes to any optimizer:
 * It takes the mean of each value that a step logs over `axis=0`, which scalars
   do not have.  The mean over the replicas, as under MirroredStrategy, is
   `axis=None`.
-* For `steps_per_execution`, it asks a distributed iterator for optional batches
-  in a loop in a graph, where TensorFlow loses their parts.  A loop in Python
-  takes the same steps.
+* It takes a batch and a step in one function.  At the end of the data, what does
+  not depend on the batch may be executed before that is known, such as counting
+  the step; and for `steps_per_execution`, TensorFlow loses batches of several
+  replicas in a loop.  Here the batch is there before the step begins.
 * Early releases reduce what was predicted as if that were logged, and leave to
   each replica its own metrics.
 """
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -57,7 +59,7 @@ def correct(trainer: types.ModuleType, metric: Any) -> list[switch.Fault]:
     if hasattr(trainer.TensorFlowTrainer, "_maybe_symbolic_build"):
         faults.append(_correct_building(trainer.TensorFlowTrainer))
     if hasattr(trainer.TensorFlowTrainer, "_make_function"):
-        faults.append(_correct_several_steps(trainer.TensorFlowTrainer))
+        faults.append(_correct_steps(trainer.TensorFlowTrainer))
     faults.append(_correct_predictions(trainer.TensorFlowTrainer))
     faults.append(_correct_metrics(metric))
     return faults
@@ -121,40 +123,41 @@ def _correct_reduction(trainer: types.ModuleType) -> switch.Fault:
     return fault
 
 
-def _correct_several_steps(cls: Any) -> switch.Fault:
+def _correct_steps(cls: Any) -> switch.Fault:
     make_function = cls._make_function
     fault = switch.Fault(
-        "several steps per execution on several workers",
-        lambda: "get_next_as_optional" in private_api.names_in(make_function),
+        "steps on several workers whose data end",
+        lambda: "get_next" in private_api.names_in(make_function),
     )
 
     @functools.wraps(make_function)
-    def make_function_of_steps(self: Any, step_function: Any) -> Any:
+    def make_function_of_batches(self: Any, step_function: Any) -> Any:
         take_steps = make_function(self, step_function)
+        next_batch = tf.function(lambda iterator: iterator.get_next())
 
-        def take_step(iterator: Any) -> Any:
-            with _attribute(self, "steps_per_execution", 1):
-                return take_steps(iterator)
+        def batches(iterator: Any) -> Iterator[Any]:
+            for _ in range(self.steps_per_execution):
+                try:
+                    yield next_batch(iterator)
+                except tf.errors.OutOfRangeError:
+                    return
 
         @functools.wraps(take_steps)
-        def take_steps_one_by_one(iterator: Any) -> Any:
+        def take_steps_of_batches(iterator: Any) -> Any:
             if (
-                self.steps_per_execution == 1
-                or not isinstance(iterator, tf.distribute.DistributedIterator)
+                not isinstance(iterator, tf.distribute.DistributedIterator)
                 or not is_wanted(self.distribute_strategy)
                 or not fault.is_present()
             ):
                 return take_steps(iterator)
-            outputs = take_step(iterator)
-            # The last steps of an epoch may be fewer.
-            with contextlib.suppress(StopIteration, tf.errors.OutOfRangeError):
-                for _ in range(self.steps_per_execution - 1):
-                    outputs = take_step(iterator)
-            return outputs
+            several = batches(iterator)
+            for first in several:
+                return take_steps(itertools.chain([first], several))
+            raise StopIteration
 
-        return take_steps_one_by_one
+        return take_steps_of_batches
 
-    cls._make_function = make_function_of_steps
+    cls._make_function = make_function_of_batches
     return fault
 
 

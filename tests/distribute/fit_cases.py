@@ -74,6 +74,7 @@ def found(model, history=None, **more):
     return {
         "history": history.history if history else {},
         "weights": model.get_weights(),
+        "iterations": int(model.optimizer.iterations.numpy()),
         "optimizer": [np.array(tf.convert_to_tensor(v)) for v in variables],
         **more,
     }

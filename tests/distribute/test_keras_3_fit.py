@@ -110,7 +110,7 @@ def test_files_of_different_lengths(workers):
     one, other = (result("files") for result in workers.results)
     assert_same(one, other)
     expected = fit_cases.files_on_one_device(ADAM, workers.paths)
-    for name in ("weights", "evaluated"):
+    for name in ("weights", "iterations", "evaluated"):
         assert_same(one[name], expected[name], rtol=1e-5, atol=1e-6)
 
 
