@@ -127,7 +127,7 @@ def _correct_steps(cls: Any) -> switch.Fault:
     make_function = cls._make_function
     fault = switch.Fault(
         "steps on several workers whose data end",
-        lambda: "get_next" in private_api.names_in(make_function),
+        functools.partial(_fails_at_the_end, make_function),
     )
 
     @functools.wraps(make_function)
@@ -252,6 +252,9 @@ class _NotedStrategy(tf.distribute.MultiWorkerMirroredStrategy):
     def scope(self) -> Any:
         return contextlib.nullcontext()
 
+    def run(self, fn: Any, args: Any = (), **kwargs: Any) -> Any:
+        return fn(*args, **kwargs)
+
     def experimental_local_results(self, value: Any) -> tuple[Any, ...]:
         return private_api.parts_of(value)
 
@@ -266,6 +269,46 @@ def _fails_to_reduce(reduce_per_replica: Any) -> bool:
     value = private_api.per_replica([tf.constant(1.0)])
     reduce_per_replica({"loss": value}, strategy, "auto")
     return any(axis is not None for _, axis in strategy.reduced)
+
+
+class _Batches(tf.distribute.DistributedIterator):
+    """Notes in which function a Keras takes a batch."""
+
+    graph = None
+    element_spec = tf.TensorSpec([1, 1])
+
+    def get_next(self) -> Any:
+        self.graph = tf.compat.v1.get_default_graph()
+        return tf.zeros([1, 1])
+
+    def get_next_as_optional(self) -> Any:
+        return tf.experimental.Optional.from_value(self.get_next())
+
+    def __iter__(self) -> Any:
+        return self
+
+    __next__ = get_next
+
+
+def _fails_at_the_end(make_function: Any) -> bool:
+    batches, surrounding = _Batches(), []
+
+    def step(batch: Any) -> Any:
+        graph = tf.compat.v1.get_default_graph()
+        while graph is not None:
+            surrounding.append(graph)
+            graph = getattr(graph, "outer_graph", None)
+        return {"loss": private_api.per_replica([tf.reduce_sum(batch)])}
+
+    model = types.SimpleNamespace(
+        distribute_strategy=_NotedStrategy(),
+        jit_compile=False,
+        run_eagerly=False,
+        steps_per_execution=1,
+        _autoconvert_optionals=lambda function: function,
+    )
+    make_function(model, step)(batches)
+    return any(graph is batches.graph for graph in surrounding)
 
 
 class _Epoch:

@@ -107,7 +107,10 @@ def _correct_data(cls: Any, fault: switch.Fault) -> None:
         # Endless, so that Keras counts no batches: each worker has its own.
         dataset = dataset_fn(tf.distribute.InputContext()).repeat()
         make(self, local, **{**kwargs, "x": dataset, "shuffle": False})
-        adapter, class_weight = type(self.data_adapter), kwargs.get("class_weight")
+        adapter, class_weight = (
+            type(self.data_adapter),
+            kwargs.get("class_weight"),
+        )
 
         def weighted(context: Any) -> Any:
             # The end of one worker's data must not end the steps of others.

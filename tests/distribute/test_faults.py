@@ -106,7 +106,9 @@ def test_multi_worker_mirrored_strategy(tmp_path, host):
     disturbed.mkdir()
 
     with Cluster(undisturbed, worker=2) as cluster:
-        names = cluster.start_all("worker", "preempted.py", undisturbed, 0, host)
+        names = cluster.start_all(
+            "worker", "preempted.py", undisturbed, 0, host
+        )
         cluster.wait(names, PATIENCE)
 
     with Cluster(disturbed, worker=2) as cluster:

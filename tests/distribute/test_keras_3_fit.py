@@ -245,7 +245,9 @@ def test_a_keras_that_is_not_understood_is_left_alone(monkeypatch):
     """One line says so, and says it once."""
     lines = []
     monkeypatch.setattr(
-        clusters.switch.logging, "warning", lambda *a: lines.append(a[0] % a[1:])
+        clusters.switch.logging,
+        "warning",
+        lambda *a: lines.append(a[0] % a[1:]),
     )
 
     def fail():
@@ -274,11 +276,29 @@ def test_a_keras_that_has_mended_it_is_left_alone():
             break
         self._symbolic_build(data_batch=data_batch)
 
+    def make_function(self, step):
+        take_step = tf.function(step)
+
+        def take_steps(iterator):
+            return take_step(iterator.get_next())
+
+        return take_steps
+
     assert not multi_worker._fails_to_reduce(reduce_per_replica)
     assert not multi_worker._fails_to_build(build)
+    assert not multi_worker._fails_at_the_end(make_function)
+
+
+def test_faults_of_this_keras_are_found():
+    multi_worker = clusters.multi_worker
     trainer = private_api.tensorflow_trainer(keras)
-    unmended = trainer.reduce_per_replica.__wrapped__
-    assert multi_worker._fails_to_reduce(unmended)
+    methods = trainer.TensorFlowTrainer
+    reduce = trainer.reduce_per_replica.__wrapped__
+    assert multi_worker._fails_to_reduce(reduce)
+    build = methods._maybe_symbolic_build.__wrapped__.__wrapped__
+    assert multi_worker._fails_to_build(build)
+    make = methods._make_function.__wrapped__
+    assert multi_worker._fails_at_the_end(make)
 
 
 @pytest.mark.parametrize("strategy", ["one device", "mirrored"])
@@ -310,6 +330,3 @@ def test_switches(monkeypatch):
         clusters.enable()
     monkeypatch.setenv("KERAS_LEGACY_OPT_CLUSTERS", "0")
     assert clusters.report() == [f"{LEFT}: KERAS_LEGACY_OPT_CLUSTERS is 0"]
-
-
-
