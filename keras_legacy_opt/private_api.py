@@ -30,8 +30,8 @@ for these jobs:
 * `forward_pass`: the first half of Keras 3's `train_step`, which has no public
   name.
 * `tensorflow_trainer`: what Keras 3's `fit` does with a strategy.
-* `per_replica`, `parts_of`, `names_in`, `constants_in`: to find what a Keras does wrong, without
-  a cluster.
+* `per_replica`, `parts_of`, `names_in`, `constants_in`: to find what a Keras
+  does wrong, without a cluster.
 * `rename`: outside its layers' `build`, Keras 3 gives a `tf.Variable` no name
   that tells which layer it is of.
 * `variable_without_value`: for models of which only the names are wanted.

@@ -86,9 +86,9 @@ def _agreed(strategy: Any, callback: Any, call: Callable[[], Any]) -> None:
     mean = float(strategy.reduce("MEAN", tf.constant(epoch), axis=None))
     if mean != epoch:
         raise ValueError(
-            f"The workers do not agree on the epoch to go on with: this one has"
-            f" found {epoch:.0f} in {callback.backup_dir!r}, and the mean of all"
-            f" is {mean:g}. BackupAndRestore wants one folder that every worker"
+            "The workers do not agree on the epoch to go on with: this one has"
+            f" found {epoch:.0f} in {callback.backup_dir!r}; the mean of all is"
+            f" {mean:g}. BackupAndRestore wants one folder that every worker"
             " reaches by this path; only the chief writes there."
         )
 

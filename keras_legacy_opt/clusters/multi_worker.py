@@ -9,10 +9,10 @@ stumbles over small things before it comes to any optimizer:
 * It takes the mean of each value that a step logs over `axis=0`, which scalars
   do not have.  The mean over the replicas, as under MirroredStrategy, is
   `axis=None`.
-* It takes a batch and a step in one function.  At the end of the data, what does
-  not depend on the batch may be executed before that is known, such as counting
-  the step; and for `steps_per_execution`, TensorFlow loses batches of several
-  replicas in a loop.  Here the batch is there before the step begins.
+* It takes a batch and a step in one function.  At the end of the data, what
+  does not depend on the batch may be executed before that is known, such as
+  counting the step; and for `steps_per_execution`, TensorFlow loses batches of
+  several replicas in a loop.  Here the batch is there before the step begins.
 * Early releases reduce what was predicted as if that were logged, and leave to
   each replica its own metrics.
 """
@@ -278,7 +278,8 @@ class _Batches(tf.distribute.DistributedIterator):
     element_spec = tf.TensorSpec([1, 1])
 
     def get_next(self) -> Any:
-        self.graph = tf.compat.v1.get_default_graph()
+        if not tf.executing_eagerly():
+            self.graph = tf.compat.v1.get_default_graph()
         return tf.zeros([1, 1])
 
     def get_next_as_optional(self) -> Any:

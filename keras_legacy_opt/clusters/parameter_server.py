@@ -1,8 +1,8 @@
 """Keras 3's trainer under ParameterServerStrategy, with a ClusterCoordinator.
 
-`fit` and `evaluate` take a dataset function, as a DatasetCreator of Keras 2 was,
-or a dataset.  Each worker makes a dataset of its own; the steps are scheduled on
-the workers, out of step; at the end of an epoch all of them are awaited.
+`fit` and `evaluate` take a dataset function, as a DatasetCreator of Keras 2 was.
+Each worker makes a dataset of its own; the steps are scheduled on the workers,
+out of step; at the end of an epoch all of them are awaited.
 
 Metrics of Keras 3 read a variable, add to it and write it back, which loses
 what another worker has added meanwhile.  Here a step adds up from zero, and the
@@ -139,7 +139,7 @@ def _correct_data(cls: Any, fault: switch.Fault) -> None:
 
 def _dataset_function(
     x: Any = None, y: Any = None, steps_per_epoch: Any = None, **others: Any
-) -> Callable[[Any], tf.data.Dataset]:
+) -> Callable[[Any], Any]:
     del others
     if isinstance(x, tf.data.Dataset) or not callable(x) or y is not None:
         raise ValueError(

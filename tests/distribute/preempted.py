@@ -2,8 +2,8 @@
 
 Usage: preempted.py FOLDER PAUSE_AFTER KERAS
 
-KERAS is a key of `keras_model.KERAS`.  It writes FOLDER/epoch_<n> after each epoch, and waits after the epoch
-PAUSE_AFTER (0: never) until it is killed.
+KERAS is a key of `keras_model.KERAS`.  It writes FOLDER/epoch_<n> after each
+epoch, and waits after the epoch PAUSE_AFTER (0: never) until it is killed.
 """
 
 import pathlib

@@ -234,7 +234,7 @@ def test_what_parameter_servers_cannot_train_with(coordinator):
 
 
 def test_worker_of_parameter_servers_killed(coordinator):
-    """Each step is taken at least once, and the one of the lost worker twice."""
+    """Each step is taken once; that of the lost worker, once or twice."""
     losses, taken_twice = coordinator("killed")
     assert np.isfinite(losses).all()
     assert len(losses) >= 7
@@ -270,10 +270,9 @@ def test_a_keras_that_has_mended_it_is_left_alone():
         )
 
     def build(self, iterator=None, data_batch=None):
-        for _, _, it in iterator:
-            local = self.distribute_strategy.experimental_local_results
-            data_batch = tf.nest.map_structure(lambda x: local(x)[0], next(it))
-            break
+        local = self.distribute_strategy.experimental_local_results
+        batch = next(next(iter(iterator))[-1])
+        data_batch = tf.nest.map_structure(lambda x: local(x)[0], batch)
         self._symbolic_build(data_batch=data_batch)
 
     def make_function(self, step):
