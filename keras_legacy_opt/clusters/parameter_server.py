@@ -1,8 +1,8 @@
 """Keras 3's trainer under ParameterServerStrategy, with a ClusterCoordinator.
 
-`fit` and `evaluate` take a dataset function, as a DatasetCreator of Keras 2 was.
-Each worker makes a dataset of its own; the steps are scheduled on the workers,
-out of step; at the end of an epoch all of them are awaited.
+`fit` and `evaluate` take a function that makes a dataset, as the DatasetCreator
+of Keras 2 was.  Each worker makes its own; the steps are scheduled on the
+workers, out of step; at the end of an epoch all of them are awaited.
 
 Metrics of Keras 3 read a variable, add to it and write it back, which loses
 what another worker has added meanwhile.  Here a step adds up from zero, and the
