@@ -152,7 +152,7 @@ def adopt(keras: types.ModuleType) -> None:
             "on_train_begin",
             loading.of_everything,
         )
-        clusters.correct(keras)
+        clusters.correct(keras, unwrap)
     register = keras.saving.register_keras_serializable(package=PACKAGE)
     _registrars.append(register)
     for cls in _public_classes:

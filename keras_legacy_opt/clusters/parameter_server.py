@@ -36,7 +36,10 @@ def is_wanted(strategy: Any) -> bool:
 
 
 def correct(
-    trainer: types.ModuleType, variable: Any, stateless_scope: Any
+    trainer: types.ModuleType,
+    variable: Any,
+    stateless_scope: Any,
+    check: Callable[[Any], Any],
 ) -> list[switch.Fault]:
     """Corrects what Keras does on parameter servers.
 
@@ -44,6 +47,7 @@ def correct(
       trainer: the module of its trainer.
       variable: its class of variables.
       stateless_scope: its class of that name.
+      check: raises for a variable that it cannot train.
 
     Returns:
       What may be wrong there.
@@ -55,7 +59,7 @@ def correct(
     )
     sums = _sums_in(stateless_scope)
     _correct_data(trainer.TFEpochIterator, fault)
-    _correct_building(model, fault)
+    _correct_building(model, check, fault)
     for name in ("train", "test"):
         _correct_steps(model, name, sums, fault)
     return [fault, _correct_lookup(variable)]
@@ -158,7 +162,9 @@ def _dataset_function(
     return x
 
 
-def _correct_building(cls: Any, fault: switch.Fault) -> None:
+def _correct_building(
+    cls: Any, check: Callable[[Any], Any], fault: switch.Fault
+) -> None:
     build = getattr(cls, "_maybe_symbolic_build", None)
     if build is None:
         return
@@ -173,10 +179,8 @@ def _correct_building(cls: Any, fault: switch.Fault) -> None:
         if iterator is not None:
             data_batch = iterator.data_adapter.get_tf_dataset().element_spec
         build(self, data_batch=data_batch)
-        from keras_legacy_opt import hosts
-
         for variable in self.trainable_variables:
-            hosts.unwrap(variable)  # Raises for what is sharded.
+            check(variable)
 
     cls._maybe_symbolic_build = build_from_spec
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import types
+from collections.abc import Callable
+from typing import Any
 
 from keras_legacy_opt import private_api
 from keras_legacy_opt.clusters import (
@@ -15,14 +17,21 @@ from keras_legacy_opt.clusters import (
 _faults: list[switch.Fault] = []
 
 
-def correct(keras: types.ModuleType) -> None:
-    """Makes the trainer of a Keras 3 work on clusters, where it does not."""
+def correct(keras: types.ModuleType, check: Callable[[Any], Any]) -> None:
+    """Makes the trainer of a Keras 3 work on clusters, where it does not.
+
+    Args:
+      keras: the module.
+      check: raises for a variable that cannot be trained.
+    """
     trainer = private_api.tensorflow_trainer(keras)
     if trainer is None:
         return
     _faults.extend(multi_worker.correct(trainer, keras.metrics.Metric))
     _faults.extend(
-        parameter_server.correct(trainer, keras.Variable, keras.StatelessScope)
+        parameter_server.correct(
+            trainer, keras.Variable, keras.StatelessScope, check
+        )
     )
     callbacks.correct(keras)
 
