@@ -73,8 +73,11 @@ def _correct_lookup(variable: Any) -> switch.Fault:
 
     def sparse_read(self: Any) -> Any:
         """What tf.gather calls in place of reading all of a variable."""
-        if is_wanted(tf.distribute.get_strategy()):
-            return self.value.sparse_read
+        value = self.value  # That of a sharded variable takes no matrices.
+        if is_wanted(tf.distribute.get_strategy()) and isinstance(
+            value, tf.Variable
+        ):
+            return value.sparse_read
         raise AttributeError("sparse_read")
 
     if not has_lookup:
