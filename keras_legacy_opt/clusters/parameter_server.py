@@ -13,6 +13,7 @@ with a `sparse_read`, it fetches the rows.
 from __future__ import annotations
 
 import functools
+import inspect
 import types
 import weakref
 from collections.abc import Callable
@@ -88,6 +89,9 @@ def _correct_lookup(variable: Any) -> switch.Fault:
 def _fails_to_schedule(trainer: types.ModuleType) -> bool:
     if not hasattr(trainer.TensorFlowTrainer, "_maybe_symbolic_build"):
         raise NotImplementedError("it builds models in their first step only")
+    fit = inspect.unwrap(trainer.TensorFlowTrainer.fit)
+    if "_pythonify_logs" in private_api.names_in(fit):
+        raise NotImplementedError("it wants the logs of each step at once")
     names = private_api.names_in(trainer.TensorFlowTrainer.make_train_function)
     return "schedule" not in names
 

@@ -56,6 +56,23 @@ class Coordinator:
         logs = model.evaluate(self.make_dataset, steps=STEPS, verbose=0)
         return logs, [v.numpy() for v in model.metrics_variables]
 
+    def lookup(self):
+        """The kinds of ops that look up rows of a table on a server."""
+        with self.strategy.scope():
+            layer = keras.layers.Embedding(12, 4)
+            layer.build()
+
+        @tf.function
+        def look_up(rows):
+            return self.strategy.run(layer, args=(rows,))
+
+        graph = look_up.get_concrete_function(tf.constant([[1, 2]])).graph
+        graph = graph.as_graph_def()
+        nodes = [*graph.node]
+        for function in graph.library.function:
+            nodes.extend(function.node_def)
+        return {node.op for node in nodes}
+
     def other_methods(self):
         model = self.make()
         tokens, labels = fit_cases.data(fit_cases.BATCH)
@@ -119,6 +136,7 @@ def main(folder):
         "executions", it.fit, keras_legacy_opt.Adam, steps_per_execution=4
     )
     outcomes.record("evaluate", it.evaluate)
+    outcomes.record("lookup", it.lookup)
     outcomes.record("other methods", it.other_methods)
     outcomes.record("own train step", it.own_train_step)
     outcomes.record("arrays", it.fit_without, x=np.ones((8, 3)), y=np.ones(8))

@@ -200,6 +200,12 @@ def test_parameter_servers_lose_nothing_of_metrics(coordinator):
         np.testing.assert_allclose(state, STEPS * once, rtol=1e-5)
 
 
+def test_rows_not_tables_come_from_parameter_servers(coordinator):
+    kinds = coordinator("lookup")
+    assert "ResourceGather" in kinds
+    assert not kinds & {"Gather", "GatherV2"}
+
+
 def test_other_methods_on_parameter_servers(coordinator):
     predicted, on_batch, before, logs, after = coordinator("other methods")
     model = fit_cases.compiled(tf.distribute.get_strategy(), ADAM)
