@@ -97,6 +97,20 @@ def make_variables(initial: dict[str, np.ndarray]) -> dict[str, tf.Variable]:
     }
 
 
+def makes_variables_in_trace(initial: dict[str, np.ndarray]) -> bool:
+    """Whether the first trace is to create them, for which there is a second.
+
+    One dtype is enough to see that it may.
+    """
+    return all(value.dtype == np.float32 for value in initial.values())
+
+
+def create_weights(optimizer: Any, variables: dict[str, tf.Variable]) -> None:
+    """Creates them where a step would, so that it is traced only once."""
+    with tf.name_scope(optimizer._name):
+        optimizer._create_all_weights(list(variables.values()))
+
+
 def run_eagerly(
     make_optimizer: Callable[[], Any],
     initial: dict[str, np.ndarray],
@@ -106,6 +120,8 @@ def run_eagerly(
     """Returns the record of every step; `wrap` may make a function of it."""
     optimizer = make_optimizer()
     variables = make_variables(initial)
+    if wrap is tf.function and not makes_variables_in_trace(initial):
+        create_weights(optimizer, variables)
 
     @wrap
     def step(grads):
