@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import pathlib
+import random
 import socket
 import subprocess
 import sys
@@ -19,12 +20,16 @@ HERE = pathlib.Path(__file__).parent
 
 
 def free_ports(count):
-    """Ports of the loopback interface that nothing listens on."""
+    """Ports that no connection takes by itself while a task is restarted."""
+    ports = []
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+        while len(ports) < count:
+            port = random.randrange(20_000, 32_000)  # Linux gives later ones.
+            bound = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                bound.bind(("127.0.0.1", port))
+                ports.append(port)
+    return ports
 
 
 def addresses(**counts):
