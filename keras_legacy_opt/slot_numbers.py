@@ -203,11 +203,7 @@ def _ranked(paths: Sequence[str]) -> list[str]:
     """
     numbers: dict[str, set[int]] = {}
     split = [
-        [
-            re.fullmatch("(.*?)(?:_([0-9]{1,9}))?", part)
-            for part in path.split("/")
-        ]
-        for path in paths
+        [_COUNTED.fullmatch(part) for part in path.split("/")] for path in paths
     ]
     for parts in split:
         for part in parts:

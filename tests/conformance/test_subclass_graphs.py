@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 import tf_keras
 from registry import BUILT_IN
+from test_overridden_updates import without_state
 
 import keras_legacy_opt
 from keras_legacy_opt import fused
@@ -109,19 +110,6 @@ def calling_super(base):
             )
 
     return CallingSuper
-
-
-def without_state(base):
-    """As before TensorFlow 2.1: coefficients anew for each variable."""
-
-    class WithoutState(base):
-        def _resource_apply_dense(self, grad, var):
-            return super()._resource_apply_dense(grad, var)
-
-        def _resource_apply_sparse(self, grad, var, indices):
-            return super()._resource_apply_sparse(grad, var, indices)
-
-    return WithoutState
 
 
 def with_coefficients(base):

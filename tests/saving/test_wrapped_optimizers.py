@@ -60,6 +60,17 @@ def assert_equal(optimizer, other):
     assert int(inner.iterations) == int(other_inner.iterations)
 
 
+def assert_inner_slots_equal(model, other):
+    for variable, same in zip(
+        model.trainable_variables, other.trainable_variables, strict=True
+    ):
+        for slot in ("m", "v"):
+            np.testing.assert_array_equal(
+                model.optimizer._optimizer.get_slot(variable, slot),
+                other.optimizer._optimizer.get_slot(same, slot),
+            )
+
+
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_keras_file_restores_what_a_wrapper_holds(host, wrapper, tmp_path):
     model = train(make_model(host, WRAPPERS[wrapper](Adam(0.1))))
@@ -114,14 +125,7 @@ def test_unfrozen_variables_of_a_wrapper(tmp_path):
     other = keras.models.load_model(
         tmp_path / "m.keras", custom_objects=WRAPPERS
     )
-    for variable, same in zip(
-        model.trainable_variables, other.trainable_variables, strict=True
-    ):
-        for slot in ("m", "v"):
-            np.testing.assert_array_equal(
-                model.optimizer._optimizer.get_slot(variable, slot),
-                other.optimizer._optimizer.get_slot(same, slot),
-            )
+    assert_inner_slots_equal(model, other)
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
@@ -141,14 +145,7 @@ def test_frozen_layers_of_a_wrapper(wrapper, host, tmp_path):
         train(each)
     for a, b in zip(model.get_weights(), loaded.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    for variable, same in zip(
-        model.trainable_variables, loaded.trainable_variables, strict=True
-    ):
-        for slot in ("m", "v"):
-            np.testing.assert_array_equal(
-                model.optimizer._optimizer.get_slot(variable, slot),
-                loaded.optimizer._optimizer.get_slot(same, slot),
-            )
+    assert_inner_slots_equal(model, loaded)
 
 
 class Both(keras_legacy_opt.Optimizer):
