@@ -16,29 +16,43 @@ import sys
 import threading
 import time
 
+import preforked
+
 HERE = pathlib.Path(__file__).parent
 
 
-def free_ports(count):
-    """Ports that no connection takes by itself while a task is restarted."""
-    ports = []
-    with contextlib.ExitStack() as stack:
-        while len(ports) < count:
-            port = random.randrange(20_000, 32_000)  # Linux gives later ones.
-            bound = stack.enter_context(socket.socket())
+class Port:
+    """A port of this machine, kept for the servers of one task.
+
+    A socket that is bound to it, and does not listen, keeps it from every other
+    program, but not from servers that say SO_REUSEADDR, as TensorFlow's do.
+    """
+
+    def __init__(self):
+        self._held = None
+        while self._held is None:
+            # Below those that systems give to connections.
+            self.number = random.randrange(2_000, 16_000)
             with contextlib.suppress(OSError):
-                bound.bind(("127.0.0.1", port))
-                ports.append(port)
-    return ports
+                _bound(self.number, shared=False).close()
+                self._held = _bound(self.number, shared=True)
+
+    def release(self):
+        self._held.close()
 
 
-def addresses(**counts):
-    """`{"worker": ["127.0.0.1:1234", ...], ...}`, given `worker=2`, ..."""
-    ports = iter(free_ports(sum(counts.values())))
-    return {
-        task: [f"127.0.0.1:{next(ports)}" for _ in range(count)]
-        for task, count in counts.items()
-    }
+def _bound(port, shared):
+    """A socket on all interfaces, which is where TensorFlow's servers listen.
+
+    Raises:
+      OSError: if a program listens there, or, unless `shared`, has bound it.
+    """
+    with contextlib.ExitStack() as on_error:
+        bound = on_error.enter_context(socket.socket())
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(shared))
+        bound.bind(("", port))
+        on_error.pop_all()
+    return bound
 
 
 def end_with_parent():
@@ -61,7 +75,12 @@ class Cluster:
           folder: for the logs.
           **counts: how many tasks of each type, such as `worker=2`.
         """
-        self.spec = addresses(**counts)
+        self._ports = [Port() for _ in range(sum(counts.values()))]
+        numbers = iter([port.number for port in self._ports])
+        self.spec = {
+            task: [f"127.0.0.1:{next(numbers)}" for _ in range(count)]
+            for task, count in counts.items()
+        }
         self._folder = pathlib.Path(folder)
         self._folder.mkdir(exist_ok=True)
         self._processes = {}
@@ -72,10 +91,14 @@ class Cluster:
     def __exit__(self, *exception):
         for name in self._processes:
             self.kill(name)
+        for port in self._ports:
+            port.release()
 
     def start(self, task, index, script, *arguments):
         """Starts a script as a task of the cluster; returns its name."""
         name = f"{task} {index}"
+        if name in self._processes:
+            self.kill(name)
         config = {"cluster": self.spec, "task": {"type": task, "index": index}}
         environment = {
             **os.environ,
@@ -87,12 +110,8 @@ class Cluster:
             ),
         }
         with open(self._log(name), "ab") as log:
-            self._processes[name] = subprocess.Popen(
-                [sys.executable, HERE / script, *map(str, arguments)],
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
+            self._processes[name] = preforked.Process(
+                HERE / script, arguments, environment, log
             )
         return name
 

@@ -31,13 +31,15 @@ class Counting:
         path = self._folder / "progress"
         return int(path.read_text()) if path.exists() else 0
 
-    def go_on(self, steps):
-        """Waits until it has taken some more steps."""
+    def go_on(self, steps, restarts=0):
+        """Waits until it has taken some more steps, and starts it as needed."""
         goal = self.progress() + steps
         deadline = time.monotonic() + PATIENCE
         while self.progress() < goal:
-            running = self._cluster.is_running(self.name)
-            assert running, self._cluster.report(self.name, "ended")
+            if not self._cluster.is_running(self.name):
+                assert restarts, self._cluster.report(self.name, "ended")
+                restarts -= 1
+                self.start()
             assert time.monotonic() < deadline, self._cluster.report(
                 self.name, f"at step {self.progress()} of {goal}"
             )
@@ -80,7 +82,8 @@ def test_parameter_server_strategy(tmp_path):
 
         cluster.start("ps", 1, "server.py")
         counting.start()
-        counting.go_on(saved + 400)
+        # Workers may take a while to see that the server is back.
+        counting.go_on(saved + 400, restarts=20)
         assert_applied(*counting.report(), killed_workers=1)
         (tmp_path / "stop").touch()
         cluster.wait([counting.name], PATIENCE)

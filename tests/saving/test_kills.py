@@ -1,19 +1,15 @@
 """`kill -9` at random moments: the resumed run is the uninterrupted one.
 
-With a `CheckpointManager`, and with the `BackupAndRestore` of each Keras.  A
-child process costs some seconds, most of them for importing TensorFlow, so the
-normal run kills each of the three once; `--kills=20` does it 20 times, which
-takes about ten minutes on two cores.
+With a `CheckpointManager`, and with the `BackupAndRestore` of each Keras.  The
+normal run kills each of the three once; `--kills=20` does it 20 times.
 """
 
-import os
 import pathlib
 import random
 import signal
-import subprocess
-import sys
 
 import numpy as np
+import preforked
 import pytest
 
 pytestmark = pytest.mark.processes
@@ -23,20 +19,15 @@ STEPS = {"manager": 60, "keras": 25, "tf_keras": 25}
 
 
 def run(how, folder, kill_after):
-    return subprocess.run(
-        [
-            sys.executable,
-            str(SCRIPT),
-            how,
-            str(folder / "state"),
-            str(folder / "result.npz"),
-            str(STEPS[how]),
-            str(kill_after),
-        ],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
+    return preforked.run(
+        SCRIPT,
+        how,
+        folder / "state",
+        folder / "result.npz",
+        STEPS[how],
+        kill_after,
+        env={"PYTHONPATH": str(ROOT)},
+        log=folder / "log",
     )
 
 
@@ -44,8 +35,8 @@ def run(how, folder, kill_after):
 def test_resumes_to_the_bit(how, tmp_path, pytestconfig):
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
-    done = run(how, tmp_path / "whole", 0)
-    assert done.returncode == 0, done.stderr[-2000:]
+    status, output = run(how, tmp_path / "whole", 0)
+    assert status == 0, output[-2000:]
     moments = random.Random(how)
     kills = attempts = 0
     finished = False
@@ -57,11 +48,11 @@ def test_resumes_to_the_bit(how, tmp_path, pytestconfig):
             (tmp_path / "killed").mkdir()
         enough = kills >= pytestconfig.getoption("kills")
         moment = 0 if enough else moments.uniform(0.001, 0.4)
-        done = run(how, tmp_path / "killed", moment)
+        status, output = run(how, tmp_path / "killed", moment)
         attempts += 1
-        finished = done.returncode == 0
+        finished = status == 0
         if not finished:
-            assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+            assert status == -signal.SIGKILL, output[-2000:]
             kills += 1
     check(tmp_path)
 

@@ -1,11 +1,10 @@
 """Files cross processes and libraries, and training goes on to the bit."""
 
-import os
+import functools
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
+import preforked
 import pytest
 
 pytestmark = pytest.mark.processes
@@ -14,15 +13,29 @@ ROOT = SCRIPT.parents[2]
 
 
 def run(library, action, folder):
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), library, action, str(folder)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
+    name = f"{library}-{action}"
+    status, output = preforked.run(
+        SCRIPT,
+        library,
+        action,
+        folder,
+        env={"PYTHONPATH": str(ROOT)},
+        log=folder / f"{name}.log",
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return np.load(folder / f"{library}-{action}.npz")
+    assert status == 0, output[-3000:]
+    return np.load(folder / f"{name}.npz")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A folder with files of a library, and what came of going on with it."""
+
+    @functools.cache
+    def write(library):
+        folder = tmp_path_factory.mktemp(library)
+        return folder, run(library, "write", folder)
+
+    return write
 
 
 @pytest.mark.parametrize(
@@ -34,14 +47,14 @@ def run(library, action, folder):
         ("legacy", "tf_keras"),
     ],
 )
-def test_training_goes_on(writer, reader, tmp_path):
-    written = run(writer, "write", tmp_path)
-    read = run(reader, "read", tmp_path)
+def test_training_goes_on(writer, reader, written):
+    folder, expected = written(writer)
+    read = run(reader, "read", folder)
     assert read.files
     for name in read.files:
         if writer == reader:
-            np.testing.assert_array_equal(read[name], written[name], name)
+            np.testing.assert_array_equal(read[name], expected[name], name)
         else:  # Other kernels may round otherwise.
             np.testing.assert_allclose(
-                read[name], written[name], rtol=2e-6, atol=2e-7, err_msg=name
+                read[name], expected[name], rtol=2e-6, atol=2e-7, err_msg=name
             )
