@@ -37,10 +37,10 @@ def run(until, timeout, **counts):
     """
     sockets = [socket.socket() for _ in range(sum(counts.values()))]
     for each in sockets:
-        each.bind(("127.0.0.1", 0))  # a port that is free
+        # Kept from all but TensorFlow's servers, which share by this option.
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        each.bind(("", 0))  # a port that is free
     ports = iter([each.getsockname()[1] for each in sockets])
-    for each in sockets:
-        each.close()
     cluster = {
         kind: [f"127.0.0.1:{next(ports)}" for _ in range(count)]
         for kind, count in counts.items()
@@ -78,3 +78,5 @@ def run(until, timeout, **counts):
             process.kill()
             process.wait()
             process.stdin.close()
+        for each in sockets:
+            each.close()

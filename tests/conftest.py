@@ -5,6 +5,8 @@ import fcntl
 import gc
 import os
 import pathlib
+import runpy
+import sys
 import tempfile
 import zlib
 
@@ -16,6 +18,8 @@ import selection
 
 from keras_legacy_opt import fused
 from keras_legacy_opt.fused import build, loader
+
+EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
 
 
 @pytest.fixture
@@ -64,6 +68,21 @@ def pytest_collection_finish(session):
     """Spares the garbage collector what was imported: a million objects."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """A function from an example that ends early to its exit status."""
+
+    def function(name, argument):
+        path = EXAMPLES / f"{name}.py"
+        monkeypatch.setattr(sys, "argv", [str(path), argument])
+        monkeypatch.syspath_prepend(EXAMPLES)
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(path), run_name="__main__")
+        return end.value.code
+
+    return function
 
 
 @pytest.fixture

@@ -2,36 +2,41 @@
 
 import pathlib
 import re
-import runpy
-import subprocess
-import sys
 
+import preforked
 import pytest
 
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 NAMES = ["custom_optimizer", "digits_classifier", "docstring_embeddings"]
 
 
-def run(name, *arguments):
-    return subprocess.run(
-        [sys.executable, EXAMPLES / f"{name}.py", *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+@pytest.fixture
+def run(tmp_path):
+    """A function from an example to its exit status and output."""
+
+    def function(name, *arguments):
+        path = EXAMPLES / f"{name}.py"
+        return preforked.run(path, *arguments, env={}, log=tmp_path / "log")
+
+    return function
 
 
-def run_to_goal(name, *arguments):
-    result = run(name, *arguments)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert result.stdout.splitlines()[-1].endswith(": True")
-    assert "WARNING:tensorflow" not in result.stderr, result.stderr
-    return result.stdout
+@pytest.fixture
+def run_to_goal(run):
+    """A function from an example that reaches its goal to its output."""
+
+    def function(name, *arguments):
+        status, output = run(name, *arguments)
+        assert status == 0, output
+        assert output.splitlines()[-1].endswith(": True")
+        assert "WARNING:tensorflow" not in output
+        return output
+
+    return function
 
 
 @pytest.mark.processes
-def test_digits_classifier():
+def test_digits_classifier(run_to_goal):
     output = run_to_goal("digits_classifier")
     accuracies = re.findall(r"test accuracy ([\d.]+)%", output)
     assert len(accuracies) == 3
@@ -41,22 +46,22 @@ def test_digits_classifier():
 
 
 @pytest.mark.processes
-def test_docstring_embeddings():
+def test_docstring_embeddings(run_to_goal):
     output = run_to_goal("docstring_embeddings", "--steps=2000")
     assert re.search(r"^year: .*\b(month|week|day)s?\b", output, re.MULTILINE)
 
 
 @pytest.mark.processes
-def test_custom_optimizer():
+def test_custom_optimizer(run_to_goal):
     output = run_to_goal("custom_optimizer")
     assert "Lion comes back from its configuration: True" in output
 
 
 @pytest.mark.processes
-def test_a_missed_goal_is_an_error_status():
-    result = run("custom_optimizer", "--epochs=1")
-    assert result.returncode == 1, result.stderr
-    assert "above 91%: False" in result.stdout
+def test_a_missed_goal_is_an_error_status(run):
+    status, output = run("custom_optimizer", "--epochs=1")
+    assert status == 1, output
+    assert "above 91%: False" in output
 
 
 def test_custom_optimizer_is_short():
@@ -65,19 +70,9 @@ def test_custom_optimizer_is_short():
     assert len([line for line in body[0].splitlines() if line.strip()]) < 40
 
 
-def exit_code(name, argument, monkeypatch):
-    """Of an example that ends before it trains, run in this process."""
-    path = str(EXAMPLES / f"{name}.py")
-    monkeypatch.setattr(sys, "argv", [path, argument])
-    monkeypatch.syspath_prepend(EXAMPLES)
-    with pytest.raises(SystemExit) as end:
-        runpy.run_path(path, run_name="__main__")
-    return end.value.code
-
-
 @pytest.mark.parametrize("name", NAMES)
-def test_help(name, monkeypatch, capsys):
-    assert exit_code(name, "--help", monkeypatch) == 0
+def test_help(name, in_this_process, capsys):
+    assert in_this_process(name, "--help") == 0
     assert re.search(r"--(epochs|steps)", capsys.readouterr().out)
 
 
@@ -89,8 +84,8 @@ def test_help(name, monkeypatch, capsys):
         ("docstring_embeddings", "--steps=-3"),
     ],
 )
-def test_bad_argument(name, argument, monkeypatch, capsys):
-    assert exit_code(name, argument, monkeypatch) == 2
+def test_bad_argument(name, argument, in_this_process, capsys):
+    assert in_this_process(name, argument) == 2
     option, value = argument.split("=")
     said = capsys.readouterr().err
     assert f"error: argument {option}: " in said

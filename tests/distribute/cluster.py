@@ -156,8 +156,11 @@ class Cluster:
             time.sleep(0.05)
 
     def report(self, name, status):
-        log = self._log(name).read_text(errors="replace")
-        return f"{name}: status {status}\n{log[-6000:]}"
+        return f"{name}: status {status}\n{self.log(name)[-6000:]}"
+
+    def log(self, name):
+        """What a task has written to its streams."""
+        return self._log(name).read_text(errors="replace")
 
     def _log(self, name):
         return self._folder / f"{name.replace(' ', '_')}.log"
