@@ -68,6 +68,12 @@ def pytest_collection_finish(session):
     """Spares the garbage collector what was imported: a million objects."""
     gc.collect()
     gc.freeze()
+    if getattr(session.config.option, "loadgroup", False):
+        for item in session.items:
+            assert "@" in item.nodeid, (
+                f"pytest {pytest.__version__} and this pytest-xdist do not keep"
+                f" groups of tests together, such as that of {item.nodeid}"
+            )
 
 
 @pytest.fixture
