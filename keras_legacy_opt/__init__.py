@@ -13,6 +13,7 @@ from keras_legacy_opt.adagrad import Adagrad
 from keras_legacy_opt.adam import Adam
 from keras_legacy_opt.adamax import Adamax
 from keras_legacy_opt.checkpoints import restoring
+from keras_legacy_opt.drop_in import install, installed, uninstall
 from keras_legacy_opt.ftrl import Ftrl
 from keras_legacy_opt.loss_scale import LossScaleOptimizer
 from keras_legacy_opt.nadam import Nadam
@@ -38,9 +39,12 @@ __all__ = [
     "checkpoints",
     "deserialize",
     "get",
+    "install",
+    "installed",
     "schedules",
     "serialize",
     "train_step",
+    "uninstall",
     "with_minimize",
 ]
 
