@@ -208,14 +208,13 @@ def _deserialize(original: Callable[..., Any]) -> Callable[..., Any]:
     def deserialize(
         config: Any,
         custom_objects: Mapping[str, Any] | None = None,
-        use_legacy_format: bool = False,
-        use_legacy_optimizer: bool = True,
+        **options: bool,
     ) -> Any:
-        if use_legacy_optimizer and _is_ours(config, custom_objects):
-            return serialization.deserialize(
-                config, custom_objects, use_legacy_format
-            )
-        return original(config, custom_objects)
+        if _wants_ours(options) and _is_ours(config, custom_objects):
+            return serialization.deserialize(config, custom_objects, **options)
+        return original(
+            config, custom_objects, **_understood(original, options)
+        )
 
     return deserialize
 
@@ -227,17 +226,30 @@ def _get(
     def get(
         identifier: Any,
         custom_objects: Mapping[str, Any] | None = None,
-        use_legacy_format: bool = False,
-        use_legacy_optimizer: bool = True,
+        **options: bool,
     ) -> Any:
         config = identifier
         if isinstance(identifier, str):
             config = {"class_name": identifier, "config": {}}
-        if use_legacy_optimizer and _is_ours(config, custom_objects):
-            return serialization.get(config, custom_objects, use_legacy_format)
-        if not use_legacy_optimizer and isinstance(config, dict):
-            # The original would ask the one that has been replaced.
+        if _wants_ours(options) and _is_ours(config, custom_objects):
+            return serialization.get(config, custom_objects, **options)
+        understood = _understood(original, options)
+        if isinstance(config, dict) and options and not understood:
+            # The original would ask the `deserialize` that took its place.
             return deserialize(config, custom_objects)
-        return original(identifier)
+        return original(identifier, **understood)
 
     return get
+
+
+def _wants_ours(options: Mapping[str, bool]) -> bool:
+    return options.get("use_legacy_optimizer", True)
+
+
+def _understood(
+    function: Callable[..., Any], options: dict[str, bool]
+) -> dict[str, bool]:
+    """What tf_keras' functions take, and those of Keras 3 do not."""
+    parameters = inspect.signature(function).parameters.values()
+    takes = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    return options if takes else {}
