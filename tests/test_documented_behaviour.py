@@ -270,6 +270,7 @@ def test_public_names():
             *("SGD", "RMSprop", "Adam", "Adadelta", "Adagrad", "Adamax"),
             *("LossScaleOptimizer", "Nadam", "Ftrl", "Optimizer", "schedules"),
             *("checkpoints", "get", "serialize", "deserialize"),
+            *("install", "installed", "uninstall"),
             *("train_step", "with_minimize"),
         ]
     )
