@@ -1,53 +1,15 @@
-"""What each module of a Keras holds after `install`, by the module's name.
-
-Legacy optimizers had many addresses: the public ones, of which every Keras has
-several copies, and those of the files that defined them, which old code imports
-and old pickles name.
-"""
+"""What each module of a Keras holds after `install`, by the module's name."""
 
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from keras_legacy_opt import hosts, schedules, serialization
-from keras_legacy_opt.optimizer import Optimizer
-
-# Modules with the public names of a Keras.
-_KERASES = (
-    "keras",
-    "keras.api",
-    "keras._tf_keras.keras",
-    "tensorflow.keras",
-    "tf_keras",
-    "tf_keras.api._v1.keras",
-    "tf_keras.api._v2.keras",
-)
-
-# Packages with one file for each optimizer, of all releases up to 2.15.
-_PACKAGES_OF_FILES = (
-    "keras.optimizer_v2",
-    "keras.optimizers.legacy",
-    "keras.optimizers.optimizer_v2",
-    "keras.src.optimizers.legacy",
-    "tensorflow.python.keras.optimizer_v2",
-)
-
-_FILES = {
-    "adadelta": "Adadelta",
-    "adagrad": "Adagrad",
-    "adam": "Adam",
-    "adamax": "Adamax",
-    "ftrl": "Ftrl",
-    "gradient_descent": "SGD",
-    "nadam": "Nadam",
-    "rmsprop": "RMSprop",
-    "sgd": "SGD",
-}
-
-_FILE_OF_SCHEDULES = "keras.optimizers.schedules.learning_rate_schedule"
+from keras_legacy_opt import hosts, legacy_names, serialization
 
 # Where `compile` asks what a string means.
 _INTERNAL = ("keras.src.optimizers", "tf_keras.src.optimizers")
@@ -56,24 +18,12 @@ _INTERNAL = ("keras.src.optimizers", "tf_keras.src.optimizers")
 _KEYS_OF_NEW_OPTIMIZERS = frozenset(["use_ema", "ema_momentum"])
 
 
-def legacy_optimizers() -> dict[str, Any]:
-    """What `tf.keras.optimizers.legacy` was in TensorFlow 2.11 to 2.15."""
-    return {"Optimizer": Optimizer} | {
-        name: hosts.public_class(name, hosts.OptimizerHost)
-        for name in _FILES.values()
-    }
-
-
 def knows(name: str) -> bool:
     """Whether a module of this name gets names, if it is imported."""
-    public = any(
-        name == f"{keras}.{part}" for keras in _KERASES for part in _PUBLIC
-    )
-    package, _, file = name.rpartition(".")
     return (
-        public
-        or name in (*_PACKAGES_OF_FILES, *_INTERNAL, _FILE_OF_SCHEDULES)
-        or (package in _PACKAGES_OF_FILES and _file(file) is not None)
+        name in _INTERNAL
+        or _is_experimental(name)
+        or bool(legacy_names.attributes(name))
     )
 
 
@@ -87,18 +37,16 @@ def of_module(
       own: its own attributes.
       top_level: whether `tf.keras.optimizers` itself becomes legacy's.
     """
-    for keras in _KERASES:
-        make = _PUBLIC.get(name.removeprefix(f"{keras}."))
-        if make is not None:
-            return make(own, top_level)
-    package, _, file = name.rpartition(".")
-    if name in _PACKAGES_OF_FILES:
-        return legacy_optimizers()
-    if package in _PACKAGES_OF_FILES:
-        return _file(file) or {}
+    if legacy_names.is_top_level(name) and not top_level:
+        return {}
     if name in _INTERNAL:
         return _functions(own) if top_level else {}
-    return _schedules()
+    package = importlib.import_module(hosts.PACKAGE)
+    values = {
+        attribute: operator.attrgetter(path)(package)
+        for attribute, path in legacy_names.attributes(name).items()
+    }
+    return values | (_functions(own) if "get" in values else {})
 
 
 def of_stand_in(
@@ -111,72 +59,22 @@ def of_stand_in(
       of_parent: the own attributes of the package that it is in.
       top_level: see `of_module`.
     """
-    if name.endswith(".experimental"):  # What the package had for new ones.
+    if _is_experimental(name):  # What the package had for new ones.
         return {k: v for k, v in of_parent.items() if inspect.isclass(v)}
     return of_module(name, {}, top_level)
 
 
 def children(name: str) -> tuple[str, ...]:
     """Stand-ins that are attributes of a module without being imported."""
-    if any(name == f"{keras}.optimizers" for keras in _KERASES):
-        return ("legacy", "experimental")
-    return ()
+    is_public = _is_experimental(f"{name}.experimental")
+    return ("legacy", "experimental") if is_public else ()
 
 
-def _optimizers(own: Mapping[str, Any], top_level: bool) -> dict[str, Any]:
-    if not top_level:
-        return {}
-    return {
-        **legacy_optimizers(),
-        **_functions(own),
-        "serialize": serialization.serialize,
-    }
-
-
-def _legacy(own: Mapping[str, Any], top_level: bool) -> dict[str, Any]:
-    del own, top_level
-    return legacy_optimizers()
-
-
-def _of_schedules(own: Mapping[str, Any], top_level: bool) -> dict[str, Any]:
-    del own
-    return _schedules() if top_level else {}
-
-
-def _mixed_precision(own: Mapping[str, Any], top_level: bool) -> dict[str, Any]:
-    del own
-    name = "LossScaleOptimizer"
-    cls = hosts.public_class(name, hosts.OptimizerHost)
-    return {name: cls} if top_level else {}
-
-
-def _nothing(own: Mapping[str, Any], top_level: bool) -> dict[str, Any]:
-    del own, top_level
-    return {}
-
-
-_PUBLIC: Mapping[str, Callable[[Mapping[str, Any], bool], dict[str, Any]]] = {
-    "mixed_precision": _mixed_precision,
-    "optimizers": _optimizers,
-    "optimizers.experimental": _nothing,
-    "optimizers.legacy": _legacy,
-    "optimizers.schedules": _of_schedules,
-}
-
-
-def _file(name: str) -> dict[str, Any] | None:
-    if name in _FILES:
-        cls = hosts.public_class(_FILES[name], hosts.OptimizerHost)
-        return {_FILES[name]: cls}
-    if name == "optimizer_v2":
-        return {"OptimizerV2": Optimizer}
-    if name == "learning_rate_schedule":
-        return _schedules()
-    return None
-
-
-def _schedules() -> dict[str, Any]:
-    return {name: getattr(schedules, name) for name in schedules.__all__}
+def _is_experimental(name: str) -> bool:
+    return any(
+        name == f"{keras}.optimizers.experimental"
+        for keras in legacy_names.KERASES
+    )
 
 
 def _functions(own: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,110 @@
+"""The addresses that legacy optimizers had, in ten years of TensorFlow.
+
+That is the public ones, of which every Keras has several copies, and those of
+the files that defined them, which old code imports and old pickles name.
+"""
+
+from __future__ import annotations
+
+# Modules with the public names of a Keras.
+KERASES = (
+    "keras",
+    "keras.api",
+    "keras._tf_keras.keras",
+    "tensorflow",  # `tf.optimizers`
+    "tensorflow.compat.v1.keras",
+    "tensorflow.compat.v2.keras",
+    "tensorflow.keras",
+    "tf_keras",
+    "tf_keras.api._v1.keras",
+    "tf_keras.api._v2.keras",
+)
+
+# Packages with one file for each optimizer, of all releases up to 2.15.
+_PACKAGES_OF_FILES = (
+    "keras.optimizer_v2",
+    "keras.optimizers.legacy",
+    "keras.optimizers.optimizer_v2",
+    "keras.src.optimizers.legacy",
+    "tensorflow.python.keras.optimizer_v2",
+)
+
+_SCHEDULES = {
+    name: f"schedules.{name}"
+    for name in (
+        "CosineDecay",
+        "CosineDecayRestarts",
+        "ExponentialDecay",
+        "InverseTimeDecay",
+        "LearningRateSchedule",
+        "PiecewiseConstantDecay",
+        "PolynomialDecay",
+        "deserialize",
+        "serialize",
+    )
+}
+_FILES = {
+    "adadelta": {"Adadelta": "Adadelta"},
+    "adagrad": {"Adagrad": "Adagrad"},
+    "adam": {"Adam": "Adam"},
+    "adamax": {"Adamax": "Adamax"},
+    "ftrl": {"Ftrl": "Ftrl"},
+    "gradient_descent": {"SGD": "SGD"},
+    "learning_rate_schedule": _SCHEDULES,
+    "nadam": {"Nadam": "Nadam"},
+    "optimizer_v2": {"OptimizerV2": "Optimizer"},
+    "rmsprop": {"RMSprop": "RMSprop"},
+    "sgd": {"SGD": "SGD"},
+}
+OPTIMIZERS = (
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "Adamax",
+    "Ftrl",
+    "Nadam",
+    "RMSprop",
+)
+_LEGACY = {name: name for name in (*OPTIMIZERS, "Optimizer")}
+_FUNCTIONS = {name: name for name in ("deserialize", "get", "serialize")}
+
+# {module of a Keras: {attribute: what it is in this package}}
+_PUBLIC = {
+    "mixed_precision": {"LossScaleOptimizer": "LossScaleOptimizer"},
+    "optimizers": {**_LEGACY, **_FUNCTIONS},
+    "optimizers.legacy": _LEGACY,
+    "optimizers.schedules": _SCHEDULES,
+}
+
+
+def attributes(module: str) -> dict[str, str]:
+    """What was legacy's in a module.
+
+    Args:
+      module: its full name.
+
+    Returns:
+      {attribute: the dotted name in this package}; empty for other modules.
+    """
+    for keras in KERASES:
+        if module.startswith(f"{keras}."):
+            found = _PUBLIC.get(module.removeprefix(f"{keras}."))
+            if found is not None:
+                return found
+    if module in _PACKAGES_OF_FILES:
+        return _LEGACY
+    package, _, file = module.rpartition(".")
+    if package in _PACKAGES_OF_FILES:
+        return _FILES.get(file, {})
+    if module == "keras.optimizers.schedules.learning_rate_schedule":
+        return _SCHEDULES
+    return {}
+
+
+def is_top_level(module: str) -> bool:
+    """Whether new optimizers of Keras have the same names in a module."""
+    return module.startswith(tuple(f"{keras}." for keras in KERASES)) and (
+        module.endswith((".optimizers", ".optimizers.schedules"))
+        or module.endswith(".mixed_precision")
+    )
