@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from keras_legacy_opt.checkpoints import command_line as checkpoint_commands
 from keras_legacy_opt.drop_in import command_line as drop_in_commands
 from keras_legacy_opt.fused import command_line as fused_commands
+from keras_legacy_opt.migrate import command_line as migrate_commands
 
 # Each adds its subcommands to the parser.
 _COMMANDS = (
     checkpoint_commands.add_commands,
     drop_in_commands.add_commands,
     fused_commands.add_commands,
+    migrate_commands.add_commands,
 )
 
 

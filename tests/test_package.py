@@ -83,12 +83,14 @@ def test_public_names():
         assert value.__doc__, f"{name} has no docstring"
 
 
-def test_imports_are_the_requirements():
+@pytest.mark.parametrize("extra", [None, "migrate"])
+def test_imports_are_the_requirements(extra):
     imported = set()
     for path in PACKAGE.rglob("*.py"):
-        imported.update(imported_modules(path))
+        if ("migrate" in path.parts) == bool(extra):
+            imported.update(imported_modules(path))
     third_party = imported - sys.stdlib_module_names - {"keras_legacy_opt"}
-    declared = {MODULES_OF.get(name, name) for name in requirements()}
+    declared = {MODULES_OF.get(name, name) for name in requirements(extra)}
     assert third_party == declared
 
 

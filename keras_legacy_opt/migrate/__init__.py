@@ -1,0 +1,1 @@
+"""`python -m keras_legacy_opt migrate`: rewrites code that names legacy's."""

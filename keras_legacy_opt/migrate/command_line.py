@@ -1,0 +1,110 @@
+"""`python -m keras_legacy_opt migrate`: a diff, or the files, rewritten."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import pathlib
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+_IGNORED = ("node_modules", "site-packages", "__pycache__")
+
+
+def add_commands(subparsers: Any) -> None:
+    """Adds `migrate` to the subcommands of a parser."""
+    parser = subparsers.add_parser(
+        "migrate",
+        help="rewrite code that names legacy optimizers",
+        description="Rewrite Python files and notebooks that name legacy"
+        " optimizers of TensorFlow 2.0 to 2.15: prints a diff, and what it"
+        " cannot change.",
+    )
+    parser.add_argument(
+        "paths", metavar="PATH", nargs="+", help="a file, or a folder of files"
+    )
+    parser.add_argument(
+        "--write", action="store_true", help="change the files, print no diff"
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    try:
+        from keras_legacy_opt.migrate import codemod, notebooks
+    except ImportError:
+        print(
+            "migrate needs LibCST: pip install 'keras-legacy-opt[migrate]'",
+            file=sys.stderr,
+        )
+        return 1
+    failed = False
+    for path in _files(parsed.paths):
+        try:
+            text = path.read_bytes().decode()
+            if path.suffix == ".ipynb":
+                new, code, result = notebooks.rewritten(text, codemod.rewritten)
+            else:
+                code, result = text, codemod.rewritten(text)
+                new = result.code
+            if parsed.write and new != text:
+                _replace(path, new)
+        except (OSError, ValueError, codemod.SyntaxError) as error:
+            failed = True
+            reason = " ".join(str(error).split())
+            print(f"{path}: not rewritten: {reason}", file=sys.stderr)
+            continue
+        if parsed.write and new != text:
+            print(f"{path}: rewritten")
+        elif not parsed.write:
+            sys.stdout.writelines(_diff(path, code, result.code))
+        for line, note in result.notes:
+            where = "" if path.suffix == ".ipynb" else f"{line}:"
+            print(f"{path}:{where} {note}", file=sys.stderr)
+    return int(failed)
+
+
+def _files(paths: list[str]) -> Iterator[pathlib.Path]:
+    for path in map(pathlib.Path, paths):
+        if not path.is_dir():
+            yield path
+            continue
+        for folder, folders, files in os.walk(path):
+            folders[:] = sorted(
+                name
+                for name in folders
+                if not name.startswith(".") and name not in _IGNORED
+            )
+            for name in sorted(files):
+                if name.endswith((".py", ".ipynb")):
+                    yield pathlib.Path(folder, name)
+
+
+def _diff(path: pathlib.Path, old: str, new: str) -> Iterator[str]:
+    lines = difflib.unified_diff(
+        old.splitlines(keepends=True),
+        new.splitlines(keepends=True),
+        f"{path}",
+        f"{path} (rewritten)",
+    )
+    for line in lines:
+        yield line if line.endswith("\n") else f"{line}\n"
+
+
+def _replace(path: pathlib.Path, text: str) -> None:
+    """Replaces a file as a whole, or not at all, with its permissions."""
+    mode = path.stat().st_mode
+    with tempfile.NamedTemporaryFile(
+        "wb", dir=path.resolve().parent, prefix=f".{path.name}.", delete=False
+    ) as part:
+        try:
+            part.write(text.encode())
+            part.flush()
+            os.fchmod(part.fileno(), mode)
+            os.replace(part.name, path.resolve())
+        except BaseException:
+            os.remove(part.name)
+            raise
