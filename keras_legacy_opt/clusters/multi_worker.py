@@ -13,6 +13,10 @@ stumbles over small things before it comes to any optimizer:
   does not depend on the batch may be executed before that is known, such as
   counting the step; and for `steps_per_execution`, TensorFlow loses batches of
   several replicas in a loop.  Here the batch is there before the step begins.
+* The results of metrics in a step are means of the workers' results.  What
+  `*_on_batch` returns is made of the summed states, as at the end of an epoch.
+  A result that is a variable is read.
+* It joins the predictions of one batch, though each worker has given its own.
 * Early releases reduce what was predicted as if that were logged, and leave to
   each replica its own metrics.
 """
@@ -23,7 +27,7 @@ import contextlib
 import functools
 import itertools
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -45,22 +49,26 @@ def is_wanted(strategy: Any) -> bool:
     return is_multi_worker(strategy) and switch.is_on()
 
 
-def correct(trainer: types.ModuleType, metric: Any) -> list[switch.Fault]:
+def correct(
+    trainer: types.ModuleType, metric: Any, variable: Any
+) -> list[switch.Fault]:
     """Corrects what Keras does on several workers.
 
     Args:
       trainer: the module of its trainer.
       metric: the base of its metrics.
+      variable: its class of variables.
 
     Returns:
       What may be wrong there.
     """
-    faults = [_correct_reduction(trainer)]
+    faults = [_correct_reduction(trainer, variable)]
     if hasattr(trainer.TensorFlowTrainer, "_maybe_symbolic_build"):
         faults.append(_correct_building(trainer.TensorFlowTrainer))
     if hasattr(trainer.TensorFlowTrainer, "_make_function"):
         faults.append(_correct_steps(trainer.TensorFlowTrainer))
     faults.append(_correct_predictions(trainer.TensorFlowTrainer))
+    faults.append(_correct_prediction_on_batch(trainer.TensorFlowTrainer))
     faults.append(_correct_metrics(metric))
     return faults
 
@@ -81,21 +89,43 @@ def _correct_building(cls: Any) -> switch.Fault:
             return build(self, iterator=iterator, data_batch=data_batch)
         if not fault.is_present():
             return build(self, iterator=iterator)
-        # Workers agree on whether there is a batch: each of them asks.
-        batch = next(iter(iterator._distributed_dataset))
-        return build(
-            self,
-            data_batch=tf.nest.map_structure(
-                lambda part: strategy.experimental_local_results(part)[0],
-                batch,
-            ),
-        )
+        with strategy.scope():
+            first = functools.partial(_first_batch, iterator, strategy)
+            self._symbolic_build(iterator=_OneStep(lambda: [first()]))
 
     cls._maybe_symbolic_build = build_from_one_replica
     return fault
 
 
-def _correct_reduction(trainer: types.ModuleType) -> switch.Fault:
+def _first_batch(epochs: Any, strategy: Any) -> Any:
+    """One replica's part of it."""
+    # What Keras has taken from a generator, which gives each batch only once.
+    peeked = getattr(epochs.data_adapter, "_first_batches", None)
+    if peeked:
+        return peeked[0]
+    # Workers agree on whether there is a batch: each of them asks.
+    return tf.nest.map_structure(
+        lambda part: strategy.experimental_local_results(part)[0],
+        next(iter(epochs._distributed_dataset)),
+    )
+
+
+class _OneStep:
+    """A step, as any Keras 3 asks for it, whose data are taken then."""
+
+    def __init__(self, take_data: Callable[[], Any]):
+        self._take_data = take_data
+
+    def __iter__(self) -> Iterator[Any]:
+        yield 0, 0, self._take_data()
+
+    def enumerate_epoch(self) -> Iterator[Any]:
+        yield 0, self._take_data()
+
+
+def _correct_reduction(
+    trainer: types.ModuleType, variable: Any
+) -> switch.Fault:
     reduce_per_replica = trainer.reduce_per_replica
     fault = switch.Fault(
         "the mean of what several workers log",
@@ -110,14 +140,15 @@ def _correct_reduction(trainer: types.ModuleType) -> switch.Fault:
             or not fault.is_present()
         ):
             return reduce_per_replica(values, strategy, reduction)
-        return tf.nest.map_structure(
-            lambda value: (
-                None
-                if value is None
-                else strategy.reduce("MEAN", value, axis=None)
-            ),
-            values,
-        )
+
+        def reduce(value: Any) -> Any:
+            if value is None:
+                return None
+            if isinstance(value, variable):  # Read for all workers.
+                return tf.convert_to_tensor(value)
+            return strategy.reduce("MEAN", value, axis=None)
+
+        return tf.nest.map_structure(reduce, values)
 
     trainer.reduce_per_replica = reduce_over_workers
     return fault
@@ -144,11 +175,13 @@ def _correct_steps(cls: Any) -> switch.Fault:
 
         @functools.wraps(take_steps)
         def take_steps_of_batches(iterator: Any) -> Any:
-            if (
-                not isinstance(iterator, tf.distribute.DistributedIterator)
-                or not is_wanted(self.distribute_strategy)
-                or not fault.is_present()
-            ):
+            wanted = is_wanted(self.distribute_strategy)
+            if not isinstance(iterator, tf.distribute.DistributedIterator):
+                logs = take_steps(iterator)  # A single one, on_batch.
+                if wanted:
+                    logs = self._get_metrics_result_or_logs(logs)
+                return logs
+            if not wanted or not fault.is_present():
                 return take_steps(iterator)
             several = batches(iterator)
             for first in several:
@@ -191,6 +224,34 @@ def _correct_predictions(cls: Any) -> switch.Fault:
         return result
 
     cls.make_predict_function = make_function_that_joins
+    return fault
+
+
+def _correct_prediction_on_batch(cls: Any) -> switch.Fault:
+    predict_on_batch = cls.predict_on_batch
+    fault = switch.Fault(
+        "predictions of one batch on several workers",
+        functools.partial(_joins_what_it_predicts, predict_on_batch),
+    )
+
+    @functools.wraps(predict_on_batch)
+    def predict_on_own_batch(self: Any, x: Any) -> Any:
+        if not (is_wanted(self.distribute_strategy) and fault.is_present()):
+            return predict_on_batch(self, x)
+        self.make_predict_function()
+        # `compile` forgets that function, and so the one that goes with it.
+        joined, alone = getattr(self, "_functions_on_batch", (None, None))
+        if joined is not self.predict_function:
+            joined, alone = self.predict_function, None
+        with (
+            _attribute(self, "_distribute_strategy", None),
+            _attribute(self, "predict_function", alone),
+        ):
+            self.make_predict_function()
+            self._functions_on_batch = joined, self.predict_function
+            return predict_on_batch(self, x)
+
+    cls.predict_on_batch = predict_on_own_batch
     return fault
 
 
@@ -271,6 +332,16 @@ def _fails_to_reduce(reduce_per_replica: Any) -> bool:
     return any(axis is not None for _, axis in strategy.reduced)
 
 
+def _joins_what_it_predicts(predict_on_batch: Any) -> bool:
+    calls = []
+    model = types.SimpleNamespace(
+        make_predict_function=lambda: None,
+        predict_function=lambda data: calls.append(data) or tf.zeros([1]),
+    )
+    predict_on_batch(model, tf.zeros([1]))
+    return bool(calls)
+
+
 class _Batches(tf.distribute.DistributedIterator):
     """Notes in which function a Keras takes a batch."""
 
@@ -312,20 +383,6 @@ def _fails_at_the_end(make_function: Any) -> bool:
     return any(graph is batches.graph for graph in surrounding)
 
 
-class _Epoch:
-    """One batch of one replica, as any Keras 3 asks for it."""
-
-    def __init__(self) -> None:
-        value = private_api.per_replica([tf.zeros([1, 1])])
-        self._batch = (value, value)
-
-    def __iter__(self) -> Iterator[Any]:
-        yield 0, 0, iter([self._batch])
-
-    def enumerate_epoch(self) -> Iterator[Any]:
-        yield 0, iter([self._batch])
-
-
 def _fails_to_build(build: Any) -> bool:
     strategy = _NotedStrategy()
     model = types.SimpleNamespace(
@@ -333,5 +390,6 @@ def _fails_to_build(build: Any) -> bool:
         distribute_strategy=strategy,
         _symbolic_build=lambda iterator=None, data_batch=None: None,
     )
-    build(model, iterator=_Epoch())
+    value = private_api.per_replica([tf.zeros([1, 1])])
+    build(model, iterator=_OneStep(lambda: iter([(value, value)])))
     return any(tf.nest.is_nested(value) for value, _ in strategy.reduced)

@@ -27,7 +27,9 @@ def correct(keras: types.ModuleType, check: Callable[[Any], Any]) -> None:
     trainer = private_api.tensorflow_trainer(keras)
     if trainer is None:
         return
-    _faults.extend(multi_worker.correct(trainer, keras.metrics.Metric))
+    _faults.extend(
+        multi_worker.correct(trainer, keras.metrics.Metric, keras.Variable)
+    )
     _faults.extend(
         parameter_server.correct(
             trainer, keras.Variable, keras.StatelessScope, check
