@@ -365,6 +365,17 @@ def parts_of(value: Any) -> tuple[Any, ...]:
     return value.values
 
 
+def shard_policy(dataset: Any) -> Any:
+    """How a distributed dataset was shared out; None if by a user's function.
+
+    Afterwards, public API no longer says it.
+    """
+    original = getattr(dataset, "_original_dataset", None)
+    if original is None:
+        return None
+    return original.options().experimental_distribute.auto_shard_policy
+
+
 def names_in(function: Any) -> set[str]:
     """The names that a Python function, and functions inside it, use."""
     return {name for code in _codes_of(function) for name in code.co_names}
