@@ -9,6 +9,7 @@ from typing import Any
 from keras_legacy_opt import private_api
 from keras_legacy_opt.clusters import (
     callbacks,
+    compiling,
     data,
     multi_worker,
     parameter_server,
@@ -32,6 +33,7 @@ def correct(keras: types.ModuleType, check: Callable[[Any], Any]) -> None:
         multi_worker.correct(trainer, keras.metrics.Metric, keras.Variable)
     )
     _faults.extend(data.correct(trainer.TFEpochIterator))
+    _faults.extend(compiling.correct(trainer.TensorFlowTrainer))
     _faults.extend(
         parameter_server.correct(
             trainer, keras.Variable, keras.StatelessScope, check
