@@ -11,6 +11,7 @@ from keras_legacy_opt.clusters import (
     callbacks,
     compiling,
     data,
+    empty_parts,
     multi_worker,
     parameter_server,
     switch,
@@ -34,6 +35,7 @@ def correct(keras: types.ModuleType, check: Callable[[Any], Any]) -> None:
     )
     _faults.extend(data.correct(trainer.TFEpochIterator))
     _faults.extend(compiling.correct(trainer.TensorFlowTrainer))
+    _faults.extend(empty_parts.correct(keras))
     _faults.extend(
         parameter_server.correct(
             trainer, keras.Variable, keras.StatelessScope, check
