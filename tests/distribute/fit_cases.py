@@ -33,6 +33,8 @@ def sharded(dataset, policy="DATA"):
     options.experimental_distribute.auto_shard_policy = getattr(
         tf.data.experimental.AutoShardPolicy, policy
     )
+    # Its thread may end late, and what deletes the dataset waits for that.
+    options.autotune.enabled = False
     return dataset.with_options(options)
 
 
@@ -150,6 +152,106 @@ def steps(strategy, optimizer, folder):
 
 
 @case
+def compiled_outside_of_the_scope(strategy, optimizer, folder):
+    """The loss is that of all workers, and what looks at it acts alike."""
+    with strategy.scope():
+        model = keras.Sequential(layers())
+    model.compile(optimizer(0.05), "binary_crossentropy", metrics=["mae"])
+    plateau = keras.callbacks.ReduceLROnPlateau(
+        "loss", min_delta=0.05, patience=1, factor=0.1
+    )
+    history = model.fit(
+        batches(),
+        validation_data=batches(),
+        epochs=5,
+        callbacks=[plateau],
+        **quiet(),
+    )
+    return found(model, history, evaluated=model.evaluate(batches(), verbose=0))
+
+
+class TruePositives(keras.metrics.Metric):
+    """Its result is its variable, as in Keras' documentation."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.sum = self.add_variable((), "zeros", name="sum")
+
+    def update_state(self, y, predicted, sample_weight=None):
+        true = keras.ops.logical_and(y > 0.5, predicted > 0.4)
+        self.sum.assign_add(keras.ops.sum(keras.ops.cast(true, "float32")))
+
+    def result(self):
+        return self.sum
+
+
+def metrics_that_return_variables():
+    return [
+        TruePositives(name="own"),
+        keras.metrics.FalsePositives([0.3, 0.4, 0.5], name="of_thresholds"),
+    ]
+
+
+@case
+def results_that_are_variables(strategy, optimizer, folder):
+    with strategy.scope():
+        metrics = metrics_that_return_variables()
+    model = compiled(strategy, optimizer, metrics=metrics)
+    history = model.fit(
+        batches(), validation_data=batches(16), epochs=2, **quiet()
+    )
+    return found(
+        model,
+        history,
+        evaluated=model.evaluate(batches(29), verbose=0, return_dict=True),
+    )
+
+
+@case
+def single_examples(strategy, optimizer, folder):
+    """One worker never has any: there is no mean of what it has."""
+    model = compiled(strategy, optimizer)
+    tokens, labels = data(3)
+    before = [
+        model.evaluate(tokens[:1], labels[:1], verbose=0),
+        model.evaluate(tokens, labels, batch_size=1, verbose=0),
+        model.predict(tokens, batch_size=1, verbose=0),
+    ]
+    with strategy.scope():
+        model.compile(optimizer(0.05), "mse", run_eagerly=True)
+    before.append(model.evaluate(tokens[:1], labels[:1], verbose=0))
+    history = model.fit(
+        tokens[:2],
+        labels[:2],
+        batch_size=1,
+        validation_data=(tokens[:1], labels[:1]),
+        **quiet(),
+    )
+    return found(model, history, before=before)
+
+
+@case
+def generators(strategy, optimizer, folder):
+    """Each batch is given once, also if the model is built with the first."""
+
+    def generate():
+        tokens, labels = data(40)
+        for n in range(0, 40, BATCH):
+            yield tokens[n : n + BATCH], labels[n : n + BATCH]
+
+    keras.utils.set_random_seed(4)
+    with strategy.scope():
+        model = keras.Sequential(layers()[1:])
+        model.compile(optimizer(0.05), "mse", metrics=["mae"])
+    history = model.fit(generate(), steps_per_epoch=2, epochs=2, **quiet())
+    return found(
+        model,
+        history,
+        evaluated=model.evaluate(generate(), steps=5, verbose=0),
+    )
+
+
+@case
 def eager(strategy, optimizer, folder):
     model = compiled(strategy, optimizer, run_eagerly=True, metrics=["mae"])
     history = model.fit(batches(), **quiet())
@@ -243,15 +345,89 @@ def callbacks(strategy, optimizer, folder):
 
 def on_batch(strategy, optimizer, folder, part):
     """Each worker gives its `part` of the batch."""
-    model = compiled(strategy, optimizer, metrics=["mae"])
+    with strategy.scope():
+        metrics = [
+            "mae",
+            keras.metrics.AUC(name="auc"),
+            keras.metrics.Precision(0.4, name="precision"),
+            *metrics_that_return_variables(),
+        ]
+    model = compiled(strategy, optimizer, metrics=metrics)
     tokens, labels = data()
-    logs = [
-        model.train_on_batch(tokens[part], labels[part]),
-        model.test_on_batch(tokens[part], labels[part]),
+    predicted = [
+        model.predict_on_batch(tokens[n : 2 * n]) for n in (BATCH, 3, 1)
     ]
+    logs = [
+        method(tokens[part], labels[part], return_dict=True)
+        for method in (model.train_on_batch, model.test_on_batch)
+    ]
+    after = model.predict_on_batch(tokens[:3])
+    return found(model, logs=logs, predicted=predicted, after=after)
+
+
+def own_shards(strategy, optimizer, folder, part, size, **to):
+    """Datasets of known lengths, of which a worker has a part of its own."""
+    model = compiled(strategy, optimizer, **to)
+    tokens, labels = data(24)
+    dataset = tf.data.Dataset.from_tensor_slices((tokens[part], labels[part]))
+    dataset = sharded(dataset.batch(size), "OFF")
+    # The rows in any order: those of the workers are not put back into it.
+    predicted = np.sort(model.predict(dataset, verbose=0), 0)
+    evaluated = model.evaluate(dataset, verbose=0)
+    history = model.fit(
+        dataset, validation_data=dataset, epochs=2, **quiet()
+    ).history
     return found(
-        model, logs=logs, predicted=model.predict_on_batch(tokens[:BATCH])[:2]
+        model,
+        counted={n: history[n] for n in ("auc", "mae")},
+        evaluated=evaluated,
+        predicted=predicted,
     )
+
+
+def statistics(strategy, optimizer):
+    """Of BatchNormalization: before and after batches of 1, and of 8 and 1."""
+    with strategy.scope():
+        keras.utils.set_random_seed(4)
+        model = keras.Sequential(
+            [
+                keras.layers.Input((3,)),
+                keras.layers.BatchNormalization(momentum=0.5),
+                keras.layers.Dense(1),
+            ]
+        )
+        model.compile(optimizer(0.05), "mse")
+    tokens, labels = data(9)
+    tokens = tokens.astype("float32")
+    seen = []
+    for examples in (1, 9):
+        x, y = tokens[:examples], labels[:examples]
+        history = model.fit(x, y, batch_size=BATCH, **quiet())
+        seen.append([w.numpy() for w in model.layers[0].weights[2:]])
+    return {
+        "seen": seen,
+        "loss": history.history["loss"],
+        "trained": [v.numpy() for v in model.trainable_variables],
+    }
+
+
+def metric_outside_of_the_scope(strategy):
+    metrics = [keras.metrics.AUC(name="auc")]
+    compiled(strategy, keras_legacy_opt.Adam, metrics=metrics).fit(
+        batches(), **quiet()
+    )
+
+
+def endless_on_some_workers(strategy, is_endless):
+    dataset = batches().repeat() if is_endless else batches()
+    compiled(strategy, keras_legacy_opt.Adam).fit(
+        dataset, steps_per_epoch=9, **quiet()
+    )
+
+
+def compiled_by_xla(strategy):
+    model = compiled(strategy, keras_legacy_opt.Adam, jit_compile=True)
+    model.fit(batches(), **quiet())
 
 
 def lines(paths):

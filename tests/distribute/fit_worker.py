@@ -5,6 +5,7 @@ Usage: fit_worker.py FOLDER PATH...
 The PATHs are for the case that reads files.
 """
 
+import gc
 import sys
 import warnings
 
@@ -25,10 +26,15 @@ def main(folder, *paths):
     index = strategy.cluster_resolver.task_id
     workers = strategy.num_replicas_in_sync
     outcomes = Outcomes()
+
+    def record(*args, **kwargs):
+        outcomes.record(*args, **kwargs)
+        gc.collect()  # The threads of datasets end the later, the older.
+
     for name, case in fit_cases.CASES.items():
-        outcomes.record(name, case, strategy, keras_legacy_opt.Adam, folder)
+        record(name, case, strategy, keras_legacy_opt.Adam, folder)
     for name in ("datasets", "half_precision"):
-        outcomes.record(
+        record(
             f"{name} own",
             fit_cases.CASES[name],
             strategy,
@@ -36,7 +42,7 @@ def main(folder, *paths):
             folder,
         )
     size = fit_cases.BATCH // workers
-    outcomes.record(
+    record(
         "on batch",
         fit_cases.on_batch,
         strategy,
@@ -44,12 +50,28 @@ def main(folder, *paths):
         folder,
         slice(index * size, (index + 1) * size),
     )
-    outcomes.record(
+    shards = [slice(0, 16), slice(16, 24)] + [slice(24, 24)] * (workers - 2)
+    for name, executions in (("own shards", 1), ("in executions", 3)):
+        record(
+            name,
+            fit_cases.own_shards,
+            strategy,
+            keras_legacy_opt.Adam,
+            folder,
+            shards[index],
+            fit_cases.BATCH,
+            steps_per_execution=executions,
+        )
+    record("statistics", fit_cases.statistics, strategy, keras_legacy_opt.Adam)
+    record("metric outside", fit_cases.metric_outside_of_the_scope, strategy)
+    record("endless", fit_cases.endless_on_some_workers, strategy, index == 0)
+    record("xla", fit_cases.compiled_by_xla, strategy)
+    record(
         "files", fit_cases.files, strategy, keras_legacy_opt.Adam, list(paths)
     )
-    outcomes.record("report", clusters.report)
+    record("report", clusters.report)
     clusters.disable()
-    outcomes.record(
+    record(
         "disabled",
         fit_cases.CASES["datasets"],
         strategy,
