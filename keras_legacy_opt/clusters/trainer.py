@@ -31,7 +31,9 @@ def correct(keras: types.ModuleType, check: Callable[[Any], Any]) -> None:
     if trainer is None:
         return
     _faults.extend(
-        multi_worker.correct(trainer, keras.metrics.Metric, keras.Variable)
+        multi_worker.correct(
+            trainer, keras.metrics.Metric, private_api.variable_class(keras)
+        )
     )
     _faults.extend(data.correct(trainer.TFEpochIterator))
     _faults.extend(compiling.correct(trainer.TensorFlowTrainer))
