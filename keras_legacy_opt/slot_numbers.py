@@ -190,7 +190,7 @@ def _matches(
 def _without_common_scope(names: Sequence[str]) -> list[str]:
     """Names without the scopes that all share, such as that of the model."""
     paths = [name.split("/") for name in names]
-    while all(len(p) > 1 and p[0] == paths[0][0] for p in paths):
+    while paths and all(len(p) > 1 and p[0] == paths[0][0] for p in paths):
         paths = [path[1:] for path in paths]
     return ["/".join(path) for path in paths]
 

@@ -290,3 +290,15 @@ def test_names_that_hdf5_has_no_room_for(tmp_path):
         other.optimizer.get_weights(), optimizer.get_weights(), strict=True
     ):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_file_without_an_optimizer(tmp_path):
+    model = models.sequential(keras)
+    model.save(tmp_path / "m.keras")
+    convert(f"{tmp_path}/m.keras", f"{tmp_path}/a")
+    other = models.sequential(keras)
+    checkpoints.restore(tmp_path / "a", other)
+    for array, expected in zip(
+        other.get_weights(), model.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(array, expected)
