@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -134,18 +134,39 @@ def weights_by_path(model: Any | None) -> dict[str, Any]:
     The path has attributes and numbers of layers, but no names, which Keras
     makes up and counts on: it is the same wherever the model is made.
     """
+
+    def parts(live: Any) -> Iterator[tuple[str, Any]]:
+        for name, part in sorted(parts_of(live, by_name=False).items()):
+            if not name.startswith("layer-"):  # Those may come or go.
+                yield name, part
+
+    return {
+        "".join(f"/{name}" for name in path): weight
+        for path, weight in reached(model, parts)
+    }
+
+
+def reached(
+    model: Any | None,
+    parts: Callable[[Any], Iterable[tuple[str, Any]]] = lambda live: parts_of(
+        live
+    ).items(),
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """(shortest path, weight) of all weights that can be reached in a model.
+
+    Args:
+      model: a built model of Keras 3 or tf_keras.
+      parts: function that returns (name of the edge, part) of an object.
+    """
     wanted = {id(hosts.unwrap(w)): w for w in getattr(model, "weights", ())}
-    found: dict[str, Any] = {}
     visited = {id(model)}
-    queue: list[tuple[str, Any]] = [("", model)] if wanted else []
+    queue: list[tuple[tuple[str, ...], Any]] = [((), model)] if wanted else []
     for path, live in queue:  # It grows.
         if id(live) in wanted:
-            found[path] = wanted[id(live)]
+            yield path, wanted[id(live)]
             continue
-        for name, part in sorted(parts_of(live, by_name=False).items()):
+        for name, part in parts(live):
             part = hosts.unwrap(part)
-            # Layers without weights may come or go.
-            if id(part) not in visited and not name.startswith("layer-"):
+            if id(part) not in visited:
                 visited.add(id(part))
-                queue.append((f"{path}/{name}", part))
-    return found
+                queue.append(((*path, name), part))

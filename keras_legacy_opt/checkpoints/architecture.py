@@ -146,7 +146,10 @@ def places(model: Any) -> dict[int, Place]:
     Args:
       model: a model of Keras 3 or tf_keras.
     """
-    paths = _paths(model)
+    paths = {
+        id(hosts.unwrap(weight)): path
+        for path, weight in model_parts.reached(model)
+    }
     result: dict[int, Place] = {}
     for layer in model.layers:
         for weight in h5.weights_in_order(layer):
@@ -161,25 +164,6 @@ def places(model: Any) -> dict[int, Place]:
                     trainable=any(weight is w for w in layer.trainable_weights),
                 )
     return result
-
-
-def _paths(model: Any) -> dict[int, tuple[str, ...]]:
-    """{id of a variable: the shortest path to it}."""
-    wanted = {id(hosts.unwrap(weight)) for weight in model.weights}
-    found: dict[int, tuple[str, ...]] = {}
-    visited = {id(model)}
-    queue: list[tuple[tuple[str, ...], Any]] = [((), model)]
-    while queue:
-        path, live = queue.pop(0)
-        if id(live) in wanted:
-            found[id(live)] = path
-            continue
-        for name, part in model_parts.parts_of(live).items():
-            part = hosts.unwrap(part)
-            if id(part) not in visited:
-                visited.add(id(part))
-                queue.append(((*path, name), part))
-    return found
 
 
 def each_weight(
