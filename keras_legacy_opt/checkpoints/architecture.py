@@ -25,8 +25,8 @@ from keras_legacy_opt.checkpoints import (
     safe_hdf5,
 )
 from keras_legacy_opt.checkpoints.limits import Limits
-from keras_legacy_opt.checkpoints.plan import readable
 from keras_legacy_opt.checkpoints.report import CheckpointError
+from keras_legacy_opt.checkpoints.values import readable
 
 # In bytes. Layers may compute with what they create or load, but none of Keras'
 # does so with larger values than this.

@@ -24,8 +24,8 @@ from keras_legacy_opt.checkpoints import (
     tf1,
 )
 from keras_legacy_opt.checkpoints.limits import Limits
-from keras_legacy_opt.checkpoints.plan import Value, readable
 from keras_legacy_opt.checkpoints.report import CheckpointError
+from keras_legacy_opt.checkpoints.values import Value, readable
 from keras_legacy_opt.optimizer import Optimizer
 
 MODEL = "model"

@@ -27,8 +27,8 @@ from keras_legacy_opt.checkpoints import (
 )
 from keras_legacy_opt.checkpoints.contents import Contents, Item
 from keras_legacy_opt.checkpoints.destination import Destination
-from keras_legacy_opt.checkpoints.plan import readable
 from keras_legacy_opt.checkpoints.report import CheckpointError
+from keras_legacy_opt.checkpoints.values import readable
 
 _SHARD_BYTES = 64 << 20
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"

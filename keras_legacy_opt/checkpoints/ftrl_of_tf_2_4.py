@@ -13,7 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_legacy_opt import saving
-from keras_legacy_opt.checkpoints.plan import Plan, readable
+from keras_legacy_opt.checkpoints.plan import Plan
+from keras_legacy_opt.checkpoints.values import readable
 from keras_legacy_opt.ftrl import Ftrl
 
 # Rounding is of the order of 1e-6; a wrong reading is off by a whole factor.

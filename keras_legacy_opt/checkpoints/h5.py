@@ -12,15 +12,10 @@ import numpy as np
 
 from keras_legacy_opt import hosts, saving, serialization
 from keras_legacy_opt.checkpoints import releases
-from keras_legacy_opt.checkpoints.plan import (
-    Plan,
-    Targets,
-    Value,
-    constant,
-    readable,
-    trainable_of,
-)
+from keras_legacy_opt.checkpoints.plan import Plan
 from keras_legacy_opt.checkpoints.report import CheckpointError, Report
+from keras_legacy_opt.checkpoints.targets import Targets, trainable_of
+from keras_legacy_opt.checkpoints.values import Value, constant, readable
 
 FORMAT = "Keras 2 HDF5"
 _ATTRIBUTE_BYTES = 64512  # As Keras splits longer ones.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_legacy_opt.checkpoints import contents, memory, report
-from keras_legacy_opt.checkpoints.plan import readable
+from keras_legacy_opt.checkpoints.values import readable
 
 
 def describe(path: str, max_size: int | None = None) -> str:

@@ -13,8 +13,8 @@ from keras_legacy_opt import loading, saving
 from keras_legacy_opt.checkpoints import archive, safe_hdf5
 from keras_legacy_opt.checkpoints import report as reports
 from keras_legacy_opt.checkpoints.limits import Limits
-from keras_legacy_opt.checkpoints.plan import Targets
 from keras_legacy_opt.checkpoints.report import CheckpointError, Report
+from keras_legacy_opt.checkpoints.targets import Targets
 
 FORMAT = "Keras 3 HDF5"
 

@@ -21,14 +21,10 @@ import tensorflow as tf
 from keras_legacy_opt import hosts, model_parts, private_api, saving
 from keras_legacy_opt.checkpoints import bundle_index, keras_2_view, releases
 from keras_legacy_opt.checkpoints.limits import Limits
-from keras_legacy_opt.checkpoints.plan import (
-    Plan,
-    Targets,
-    Value,
-    constant,
-    readable,
-)
+from keras_legacy_opt.checkpoints.plan import Plan
 from keras_legacy_opt.checkpoints.report import CheckpointError, Report
+from keras_legacy_opt.checkpoints.targets import Targets
+from keras_legacy_opt.checkpoints.values import Value, constant, readable
 
 FORMAT = "TensorFlow object checkpoint"
 GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"

@@ -21,8 +21,13 @@ from keras_legacy_opt.checkpoints import (
     tf1,
 )
 from keras_legacy_opt.checkpoints.limits import Limits
-from keras_legacy_opt.checkpoints.plan import Targets, Unchanged, readable
 from keras_legacy_opt.checkpoints.report import CheckpointError, Report
+from keras_legacy_opt.checkpoints.targets import (
+    Targets,
+    Unchanged,
+    trainable_of,
+)
+from keras_legacy_opt.checkpoints.values import readable
 from keras_legacy_opt.optimizer import Optimizer
 
 
@@ -142,7 +147,7 @@ def save(
     """
     optimizer = _optimizer_for(model, optimizer)
     if optimizer is not None:
-        optimizer.build(list(_trainable(model)))
+        optimizer.build(list(trainable_of(model)))
     return object_graph.save(os.fspath(path), model, optimizer, as_weights)
 
 
@@ -218,12 +223,6 @@ def _is_of_keras_3(path: str) -> bool:
 
     with readable(path), h5py.File(path, "r") as file:
         return not h5.is_keras_2(file)
-
-
-def _trainable(model: Any) -> Any:
-    from keras_legacy_opt.checkpoints.plan import trainable_of
-
-    return trainable_of(model)
 
 
 def _planner(

@@ -16,8 +16,10 @@ import tensorflow as tf
 
 from keras_legacy_opt import hosts, saving
 from keras_legacy_opt.checkpoints.object_graph import Reader
-from keras_legacy_opt.checkpoints.plan import Plan, Targets, Value, constant
+from keras_legacy_opt.checkpoints.plan import Plan
 from keras_legacy_opt.checkpoints.report import CheckpointError, Report
+from keras_legacy_opt.checkpoints.targets import Targets
+from keras_legacy_opt.checkpoints.values import Value, constant
 
 FORMAT = "TF1 name-based checkpoint"
 

@@ -1,0 +1,166 @@
+"""The variables that may get a value from a file."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from keras_legacy_opt import hosts, private_api
+from keras_legacy_opt.checkpoints.report import CheckpointError
+from keras_legacy_opt.variables import KnownVariables, var_key
+
+
+class Targets:
+    """The variables of a model and of an optimizer that may get a value.
+
+    Args:
+      model: a model of Keras 3 or of tf_keras, a variable, or a dictionary or
+        list of these.
+      optimizer: an optimizer of this package, or `None`.
+    """
+
+    def __init__(self, model: Any, optimizer: Any | None):
+        self.model = model
+        self.optimizer = optimizer
+        self.given = list(weights_of(model))
+        self.weights = [hosts.unwrap(v) for v in self.given]
+        self._names: dict[int, str] = {}
+        for variable in self.given:
+            self.name(variable)
+        if optimizer is not None:
+            optimizer.build(list(trainable_of(model)))
+            self._name_optimizer()
+
+    def _name_optimizer(self) -> None:
+        for name, variable in self.optimizer_children.items():
+            self._names[id(variable)] = f"optimizer/{name}"
+        for name, variable in self.loss_scale.items():
+            self._names[id(variable)] = f"optimizer/loss_scale/{name}"
+        for variable in self.weights:
+            for slot_name, slot in self.slots(variable).items():
+                self._names[id(slot)] = f"{self.name(variable)}/{slot_name}"
+
+    @property
+    def optimizer_children(self) -> dict[str, Any]:
+        """The optimizer's iterations, hyperparameters and other scalars."""
+        if self.optimizer is None:
+            return {}
+        return {
+            name: child
+            for name, child in self.optimizer._trackable_children().items()
+            if isinstance(child, tf.Variable)
+        }
+
+    @property
+    def loss_scale(self) -> dict[str, Any]:
+        """The variables of a LossScaleOptimizer around the optimizer."""
+        if self.optimizer is None:
+            return {}
+        scale = self.optimizer._trackable_children().get("loss_scale")
+        return dict(scale._trackable_children()) if scale else {}
+
+    def slots(self, variable: Any) -> dict[str, Any]:
+        """{slot name: slot} of a variable of the model."""
+        if self.optimizer is None:
+            return {}
+        key = var_key(hosts.unwrap(variable))
+        return self.optimizer._slots.get(key, {})
+
+    def name(self, variable: Any) -> str:
+        """How reports call a variable."""
+        unwrapped = hosts.unwrap(variable)
+        if id(unwrapped) not in self._names:
+            name = getattr(variable, "path", None)
+            name = name or private_api.shared_name(unwrapped)
+            self._names[id(unwrapped)] = name
+        return self._names[id(unwrapped)]
+
+    def all(self) -> list[Any]:
+        """Every `tf.Variable` that a complete file has a value for."""
+        result = [*self.weights, *self.optimizer_children.values()]
+        for variable in self.weights:
+            result.extend(self.slots(variable).values())
+        return result
+
+
+def weights_of(structure: Any) -> Iterator[Any]:
+    """The weights of a model, or the variables of a structure.
+
+    Raises:
+      CheckpointError: if a model is not built.
+    """
+    for part in _parts(structure):
+        # Of a model that is not built, tf_keras refuses even to look.
+        if hasattr(type(part), "weights") and not isinstance(part, tf.Variable):
+            yield from _weights_of_built(part)
+        else:
+            yield part
+
+
+def trainable_of(structure: Any) -> Iterator[Any]:
+    """The variables of a model or structure that an optimizer trains."""
+    for part in _parts(structure):
+        if hasattr(part, "trainable_variables"):
+            yield from part.trainable_variables
+        elif getattr(part, "trainable", True):
+            yield part
+
+
+def _parts(structure: Any) -> Iterator[Any]:
+    """The models and variables in a structure."""
+    if isinstance(structure, Mapping):
+        structure = list(structure.values())
+    if isinstance(structure, (list, tuple)):
+        for part in structure:
+            yield from _parts(part)
+    elif structure is not None:
+        yield structure
+
+
+def _weights_of_built(model: Any) -> list[Any]:
+    try:
+        weights = list(model.weights)
+    except ValueError:  # So says tf_keras.
+        weights = []
+    if not weights and not getattr(model, "built", True):
+        raise CheckpointError(
+            f"{type(model).__name__} {getattr(model, 'name', '')!r} has no"
+            " weights yet: build the model first, by calling it on a batch of"
+            " inputs or by `model.build(input_shape)`. Nothing was changed."
+        )
+    return weights
+
+
+class Unchanged:
+    """Keeps what an optimizer was, to make it that again.
+
+    Used around a restoration: building the optimizer creates its variables,
+    which a failure must undo.
+    """
+
+    def __init__(self, optimizer: Any | None):
+        self._optimizer = optimizer
+        if optimizer is not None:
+            self._state = {
+                name: _copy_containers(value)
+                for name, value in optimizer.__dict__.items()
+            }
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        if error is not None and self._optimizer is not None:
+            self._optimizer.__dict__.clear()
+            self._optimizer.__dict__.update(self._state)
+
+
+def _copy_containers(value: Any) -> Any:
+    if type(value) is dict:
+        return {name: _copy_containers(part) for name, part in value.items()}
+    if isinstance(value, KnownVariables):
+        return copy.deepcopy(value)  # Copies its lists, not the variables.
+    return copy.copy(value) if type(value) in (list, set) else value
