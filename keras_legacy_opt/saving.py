@@ -232,43 +232,10 @@ class SavingMixin:
         named = _own_variables(self)
         if "iter" not in named:  # It is the wrapper's.
             values.pop("iter", None)
-        names = self._known_variables.names_with_slots()
-        stored = bytes(values.pop(VARIABLE_NAMES, b"")).decode().split("\n")
-        keys = values.pop(_KEYS, [None] * len(stored))
-        numbers = self._known_variables.numbers(keys)
-        if None in keys:
-            numbers = slot_numbers.numbers_here(stored, names)
-        early: list[slot_numbers.Early] = []
-        slotless: set[str] = set()
-        if numbers is not None:
-            values, early, slotless = slot_numbers.renumbered(
-                values, stored, names, keys, numbers
-            )
-        unexpected = sorted(values.keys() - named.keys())
-        missing = sorted(
-            name
-            for name in named.keys() - values.keys()
-            if name.rpartition(".")[2] not in slotless
-        )
-        if not any("." in name for name in values):
-            # Saved before the first step: there were no slots yet.
-            missing = [name for name in missing if "." not in name]
-        if unexpected or missing:
-            raise ValueError(
-                f"The saved state is not that of optimizer {self._name!r}: it"
-                f" lacks {missing} and also has {unexpected}. Names"
-                " are '<slot>.<number of the trainable variable>'. To load only"
-                " the model's weights, compile afterwards, or pass"
-                " `skip_mismatch=True`."
-            )
-        for name, value in values.items():
-            if tuple(named[name].shape) != value.shape:
-                raise ValueError(
-                    f"Saved variable {name!r} of optimizer {self._name!r} has"
-                    f" shape {value.shape}, but {named[name].name} has shape"
-                    f" {tuple(named[name].shape)}."
-                )
+        values, early, slotless = _numbered_as_here(self, values)
+        _check_stored(self, named, values, slotless)
         if slotless and fetch_all([self.iterations])[0] > 0:
+            names = self._known_variables.names_with_slots()
             warnings.warn(
                 f"The saved state of optimizer {self._name!r} has no slots of"
                 f" {[names[int(i)] for i in sorted(slotless)]}, which were not"
@@ -528,6 +495,58 @@ def _know_by_path(values: dict[str, Any]) -> None:
         names = "\n".join(map(hosts.path_of, variables))
         values[VARIABLE_NAMES] = slot_numbers.encoded(names)
         values[_KEYS] = [var_key(hosts.unwrap(v)) for v in variables]
+
+
+def _numbered_as_here(
+    optimizer: SavingMixin, values: dict[str, Any]
+) -> tuple[dict[str, Any], list[slot_numbers.Early], set[str]]:
+    """Stored values by the numbers that their variables have here.
+
+    See `slot_numbers.renumbered`.
+    """
+    known = optimizer._known_variables
+    names = known.names_with_slots()
+    stored = bytes(values.pop(VARIABLE_NAMES, b"")).decode().split("\n")
+    keys = values.pop(_KEYS, [None] * len(stored))
+    numbers = known.numbers(keys)
+    if None in keys:
+        numbers = slot_numbers.numbers_here(stored, names)
+    if numbers is None:
+        return values, [], set()
+    return slot_numbers.renumbered(values, stored, names, keys, numbers)
+
+
+def _check_stored(
+    optimizer: SavingMixin,
+    named: Mapping[str, Any],
+    values: Mapping[str, np.ndarray],
+    slotless: Collection[str],
+) -> None:
+    """Refuses values that are not those of the optimizer's variables."""
+    unexpected = sorted(values.keys() - named.keys())
+    missing = sorted(
+        name
+        for name in named.keys() - values.keys()
+        if name.rpartition(".")[2] not in slotless
+    )
+    if not any("." in name for name in values):
+        # Saved before the first step: there were no slots yet.
+        missing = [name for name in missing if "." not in name]
+    if unexpected or missing:
+        raise ValueError(
+            f"The saved state is not that of optimizer {optimizer._name!r}: it"
+            f" lacks {missing} and also has {unexpected}. Names"
+            " are '<slot>.<number of the trainable variable>'. To load only"
+            " the model's weights, compile afterwards, or pass"
+            " `skip_mismatch=True`."
+        )
+    for name, value in values.items():
+        if tuple(named[name].shape) != value.shape:
+            raise ValueError(
+                f"Saved variable {name!r} of optimizer {optimizer._name!r} has"
+                f" shape {value.shape}, but {named[name].name} has shape"
+                f" {tuple(named[name].shape)}."
+            )
 
 
 def _warn_of_what_is_not_saved(optimizer: SavingMixin) -> None:
