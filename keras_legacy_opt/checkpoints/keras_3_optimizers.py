@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -104,26 +104,7 @@ def to_keras_3(
         optimizer, hosts.public_class(type(optimizer).__name__, Optimizer)
     )
     keras = _keras_3()
-    config = optimizer.get_config()
-    differences = _differences_of_formula(optimizer, name)
-    differences += _unrepeatable(optimizer)
-    clipping = [option for option in _CLIPPING if option in config]
-    for option in clipping[1:]:
-        differences.append(
-            f"{option}={config.pop(option)}: Keras 3 clips in one way only,"
-            f" here by {clipping[0]}"
-        )
-    decay = config.pop("decay", 0.0)
-    config["learning_rate"] = _keras_3_schedule(optimizer, keras, config)
-    if name != "Nadam" and decay > 0:
-        if is_schedule(optimizer._hyper["learning_rate"]):
-            differences.append(f"decay={decay}, on top of a schedule")
-        else:
-            config["learning_rate"] = (
-                keras.optimizers.schedules.InverseTimeDecay(
-                    config["learning_rate"], 1, decay
-                )
-            )
+    config, differences = _config_of_keras_3(optimizer, name, keras)
     _settle(differences, strict, f"{name} of Keras 3")
     new = getattr(keras.optimizers, name)(**config)
     if variables is None:
@@ -131,15 +112,8 @@ def to_keras_3(
     variables = list(variables)
     optimizer.build(variables)
     new.build(variables)
-    new.iterations.assign(_value(optimizer.iterations))
-    for slot, attribute in _SLOTS[name].items():
-        if slot in optimizer.get_slot_names():
-            for variable, target in zip(
-                variables, getattr(new, attribute), strict=True
-            ):
-                target.assign(_value(optimizer.get_slot(variable, slot)))
-    if name == "Nadam" and optimizer._m_cache is not None:
-        new._u_product.assign(_value(optimizer._m_cache))
+    for ours, theirs in _pairs(name, optimizer, new, variables):
+        theirs.assign(_value(ours))
     return new
 
 
@@ -174,6 +148,63 @@ def from_keras_3(
     name = _class_name(
         optimizer, getattr(keras.optimizers, type(optimizer).__name__, None)
     )
+    config, differences = _config_of_legacy(optimizer, name)
+    new = getattr(keras_legacy_opt, name)(**config)
+    differences += _differences_of_formula(new, name)
+    _settle(differences, strict, f"{name} of keras_legacy_opt")
+    if variables is None:
+        variables = optimizer._trainable_variables
+    variables = list(variables)
+    new.build(variables)
+    pairs = list(_pairs(name, new, optimizer, variables))
+    saving.assign_all(
+        [ours for ours, _ in pairs], [_value(theirs) for _, theirs in pairs]
+    )
+    return new
+
+
+def _pairs(
+    name: str, legacy: Any, keras_3: Any, variables: Sequence[Any]
+) -> Iterator[tuple[Any, Any]]:
+    """(variable of the legacy one, the same of Keras 3's), both built."""
+    yield legacy.iterations, keras_3.iterations
+    for slot, attribute in _SLOTS[name].items():
+        if slot in legacy.get_slot_names():
+            theirs = getattr(keras_3, attribute)
+            for variable, their in zip(variables, theirs, strict=True):
+                yield legacy.get_slot(variable, slot), their
+    if name == "Nadam" and legacy._m_cache is not None:
+        yield legacy._m_cache, keras_3._u_product
+
+
+def _config_of_keras_3(
+    optimizer: Any, name: str, keras: Any
+) -> tuple[dict[str, Any], list[str]]:
+    """The configuration of Keras 3's optimizer, and what it cannot say."""
+    config = optimizer.get_config()
+    differences = _differences_of_formula(optimizer, name)
+    differences += _unrepeatable(optimizer)
+    clipping = [option for option in _CLIPPING if option in config]
+    for option in clipping[1:]:
+        differences.append(
+            f"{option}={config.pop(option)}: Keras 3 clips in one way only,"
+            f" here by {clipping[0]}"
+        )
+    decay = config.pop("decay", 0.0)
+    rate = _keras_3_schedule(optimizer, keras, config)
+    if name != "Nadam" and decay > 0:
+        if is_schedule(optimizer._hyper["learning_rate"]):
+            differences.append(f"decay={decay}, on top of a schedule")
+        else:
+            decaying = keras.optimizers.schedules.InverseTimeDecay
+            rate = decaying(rate, 1, decay)
+    return {**config, "learning_rate": rate}, differences
+
+
+def _config_of_legacy(
+    optimizer: Any, name: str
+) -> tuple[dict[str, Any], list[str]]:
+    """The configuration of a legacy optimizer, and what it cannot say."""
     config = optimizer.get_config()
     config.pop("is_legacy_optimizer", None)
     differences = []
@@ -192,26 +223,7 @@ def from_keras_3(
     )
     if name == "Nadam":
         config["schedule_decay"] = 1.0
-    new = getattr(keras_legacy_opt, name)(**config)
-    differences += _differences_of_formula(new, name)
-    _settle(differences, strict, f"{name} of keras_legacy_opt")
-    if variables is None:
-        variables = optimizer._trainable_variables
-    variables = list(variables)
-    new.build(variables)
-    values = [_value(optimizer.iterations)]
-    targets = [new.iterations]
-    for slot, attribute in _SLOTS[name].items():
-        if slot in new.get_slot_names():
-            sources = getattr(optimizer, attribute)
-            for variable, source in zip(variables, sources, strict=True):
-                targets.append(new.get_slot(variable, slot))
-                values.append(_value(source))
-    if name == "Nadam" and variables:
-        targets.append(new._m_cache)
-        values.append(_value(optimizer._u_product))
-    saving.assign_all(targets, values)
-    return new
+    return config, differences
 
 
 def _class_name(optimizer: Any, counterpart: type | None) -> str:
