@@ -15,6 +15,11 @@ _EXIT_CODES = "Exit code: 0, or 1 if the file cannot be read or converted."
 
 def add_commands(subparsers: Any) -> None:
     """Adds the commands to a parser of `keras_legacy_opt`."""
+    _add_inspect(subparsers)
+    _add_convert(subparsers)
+
+
+def _add_inspect(subparsers: Any) -> None:
     inspect = subparsers.add_parser(
         "inspect",
         help="tell which optimizer, hyperparameters and slots a file holds",
@@ -30,6 +35,9 @@ def add_commands(subparsers: Any) -> None:
     )
     _add_max_size(inspect)
     inspect.set_defaults(run=_inspect)
+
+
+def _add_convert(subparsers: Any) -> None:
     convert = subparsers.add_parser(
         "convert",
         help="convert a checkpoint or file, without the model's code",
@@ -67,6 +75,12 @@ def add_commands(subparsers: Any) -> None:
         help="the constant learning rate of TF1's MomentumOptimizer, which its"
         " slots have to be multiplied by",
     )
+    _add_switches(convert)
+    _add_max_size(convert)
+    convert.set_defaults(run=_convert)
+
+
+def _add_switches(convert: argparse.ArgumentParser) -> None:
     convert.add_argument(
         "--overwrite",
         action="store_true",
@@ -84,8 +98,6 @@ def add_commands(subparsers: Any) -> None:
         help="build any architecture that the source or --model holds, although"
         " it can run any code",
     )
-    _add_max_size(convert)
-    convert.set_defaults(run=_convert)
 
 
 def _add_max_size(parser: argparse.ArgumentParser) -> None:
