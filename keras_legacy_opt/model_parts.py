@@ -170,3 +170,8 @@ def reached(
             if id(part) not in visited:
                 visited.add(id(part))
                 queue.append(((*path, name), part))
+
+
+def weights_in_order(layer: Any) -> list[Any]:
+    """A layer's weights as HDF5 files have them: those to train come first."""
+    return [*layer.trainable_weights, *layer.non_trainable_weights]

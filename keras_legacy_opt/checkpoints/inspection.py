@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from keras_legacy_opt.checkpoints import contents, memory, report
+from keras_legacy_opt.checkpoints import contents, memory, opening, report
 from keras_legacy_opt.checkpoints.values import readable
+
+_OTHER = (contents.LOSS_SCALE, contents.OTHER, contents.FOREIGN)
 
 
 def describe(path: str, max_size: int | None = None) -> str:
@@ -23,7 +25,7 @@ def describe(path: str, max_size: int | None = None) -> str:
     Raises:
       CheckpointError: if it cannot be read.
     """
-    with contents.open_file(path, max_size) as file, readable(path):
+    with opening.open_file(path, max_size) as file, readable(path):
         lines = [
             report.printable(f"{path}: {file.format}"),
             report.printable(f"optimizer: {_optimizer(file)}"),
@@ -38,12 +40,12 @@ def describe(path: str, max_size: int | None = None) -> str:
             hypers = {**file.config["config"], **hypers}
         for name, value in sorted(hypers.items()):
             lines.append(report.printable(f"  {name} = {_short(value)}"))
-        for title, kind in (
+        for title, *kinds in (
             ("slots", contents.SLOT),
             ("model", contents.MODEL),
-            ("other values", contents.OTHER),
+            ("other values", *_OTHER),
         ):
-            items = file.of(kind)
+            items = file.of(*kinds)
             if items:
                 lines += ["", f"{title}: {len(items)}, {_size(items)}"]
                 lines.append(_table(items))

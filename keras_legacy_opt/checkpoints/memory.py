@@ -7,6 +7,9 @@ import functools
 from typing import Any
 
 _LARGE = 1 << 20
+# In bytes. Layers may compute with what they create or load, but none of Keras'
+# does so with larger values than this.
+SMALL = 1 << 20
 
 
 def give_back(number_of_bytes: int) -> None:

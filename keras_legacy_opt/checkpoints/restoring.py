@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -10,17 +9,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_legacy_opt import serialization
-from keras_legacy_opt.checkpoints import (
-    archive,
-    ftrl_of_tf_2_4,
-    h5,
-    keras_3_files,
-    object_graph,
-    safe_hdf5,
-    tf1,
-)
-from keras_legacy_opt.checkpoints.limits import Limits
+from keras_legacy_opt import model_parts, serialization
+from keras_legacy_opt.checkpoints import ftrl_of_tf_2_4, keras_2_view, opening
+from keras_legacy_opt.checkpoints.formats import h5, keras_3
+from keras_legacy_opt.checkpoints.match import match
 from keras_legacy_opt.checkpoints.report import CheckpointError, Report
 from keras_legacy_opt.checkpoints.targets import (
     Targets,
@@ -83,13 +75,14 @@ def restore(
     """
     path = os.fspath(path)
     optimizer = _optimizer_for(model, optimizer)
-    with Unchanged(optimizer), contextlib.ExitStack() as stack:
-        if _is_of_keras_3(path):
-            return keras_3_files.restore(
-                path, model, optimizer, strict, Limits.of(path, max_size)
-            )
-        make_plan = _planner(path, stack, names, max_size)
-        plan = make_plan(Targets(model, optimizer))
+    with (
+        opening.open_source(path, max_size) as (source, codec),
+        Unchanged(optimizer),
+    ):
+        if codec is keras_3:
+            return keras_3.restore(source, model, optimizer, strict)
+        file = opening.read(source, codec)
+        plan = match(file, Targets(model, optimizer), names)
         ftrl_of_tf_2_4.repair(plan)
         plan.carry_out(strict)
     return plan.report
@@ -148,7 +141,31 @@ def save(
     optimizer = _optimizer_for(model, optimizer)
     if optimizer is not None:
         optimizer.build(list(trainable_of(model)))
-    return object_graph.save(os.fspath(path), model, optimizer, as_weights)
+    return _write(os.fspath(path), model, optimizer, as_weights)
+
+
+def _write(
+    prefix: str,
+    model: Any,
+    optimizer: Any | None,
+    as_weights: bool,
+) -> str:
+    """Writes what Keras 2 would have written of `model` and `optimizer`."""
+    checkpoint_args: dict[str, Any] = {}
+    if model_parts.is_keras_3_layer(model):
+        hung = optimizer if as_weights else None
+        model = keras_2_view.Keras2View(model, hung)
+    elif isinstance(model, Mapping):
+        checkpoint_args, model = dict(model), None
+    if as_weights:
+        checkpoint = tf.train.Checkpoint(model, **checkpoint_args)
+    else:
+        if model is not None:
+            checkpoint_args["model"] = model
+        if optimizer is not None:
+            checkpoint_args["optimizer"] = optimizer
+        checkpoint = tf.train.Checkpoint(**checkpoint_args)
+    return checkpoint.write(prefix)
 
 
 def optimizer_of(
@@ -173,15 +190,10 @@ def optimizer_of(
     """
     path = os.fspath(path)
     config = None
-    with readable(path):
-        if os.path.isfile(path) and h5.is_hdf5(path):
-            limits = Limits.of(path, max_size)
-            with safe_hdf5.open_file(path, limits) as file:
-                config = h5.optimizer_config(file)
-        elif os.path.isfile(path) and archive.is_archive(path):
-            limits = Limits.of(path, max_size)
-            model = archive.read_json(path, "config.json", limits)
-            config = (model.get("compile_config") or {}).get("optimizer")
+    with opening.open_source(path, max_size) as (source, codec):
+        if codec in (h5, keras_3):
+            with readable(path):
+                config = codec.optimizer_config(source)
     if not isinstance(config, Mapping):
         raise CheckpointError(
             f"{path} does not say which optimizer it belongs to: only .h5 and"
@@ -209,53 +221,3 @@ def _optimizer_for(model: Any, optimizer: Any | None) -> Any | None:
         )
     # Of a LossScaleOptimizer, files know the inner one, and the loss scale.
     return getattr(optimizer, "inner_optimizer", optimizer)
-
-
-def _is_of_keras_3(path: str) -> bool:
-    """Whether `model.load_weights` has to read it."""
-    if not os.path.isfile(path):
-        return False
-    if path.endswith(".keras") and archive.is_archive(path):
-        return True
-    if not (path.endswith(".weights.h5") and h5.is_hdf5(path)):
-        return False
-    import h5py
-
-    with readable(path), h5py.File(path, "r") as file:
-        return not h5.is_keras_2(file)
-
-
-def _planner(
-    path: str, stack: contextlib.ExitStack, names: Any, max_size: int | None
-) -> Callable[[Targets], Any]:
-    """The function that plans the restoration of `path`, by its format."""
-    prefix = object_graph.prefix_of(path)
-    if prefix is not None:
-        reader = object_graph.Reader(prefix, max_size)
-        if reader.is_object_based:
-            return lambda targets: object_graph.plan(reader, targets, path)
-        return lambda targets: tf1.plan(reader, targets, path, names)
-    if not os.path.exists(path):
-        raise CheckpointError(
-            f"There is no checkpoint, SavedModel or HDF5 file {path!r}: neither"
-            f" {path!r} nor {path + '.index'!r} exists."
-        )
-    if os.path.isdir(path):
-        raise CheckpointError(
-            f"The folder {path!r} holds no checkpoint: neither a file"
-            " 'checkpoint' that names one, nor 'variables/variables.index'."
-        )
-    if not h5.is_hdf5(path):
-        raise CheckpointError(
-            f"{path!r} is damaged, or of no known format: neither a TensorFlow"
-            " checkpoint nor a SavedModel nor HDF5. Nothing was changed."
-        )
-    with readable(path):
-        limits = Limits.of(path, max_size)
-        file = stack.enter_context(safe_hdf5.open_file(path, limits))
-        if not h5.is_keras_2(file):
-            raise CheckpointError(
-                f"{path!r} is not an HDF5 file of Keras 2, and as one of Keras"
-                " 3 it would be called .weights.h5."
-            )
-    return lambda targets: h5.plan(file, targets, path)

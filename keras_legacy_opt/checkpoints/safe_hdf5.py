@@ -9,15 +9,20 @@ of strings keeps HDF5 busy for ever.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import mmap
 import struct
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from keras_legacy_opt.checkpoints.limits import Limits
 from keras_legacy_opt.checkpoints.report import CheckpointError
+from keras_legacy_opt.checkpoints.values import Value
 
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # gzip, shuffle, Fletcher's checksum, szip, bits, scaled integers, and h5py's
 # LZF. All others are plugins.
 _FILTERS = frozenset([1, 2, 3, 4, 5, 6, 32000])
@@ -30,6 +35,12 @@ _HEAP_HEADER = 16
 _CHUNK = 1 << 24
 # Of a string: its number, how often it is used, and its length.
 _STRING = struct.Struct("<HH4xQ")
+
+
+def is_hdf5(path: str) -> bool:
+    """Whether a file begins as HDF5 files do."""
+    with open(path, "rb") as file:
+        return file.read(len(_SIGNATURE)) == _SIGNATURE
 
 
 @contextlib.contextmanager
@@ -49,6 +60,29 @@ def open_file(path: str, limits: Limits) -> Iterator[Any]:
     with h5py.File(path, "r") as file:
         _check(file, limits)
         yield file
+
+
+def value(name: str, dataset: Any) -> Value:
+    """The value of a dataset, not read yet."""
+    if (
+        dataset.shape is None
+        or dataset.dtype.kind not in "biufcV"
+        or (dataset.dtype.names is not None)
+    ):
+        raise CheckpointError(
+            f"{dataset.file.filename}: {name!r} holds {dataset.dtype}, not"
+            " numbers as the variables of Keras do."
+        )
+    return Value(
+        name,
+        tuple(dataset.shape),
+        dataset.dtype,
+        functools.partial(_read, dataset),
+    )
+
+
+def _read(dataset: Any) -> np.ndarray:
+    return np.asarray(dataset[()])
 
 
 def _check_heaps(path: str, limits: Limits) -> None:

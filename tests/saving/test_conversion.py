@@ -14,8 +14,8 @@ import tf_keras
 
 import keras_legacy_opt as klo
 from keras_legacy_opt import checkpoints
-from keras_legacy_opt.checkpoints import conversion, h5
 from keras_legacy_opt.checkpoints.conversion import convert
+from keras_legacy_opt.checkpoints.formats import h5, object_graph
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__:DeprecationWarning",
@@ -149,12 +149,12 @@ def test_layers_that_compute_with_their_weights(tmp_path):
 
 
 def test_large_variables_are_written_in_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr(conversion, "_SHARD_BYTES", 20)
+    monkeypatch.setattr(object_graph, "_SHARD_BYTES", 20)
     model = trained(tf_keras, models.sequential)
     model.save_weights(tmp_path / "a")
     convert(f"{tmp_path}/a", f"{tmp_path}/b")
     assert sum(".data-" in name for name in os.listdir(tmp_path)) > 20
-    monkeypatch.setattr(conversion, "_SHARD_BYTES", 80)
+    monkeypatch.setattr(object_graph, "_SHARD_BYTES", 80)
     convert(f"{tmp_path}/a", f"{tmp_path}/b", overwrite=True)
     shards = [n for n in os.listdir(tmp_path) if n.startswith("b.data-")]
     assert len({n.rpartition("-of-")[2] for n in shards}) == 1

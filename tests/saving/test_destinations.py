@@ -17,10 +17,10 @@ from keras_legacy_opt import private_api
 from keras_legacy_opt.checkpoints import (
     bundle_index,
     contents,
-    conversion,
     destination,
     inspection,
 )
+from keras_legacy_opt.checkpoints.formats import object_graph
 from keras_legacy_opt.checkpoints.report import CheckpointError
 
 SCRIPT = pathlib.Path(__file__).with_name("forked_conversions.py")
@@ -330,7 +330,7 @@ def test_our_own_mistakes_are_no_errors_of_the_disk(
     def mistaken(*args):
         raise error("a mistake")
 
-    monkeypatch.setattr(conversion, "_write_checkpoint", mistaken)
+    monkeypatch.setattr(object_graph, "write", mistaken)
     with pytest.raises(error, match="a mistake"):
         convert(tmp_path / "old.h5", tmp_path / "m")
     assert os.listdir(tmp_path) == ["old.h5"]

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import keras_legacy_opt as klo
 from keras_legacy_opt import checkpoints
-from keras_legacy_opt.checkpoints import tf1
+from keras_legacy_opt.checkpoints.formats import tf1
 
 SAVE_AT, STEPS = 4, 8
 V1 = tf.compat.v1.train

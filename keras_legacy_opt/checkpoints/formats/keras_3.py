@@ -1,0 +1,368 @@
+"""`.weights.h5` and `.keras` files.
+
+Only Keras knows which of their numbered weights is which, so that it reads
+those itself.  The optimizer's values have names; variables with slots are
+numbered, and the file says what these are called.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import os
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from keras_legacy_opt import hosts, loading, model_parts, saving, slot_numbers
+from keras_legacy_opt.checkpoints import (
+    contents,
+    memory,
+    optimizers,
+    safe_hdf5,
+)
+from keras_legacy_opt.checkpoints import report as reports
+from keras_legacy_opt.checkpoints.contents import Contents, Item
+from keras_legacy_opt.checkpoints.places import places_of
+from keras_legacy_opt.checkpoints.report import CheckpointError, Report
+from keras_legacy_opt.checkpoints.sources import Source
+from keras_legacy_opt.checkpoints.targets import Targets
+from keras_legacy_opt.checkpoints.values import Value, readable
+
+FORMAT = "Keras 3 HDF5"
+_ARCHIVE = "Keras .keras archive"
+_OF_KERAS_3 = ("optimizer", "vars")
+# As many as may be around an optimizer; groups can be in themselves.
+_WRAPPERS = 3
+_LOSS_SCALE = frozenset(["current_loss_scale", "good_steps"])
+
+
+def detect(source: Source) -> bool:
+    """Whether it is an archive, or HDF5 with the groups of Keras 3."""
+    return source.is_archive or (
+        source.is_hdf5
+        and bool({"layers", "vars", "optimizer"} & {*source.hdf5})
+    )
+
+
+def optimizer_config(source: Source) -> dict[str, Any] | None:
+    """The class and config of the optimizer, if the model was compiled."""
+    if not source.is_archive:
+        return None
+    model = source.json("config.json")
+    return (model.get("compile_config") or {}).get("optimizer")
+
+
+def model_config(source: Source) -> tuple[dict[str, Any] | None, Any]:
+    """(configuration of the model, version of the Keras that wrote it)."""
+    if not source.is_archive:
+        return None, "3."
+    config = source.json("config.json")
+    return config, source.json("metadata.json")["keras_version"]
+
+
+# Reading.
+
+
+def read(source: Source) -> Contents:
+    """What is in the file; its weights are only numbered."""
+    config = optimizer_config(source)
+    stored = _Stored(source.hdf5)
+    file = Contents(
+        source.path,
+        FORMAT if config is None else _ARCHIVE,
+        stored.items(),
+        config=config,
+        source=(source, stored),
+    )
+    if config is not None:
+        inner = optimizers.without_loss_scale(config)
+        file.class_names = [optimizers.class_name(inner)]
+    else:
+        file.class_names = optimizers.classes_of(file.items, ())
+    others = file.of(contents.OTHER)
+    if any(item.path[:-1] == stored.optimizer for item in others):
+        classes = file.class_names or ["one"]
+        file.class_names = [f"{name} of Keras 3" for name in classes]
+        file.is_of_another_optimizer = True
+    elif others:
+        file.obstacle = contents.SEVERAL
+    return file
+
+
+class _Stored:
+    """An open file of weights, with what it says of the optimizer's.
+
+    Attributes:
+      optimizer: where the optimizer's variables are.
+      names: of the variables that have slots, by number.
+      paths: the same as paths in the model, or `None`.
+    """
+
+    def __init__(self, file: Any):
+        self._file = file
+        self.optimizer = _variables_of_optimizer(file)
+        about = file.get("/".join(self.optimizer), {})
+        names, paths = (
+            about.get(name)
+            for name in (saving.VARIABLE_NAMES, saving.VARIABLE_PATHS)
+        )
+        self.names: list[str] = []
+        if names is not None:
+            self.names = bytes(names[()]).decode().split("\n")
+        self.paths = None if paths is None else paths[()]
+
+    def items(self) -> list[Item]:
+        """The values, all of which must be numbers."""
+        result: list[Item] = []
+
+        def visit(name: str, node: Any) -> None:
+            about = (saving.VARIABLE_NAMES, saving.VARIABLE_PATHS)
+            if hasattr(node, "shape") and not name.endswith(about):
+                result.append(self._item(name, safe_hdf5.value(name, node)))
+
+        self._file.visititems(visit)
+        return result
+
+    def _item(self, name: str, value: Value) -> Item:
+        parts = tuple(name.split("/"))
+        if parts[:-1] == self.optimizer:
+            return self._of_optimizer(parts, value, name)
+        kind, path, reason = contents.MODEL, parts, ""
+        if parts[0] == "metrics":
+            kind = contents.FOREIGN
+            reason = "a metric's state, which every epoch resets"
+        elif parts[0] == "optimizer" and parts[-1] in _LOSS_SCALE:
+            kind, path = contents.LOSS_SCALE, parts[-1:]
+        elif parts[:2] == _OF_KERAS_3 and parts[-1].isdigit():
+            kind, reason = contents.FOREIGN, "is of Keras 3's optimizer around"
+        elif parts[0] == "optimizer":
+            kind = contents.OTHER
+        return Item(kind, path, value, name=name, reason=reason)
+
+    def _of_optimizer(
+        self, parts: tuple[str, ...], value: Value, name: str
+    ) -> Item:
+        last = parts[-1]
+        slot, _, number = last.rpartition(".")
+        if slot:
+            variable = self._name(int(number))
+            return Item(contents.SLOT, (variable,), value, slot)
+        if last.isdigit():
+            return Item(contents.OTHER, parts, value, name=name)
+        kind = contents.HYPERPARAMETER
+        if last == "iter":
+            kind = contents.ITERATIONS
+        elif last in _LOSS_SCALE:
+            kind = contents.LOSS_SCALE
+        return Item(kind, (last,), value)
+
+    def _name(self, number: int) -> str:
+        if number < len(self.names):
+            return self.names[number]
+        return f"variable {number}"
+
+
+def _variables_of_optimizer(file: Any) -> tuple[str, ...]:
+    """Where the optimizer's variables are: the innermost one's."""
+    path = ("optimizer",)
+    for _ in range(_WRAPPERS):
+        if "/".join((*path, "inner_optimizer")) in file:
+            path = (*path, "inner_optimizer")
+    return (*path, "vars")
+
+
+# Reading into a model.
+
+
+def restore(
+    source: Source, model: Any, optimizer: Any | None, strict: bool
+) -> Report:
+    """Lets the Keras of the model read the file: all of it, or nothing.
+
+    Raises:
+      CheckpointError: if the file does not fit, or holds no state of the
+        optimizer and `strict`.
+    """
+    path = source.path
+    if not hasattr(type(model), "load_weights"):
+        raise CheckpointError(
+            f"{path} holds a model of Keras: pass the model to restore it into."
+            f" Received: model={model!r}."
+        )
+    own = getattr(model, "optimizer", None)
+    inner = getattr(own, "inner_optimizer", own)
+    if optimizer is not None and optimizer is not inner:
+        raise CheckpointError(
+            f"{path} is read by model.load_weights, for the optimizer that the"
+            " model was compiled with: compile it with this one."
+        )
+    targets = Targets(model, optimizer)
+    if optimizer is not None and not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)  # One around it.
+    variables = [*targets.all(), *targets.loss_scale.values()]
+    before = saving.fetch_all(variables)
+    try:
+        with loading.of_everything():
+            source.check()
+            _load(source.weights_file, model, strict)
+    except Exception as error:  # Whatever Keras says of a damaged file.
+        saving.assign_all(variables, before)
+        raise CheckpointError(
+            f"{path} is damaged, or does not fit the model or its optimizer."
+            f" Nothing was changed. The reader said: {error}"
+        ) from error
+    report = Report(path, FORMAT)
+    for variable in variables:
+        name, shape = targets.name(variable), tuple(variable.shape)
+        report.add(reports.RESTORED, "", name, shape)
+    return report
+
+
+def _load(path: str, model: Any, strict: bool) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.load_weights(path, skip_mismatch=not strict)
+    said = [str(warning.message) for warning in caught]
+    if strict:
+        for message in said:
+            if saving.NO_STATE in message:
+                raise CheckpointError(message)
+    for message in said:
+        warnings.warn(message, stacklevel=4)
+
+
+# Converting.
+
+
+def unsaid(file: Contents, to_h5: bool) -> str | None:
+    """What only the model's architecture tells."""
+    return "what its weights are called"
+
+
+def place(
+    file: Contents, model: Any, folder: str
+) -> tuple[Contents, dict[tuple[str, ...], Any]]:
+    """The file with its weights, and {path: variable of a model}.
+
+    Args:
+      file: what `read` returned.
+      model: from `architecture.model_of`.
+      folder: for a temporary file, which the weights are read from.
+
+    Raises:
+      CheckpointError: if they do not fit each other.
+    """
+    weights = _spooled(file, model, folder)
+    numbered = _variables_with_slots(file, model)
+    located: dict[tuple[str, ...], Any] = {}
+    items = [i for i in file.items if i.kind != contents.MODEL]
+    for i, item in enumerate(items):
+        if item.kind == contents.SLOT:
+            number = int(item.value.name.rpartition(".")[2])
+            path = (f"slots.{number}",)
+            if number < len(numbered):
+                located[path] = numbered[number]
+            items[i] = dataclasses.replace(item, path=path)
+    for variable, value in weights:
+        path = (value.name,)
+        located[path] = variable
+        items.append(Item(contents.MODEL, path, value))
+    return dataclasses.replace(file, items=items), located
+
+
+def _spooled(
+    file: Contents, model: Any, folder: str
+) -> list[tuple[Any, Value]]:
+    """(variable, value) of the weights, by way of a file of their own."""
+    import h5py
+
+    source, _ = file.source
+    spool = h5py.File(os.path.join(folder, "spool.h5"), "w")
+    found: dict[str, Any] = {}
+    names = {
+        id(hosts.unwrap(weight)): "/".join(path)
+        for path, weight in model_parts.reached(model)
+    }
+
+    def take(variable: Any, value: np.ndarray) -> None:
+        name = names.get(id(variable))
+        if name is None:
+            return  # The seed of random numbers.
+        if name in found:  # A layer may load its weights once more.
+            del spool[name]
+        memory.give_back(value.nbytes)
+        spool[name] = value
+        found[name] = variable
+
+    _each_weight(model, source.weights_file, file.path, take)
+    return [(v, safe_hdf5.value(n, spool[n])) for n, v in found.items()]
+
+
+def _each_weight(
+    model: Any,
+    weights_file: str,
+    path: str,
+    take: Callable[[Any, np.ndarray], None],
+) -> None:
+    """Lets Keras 3 read a file into a model without values, one by one.
+
+    Args:
+      model: from `architecture.model_of`.
+      weights_file: a `.weights.h5` file.
+      path: the file that it is from, for messages.
+      take: function of a variable and the value that it would have got.
+
+    Raises:
+      CheckpointError: if the model is not of Keras 3, or the file unfit.
+    """
+    keras = importlib.import_module("keras")
+    if not isinstance(model, keras.Model):
+        raise CheckpointError(
+            f"{path}: only Keras 3 tells which weight is which in such a file,"
+            " and the architecture is one of tf_keras. If the file is, too,"
+            " load it with tf_keras.models.load_model, and write it with"
+            " keras_legacy_opt.checkpoints.save."
+        )
+
+    for variable in model.variables:
+        variable.assign = functools.partial(_told, variable, take)
+    with readable(path):
+        model.load_weights(weights_file)
+
+
+def _told(
+    variable: Any, take: Callable[[Any, np.ndarray], None], value: Any
+) -> None:
+    """Stands for `variable.assign(value)`."""
+    value = np.asarray(value)
+    if value.nbytes <= memory.SMALL:
+        type(variable).assign(variable, value)
+    take(hosts.unwrap(variable), value)
+
+
+def _variables_with_slots(file: Contents, model: Any) -> list[Any]:
+    """The variables that have slots, by number; `None` if it is not here."""
+    _, stored = file.source
+    weights = slot_numbers.at_paths(
+        stored.paths, model_parts.weights_by_path(model), len(stored.names)
+    )
+    if weights is not None:
+        return [hosts.unwrap(weight) for weight in weights]
+    places = places_of(model)
+    trained = {key: place for key, place in places.items() if place.trainable}
+    variables = {id(v): v for v in map(hosts.unwrap, model.weights)}
+    for candidates in (places, trained):  # Some may have been frozen since.
+        try:
+            numbers = slot_numbers.numbers_here(
+                stored.names, [place.name for place in candidates.values()]
+            )
+        except ValueError as error:
+            raise CheckpointError(str(error)) from error
+        if numbers is not None:
+            here = [variables[key] for key in candidates]
+            return [None if n is None else here[n] for n in numbers]
+    return [variables[key] for key in trained]

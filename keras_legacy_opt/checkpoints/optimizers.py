@@ -1,0 +1,86 @@
+"""What is known of the eight classes: their slots, what of a config is stored.
+
+All that the formats have to know of an optimizer is here, and in `releases`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from keras_legacy_opt import hosts
+from keras_legacy_opt.checkpoints import releases
+from keras_legacy_opt.checkpoints.contents import (
+    HYPERPARAMETER,
+    ITERATIONS,
+    SLOT,
+    Item,
+)
+from keras_legacy_opt.optimizer import Optimizer
+
+# {slots: classes that have them}
+_BY_SLOTS = {
+    frozenset(["m", "v", "vhat"]): ("Adam",),
+    frozenset(["m", "v"]): ("Adam", "Adamax"),
+    frozenset(["accumulator"]): ("Adagrad",),
+    frozenset(["accumulator", "linear"]): ("Ftrl",),
+    frozenset(["accum_grad", "accum_var"]): ("Adadelta",),
+    frozenset(["momentum"]): ("SGD",),
+    frozenset(["rms"]): ("RMSprop",),
+    frozenset(["rms", "momentum"]): ("RMSprop",),
+    frozenset(["rms", "mg"]): ("RMSprop",),
+    frozenset(["rms", "momentum", "mg"]): ("RMSprop",),
+}
+_LOSS_SCALE_OPTIMIZERS = ("LossScaleOptimizer", "LossScaleOptimizerV1")
+# At least one of these is a variable of each.
+OF_EACH = frozenset(["decay", "learning_rate"])
+# Beside the slots, it is what `get_weights` has.
+MOMENTUM_CACHE = "momentum_cache"
+
+
+def without_loss_scale(config: dict[str, Any]) -> dict[str, Any]:
+    """Of a LossScaleOptimizer's class and config, those of the inner one."""
+    while class_name(config) in _LOSS_SCALE_OPTIMIZERS:
+        wrapper = config["config"]
+        config = wrapper.get("inner_optimizer") or wrapper["optimizer"]
+    return config
+
+
+def class_name(config: dict[str, Any]) -> str:
+    """The class in a configuration, without the package it is registered in."""
+    return config["class_name"].rpartition(">")[2]
+
+
+def hyperparameters(config: dict[str, Any]) -> list[tuple[str, Any]]:
+    """What of an optimizer's class and config becomes a variable of it."""
+    cls = hosts.public_class(class_name(config), Optimizer)
+    if cls is None:
+        return []
+    variables = cls()._hyper.keys()
+    stored = releases.completed(class_name(config), config["config"])
+    return [
+        (name, number)
+        for name, number in stored.items()
+        if name in variables and isinstance(number, (int, float))
+    ]
+
+
+def classes_of(items: Sequence[Item], names: Collection[str]) -> Sequence[str]:
+    """The class that an optimizer's slots and scalars speak of, or several.
+
+    Args:
+      items: of a file.
+      names: what the optimizer may have been called.
+    """
+    kinds = {item.kind for item in items}
+    if ITERATIONS not in kinds:
+        return ()
+    scalars = {i.path[-1] for i in items if i.kind == HYPERPARAMETER}
+    slots = frozenset(item.slot for item in items if item.kind == SLOT)
+    if MOMENTUM_CACHE in scalars:
+        return ("Nadam",)
+    found = _BY_SLOTS.get(slots, ())
+    if not slots and "momentum" in scalars:
+        found = ("SGD",)
+    # An optimizer is called like its class, unless it was given a name.
+    return [name for name in found if name in names] or found
