@@ -12,7 +12,6 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from keras_legacy_opt import saving
 from keras_legacy_opt.checkpoints.plan import Plan
 from keras_legacy_opt.checkpoints.values import readable
 from keras_legacy_opt.ftrl import Ftrl
@@ -32,22 +31,18 @@ def repair(plan: Plan) -> None:
         return
     with readable(plan.report.path):
         hypers = {
-            name: _planned(plan, variable)
+            name: plan.result_of(variable)
             for name, variable in plan.targets.optimizer_children.items()
         }
         lr = hypers["learning_rate"]
         for weight in plan.targets.weights:
             slots = plan.targets.slots(weight)
             stored = plan.value_of(slots.get("linear"))
-            n, z, w = (
-                _planned(plan, variable)
-                for variable in (
-                    slots.get("accumulator"),
-                    slots.get("linear"),
-                    weight,
-                )
-            )
-            if stored is None or not np.shape(n) == np.shape(z) == np.shape(w):
+            if stored is None:
+                continue
+            variables = (slots["accumulator"], slots["linear"], weight)
+            n, z, w = map(plan.result_of, variables)
+            if not np.shape(n) == np.shape(z) == np.shape(w):
                 continue
             if (
                 _error(w, n, z, hypers)
@@ -62,13 +57,6 @@ def repair(plan: Plan) -> None:
                     ),
                     slots["linear"],
                 )
-
-
-def _planned(plan: Plan, variable: tf.Variable | None) -> np.ndarray | None:
-    if variable is None:
-        return None
-    value = plan.value_of(variable)
-    return saving.fetch_all([variable])[0] if value is None else value.read()
 
 
 def _error(

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from keras_legacy_opt import saving
 from keras_legacy_opt.checkpoints import optimizers, releases
 from keras_legacy_opt.checkpoints.contents import Item
 from keras_legacy_opt.checkpoints.plan import Plan
@@ -54,19 +53,12 @@ def match(items: Sequence[Item], plan: Plan) -> None:
 
 def _plan_momentum_cache(iterations: Value, cache: Any, plan: Plan) -> None:
     """Plans the product of Nadam's momentums, which Keras 1 did not save."""
-
-    def planned(name: str) -> Any:
-        variable = plan.targets.optimizer_children[name]
-        value = plan.value_of(variable)
-        return (
-            saving.fetch_all([variable])[0] if value is None else value.read()
-        )
-
+    children = plan.targets.optimizer_children
     with readable(plan.report.path):
         product = releases.momentum_cache(
             int(iterations.read()),
-            planned("beta_1"),
-            planned("decay"),
+            plan.result_of(children["beta_1"]),
+            plan.result_of(children["decay"]),
             cache.dtype.as_numpy_dtype,
         )
     note = "not in the file: the product of all momentums"

@@ -36,6 +36,13 @@ class Plan:
         """The value that is planned for `variable`."""
         return self._assignments.get(id(variable), (None, None))[0]
 
+    def result_of(self, variable: Any) -> np.ndarray:
+        """What `variable` will be: the planned value, or what it is now."""
+        value = self.value_of(variable)
+        return (
+            saving.fetch_all([variable])[0] if value is None else value.read()
+        )
+
     def unused(self, value: Value, reason: str) -> None:
         """Notes a value without a place."""
         self.report.add(reports.UNUSED, value.name, "", value.shape, reason)
