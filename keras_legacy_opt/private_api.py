@@ -185,6 +185,21 @@ def variable_class(keras: types.ModuleType) -> type:
     return keras.Variable
 
 
+def own_optimizers(keras: types.ModuleType) -> types.ModuleType:
+    """The module that has Keras 3's optimizers; the public one may have ours.
+
+    That is so after `install`.  Checked on Keras 3.0 to 3.15.
+    """
+    return importlib.import_module(f"{keras.__name__}.src.optimizers")
+
+
+def own_schedules(keras: types.ModuleType) -> types.ModuleType:
+    """Likewise, of learning rate schedules."""
+    return importlib.import_module(
+        f"{keras.__name__}.src.optimizers.schedules.learning_rate_schedule"
+    )
+
+
 def loss_scale_class(tf_keras: types.ModuleType) -> type:
     """The class of tf_keras that wraps legacy optimizers to scale the loss."""
     base = tf_keras.mixed_precision.LossScaleOptimizer

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import keras_legacy_opt
-from keras_legacy_opt import gradients, hosts, saving
+from keras_legacy_opt import gradients, hosts, private_api, saving
 from keras_legacy_opt.hyperparameters import is_schedule
 from keras_legacy_opt.optimizer import Optimizer
 
@@ -106,7 +106,7 @@ def to_keras_3(
     keras = _keras_3()
     config, differences = _config_of_keras_3(optimizer, name, keras)
     _settle(differences, strict, f"{name} of Keras 3")
-    new = getattr(keras.optimizers, name)(**config)
+    new = getattr(private_api.own_optimizers(keras), name)(**config)
     if variables is None:
         variables = optimizer._known_variables.with_slots()
     variables = list(variables)
@@ -145,8 +145,9 @@ def from_keras_3(
       TypeError: for an optimizer without a counterpart.
     """
     keras = _keras_3()
+    theirs = private_api.own_optimizers(keras)
     name = _class_name(
-        optimizer, getattr(keras.optimizers, type(optimizer).__name__, None)
+        optimizer, getattr(theirs, type(optimizer).__name__, None)
     )
     config, differences = _config_of_legacy(optimizer, name)
     new = getattr(keras_legacy_opt, name)(**config)
@@ -196,8 +197,8 @@ def _config_of_keras_3(
         if is_schedule(optimizer._hyper["learning_rate"]):
             differences.append(f"decay={decay}, on top of a schedule")
         else:
-            decaying = keras.optimizers.schedules.InverseTimeDecay
-            rate = decaying(rate, 1, decay)
+            schedules = private_api.own_schedules(keras)
+            rate = schedules.InverseTimeDecay(rate, 1, decay)
     return {**config, "learning_rate": rate}, differences
 
 
@@ -286,7 +287,7 @@ def _keras_3_schedule(optimizer: Any, keras: Any, config: dict) -> Any:
     schedule = optimizer._hyper["learning_rate"]
     if not is_schedule(schedule):
         return config["learning_rate"]
-    schedules = keras.optimizers.schedules
+    schedules = private_api.own_schedules(keras)
     if isinstance(schedule, schedules.LearningRateSchedule) and not isinstance(
         schedule, keras_legacy_opt.schedules.LearningRateSchedule
     ):

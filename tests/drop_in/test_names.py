@@ -183,6 +183,21 @@ def test_new_optimizers_stay_what_they_are(host, top_level, tmp_path):
         assert type(loaded.optimizer) is new
 
 
+def test_converts_to_keras_and_back(top_level):
+    """To what Keras has, whatever its names mean."""
+    decayed = keras_legacy_opt.schedules.ExponentialDecay(0.5, 2, 0.5)
+    for ours in (
+        keras_legacy_opt.Adam(0.5, decay=0.25),
+        keras_legacy_opt.SGD(decayed, momentum=0.5),
+    ):
+        new = keras_legacy_opt.checkpoints.to_keras_3(ours, [tf.Variable(1.0)])
+        assert type(new) is getattr(
+            keras.optimizers.experimental, type(ours).__name__
+        )
+        back = keras_legacy_opt.checkpoints.from_keras_3(new)
+        assert type(back) is type(ours)
+
+
 def test_classes_of_users(top_level):
     base = tf.keras.optimizers.legacy.Optimizer
 
