@@ -28,6 +28,7 @@ def correct(keras: types.ModuleType) -> None:
     _wrap(callbacks.BackupAndRestore, "_save_model", _elsewhere)
     _wrap(callbacks.BackupAndRestore, "on_train_begin", _agreed)
     _wrap(callbacks.BackupAndRestore, "on_train_end", _together)
+    _wrap(callbacks.CSVLogger, "on_train_begin", _listed_elsewhere)
     _wrap(callbacks.TensorBoard, "set_model", _logged_elsewhere)
 
 
@@ -104,7 +105,20 @@ def _logged_elsewhere(
     strategy: Any, callback: Any, call: Callable[[], Any]
 ) -> None:
     if not strategy.extended.should_checkpoint:
-        # It is removed when the callback is no longer used.
-        callback._scratch = tempfile.TemporaryDirectory()
-        callback.log_dir = callback._scratch.name
+        callback.log_dir = _scratch_folder(callback)
     call()
+
+
+def _listed_elsewhere(
+    strategy: Any, callback: Any, call: Callable[[], Any]
+) -> None:
+    if not strategy.extended.should_checkpoint:
+        callback.filename = os.path.join(_scratch_folder(callback), "log.csv")
+    call()
+
+
+def _scratch_folder(callback: Any) -> str:
+    """A folder that is removed when a callback is no longer used."""
+    if not hasattr(callback, "_scratch"):
+        callback._scratch = tempfile.TemporaryDirectory()
+    return callback._scratch.name

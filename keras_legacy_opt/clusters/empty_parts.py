@@ -71,8 +71,8 @@ def _correct_statistics(layer: Any) -> switch.Fault:
     @functools.wraps(moments)
     def moments_if_any(self: Any, inputs: Any, mask: Any) -> Any:
         found = moments(self, inputs, mask)
-        if not (_is_wanted() and fault.is_present()):
-            return found
+        if self.synchronized or not (_is_wanted() and fault.is_present()):
+            return found  # Synchronized ones are of all workers' examples.
         none = tf.equal(tf.size(inputs), 0)
         kept = self.moving_mean, self.moving_variance
         return tuple(

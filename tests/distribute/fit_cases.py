@@ -332,6 +332,7 @@ def callbacks(strategy, optimizer, folder):
                 save_best_only=True,
             ),
             keras.callbacks.TensorBoard(str(folder / "logs")),
+            keras.callbacks.CSVLogger(str(folder / "log.csv"), append=True),
             keras.callbacks.BackupAndRestore(str(folder / "backup")),
             keras.callbacks.ReduceLROnPlateau(
                 "val_loss", min_delta=0.05, patience=0, factor=0.1
@@ -385,14 +386,16 @@ def own_shards(strategy, optimizer, folder, part, size, **to):
     )
 
 
-def statistics(strategy, optimizer):
+def statistics(strategy, optimizer, synchronized):
     """Of BatchNormalization: before and after batches of 1, and of 8 and 1."""
     with strategy.scope():
         keras.utils.set_random_seed(4)
         model = keras.Sequential(
             [
                 keras.layers.Input((3,)),
-                keras.layers.BatchNormalization(momentum=0.5),
+                keras.layers.BatchNormalization(
+                    momentum=0.5, synchronized=synchronized
+                ),
                 keras.layers.Dense(1),
             ]
         )

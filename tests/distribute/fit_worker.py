@@ -62,7 +62,17 @@ def main(folder, *paths):
             fit_cases.BATCH,
             steps_per_execution=executions,
         )
-    record("statistics", fit_cases.statistics, strategy, keras_legacy_opt.Adam)
+    for name, synchronized in (
+        ("statistics", False),
+        ("synchronized statistics", True),
+    ):
+        record(
+            name,
+            fit_cases.statistics,
+            strategy,
+            keras_legacy_opt.Adam,
+            synchronized,
+        )
     record("metric outside", fit_cases.metric_outside_of_the_scope, strategy)
     record("endless", fit_cases.endless_on_some_workers, strategy, index == 0)
     record("xla", fit_cases.compiled_by_xla, strategy)

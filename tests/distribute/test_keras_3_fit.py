@@ -168,6 +168,16 @@ def test_statistics_of_no_examples(workers):
         assert_finite(found)
 
 
+def test_synchronized_statistics_of_no_examples(workers):
+    """Those of all examples: of one device, on all workers."""
+    one, other = (r("synchronized statistics") for r in workers.results)
+    assert_same(one, other)
+    expected = fit_cases.statistics(
+        tf.distribute.get_strategy(), ADAM, synchronized=True
+    )
+    assert_same(one["seen"], expected["seen"], rtol=1e-5, atol=1e-6)
+
+
 def test_what_workers_cannot_train_with(workers):
     """All of them say so, and say what to do."""
     for result in workers.results:
@@ -210,6 +220,8 @@ def test_callbacks(workers):
     assert int(model.optimizer.iterations) == 4 * (best[-1] + 1)
     logs = list((workers.folder / "logs" / "train").glob("events*"))
     assert len(logs) == 1
+    lines = (workers.folder / "log.csv").read_text().splitlines()
+    assert len(lines) == 1 + len(rates)
     assert not (workers.folder / "backup").exists()
 
 
