@@ -29,7 +29,9 @@ class Patches:
 
     def own(self, module: types.ModuleType) -> dict[str, Any]:
         """The attributes of a module without the changes."""
-        values = {name: self._former(module, name) for name in vars(module)}
+        # Listed at once: another thread may be importing.
+        names = list(vars(module))
+        values = {name: self._former(module, name) for name in names}
         return {k: v for k, v in values.items() if v is not _MISSING}
 
     def add(self, module: types.ModuleType) -> None:

@@ -17,6 +17,9 @@ import tf_keras
 
 import keras_legacy_opt
 
+# Of what other tests have imported.
+pytestmark = pytest.mark.filterwarnings("ignore:.*imported from Keras before")
+
 OPTIMIZERS = [
     "SGD",
     "Adadelta",

@@ -10,6 +10,9 @@ import tf_keras
 
 import keras_legacy_opt
 
+# Of what other tests have imported.
+pytestmark = pytest.mark.filterwarnings("ignore:.*imported from Keras before")
+
 KERASES = {"keras": keras, "tf_keras": tf_keras}
 LEGACY = tf_keras.optimizers.legacy
 SCHEDULES = tf_keras.optimizers.schedules

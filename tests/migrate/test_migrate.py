@@ -84,6 +84,7 @@ def test_notes(capsys):
 
 
 @pytest.mark.filterwarnings("ignore:The .*`lr`:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*imported from Keras before")
 def test_the_rewritten_program_is_the_old_one(plain_path):
     """As the old one is, where legacy's names are there."""
     old, new = {"__name__": "old"}, {"__name__": "new"}
