@@ -21,7 +21,7 @@ from keras_legacy_opt import (
     private_api,
     serialization,
 )
-from keras_legacy_opt.fused import clip, eager, finite, policy
+from keras_legacy_opt.fused import switch
 from keras_legacy_opt.keras_3_api import (
     HALVES_OF_MINIMIZE,
     check_fit_calls_all,
@@ -29,6 +29,8 @@ from keras_legacy_opt.keras_3_api import (
 )
 from keras_legacy_opt.optimizer import Optimizer
 from keras_legacy_opt.saving import assign_all, fetch_all
+from keras_legacy_opt.step import chain as chains
+from keras_legacy_opt.step import finite, plan
 from keras_legacy_opt.variables import var_key
 
 DEFAULT_INITIAL_SCALE = 2.0**15
@@ -471,20 +473,19 @@ class LossScaleOptimizer(Optimizer, hosts.LossScaleShield, hosts.LossScaleHost):
             self._loss_has_been_scaled, self._gradients_have_been_unscaled
         )
         items = gradients.listed(grads_and_vars)
-        if eager.knows(self._optimizer, items):
-            factor = self._unscaling_factor() if scaled else None
-            pairs, scaling = items, clip.Scaling(factor=factor)
-        else:
-            pairs, scaling = self._summed(items, aggregate, scaled)
+        chain = (chains.Multiply(self._unscaling_factor()),) if scaled else ()
+        pairs = items
+        if not plan.knows(self._optimizer, items):
+            pairs, chain = self._summed(items, aggregate, chain)
         if not pairs:
             return self._optimizer.apply_gradients([], name=name)
-        return self._take(_Step(self._optimizer, pairs, name, scaling))
+        return self._take(_Step(self._optimizer, pairs, name, chain))
 
     def _summed(
-        self, items: Sequence[Any], aggregate: bool, scaled: bool
-    ) -> tuple[list[Any], clip.Scaling]:
-        """Pairs to apply, unscaled and summed; or how they are scaled."""
-        inner, scaling = self._optimizer, clip.UNSCALED
+        self, items: Sequence[Any], aggregate: bool, chain: chains.Chain
+    ) -> tuple[list[Any], chains.Chain]:
+        """Pairs to apply, summed; and how they are still to be scaled."""
+        inner = self._optimizer
         unwrap = inner._known_variables.unwrap
         pairs = gradients.pairs(items)
         if aggregate:
@@ -492,20 +493,10 @@ class LossScaleOptimizer(Optimizer, hosts.LossScaleShield, hosts.LossScaleHost):
         pairs = gradients.filter_empty(
             pairs, lambda v: inner._known_variables.name(unwrap(v))
         )
-        if scaled and pairs:
-            factor = self._unscaling_factor()
-            if clip.can_multiply(inner, pairs):
-                scaling = clip.Scaling(factor=factor)
-            else:
-                pairs = [
-                    pair
-                    if inner._known_variables.is_overwritten(pair[1])
-                    else (gradients.multiply(pair[0], factor), pair[1])
-                    for pair in pairs
-                ]
+        pairs, chain = chains.scale(inner, pairs, chain)
         if aggregate and pairs:
             pairs = _aggregated(inner, pairs)
-        return list(pairs), scaling
+        return list(pairs), chain
 
     def _take(self, step: _Step) -> Any:
         """Takes a step, or skips it, and goes on to the next loss scale."""
@@ -528,7 +519,7 @@ class LossScaleOptimizer(Optimizer, hosts.LossScaleShield, hosts.LossScaleHost):
             )
             context = tf.distribute.get_replica_context()
             return context.merge_call(
-                policy.as_here(merged), args=(step.grads,)
+                switch.as_here(merged), args=(step.grads,)
             )
         is_finite = step.is_finite(step.grads)
         if not tf.executing_eagerly() and step.can_be_conditional():
@@ -667,34 +658,35 @@ class _Step:
         optimizer: Optimizer,
         grads_and_vars: Sequence[Any],
         name: str | None,
-        scaling: clip.Scaling,
+        chain: chains.Chain,
     ):
         self.grads = [g for g, _ in grads_and_vars]
         self._optimizer = optimizer
         self.variables = [v for _, v in grads_and_vars]
         self._name = name
-        self._scaling = scaling
+        self._chain = chain
 
     def is_finite(self, grads: Sequence[Any]) -> tf.Tensor:
         """Whether all gradients are finite; call it in replica context."""
         variables = [hosts.unwrap(v) for v in self.variables]
-        return finite.all_finite(grads, variables, self._scaling.factor)
+        factors = [each.factor for each in self._chain]
+        return finite.all_finite(grads, variables, *factors)
 
     def can_be_conditional(self) -> bool:
         """Whether `take` can be given a condition."""
         pairs = list(zip(self.grads, self.variables, strict=True))
-        return clip.can_skip(self._optimizer, pairs)
+        return chains.gate_refuses(self._optimizer, pairs) is None
 
     def take(self, grads: Sequence[Any], condition: Any = None) -> Any:
         """Takes it; in replica context."""
         pairs = list(zip(grads, self.variables, strict=True))
-        scaling = self._scaling._replace(condition=condition)
-        if scaling == clip.UNSCALED:
+        gate = () if condition is None else (chains.Gate(condition),)
+        if not self._chain + gate:
             return self._optimizer.apply_gradients(
                 pairs, name=self._name, experimental_aggregate_gradients=False
             )
         return self._optimizer._apply_scaled_gradients(
-            pairs, self._name, False, scaling
+            pairs, self._name, False, self._chain + gate
         )
 
     def skip(self) -> Any:
@@ -718,7 +710,7 @@ def _take_in_cross_replica_context(
         return tf.group(*results(run(step.take, args=(grads,))))
 
     # It is the same on every replica.
-    is_finite = results(run(policy.as_here(step.is_finite), args=(grads,)))[0]
+    is_finite = results(run(switch.as_here(step.is_finite), args=(grads,)))[0]
     # In this context, because a step leaves its replica by a `merge_call`,
     # which must not be inside a branch.
     taken = tf.cond(is_finite, take, step.skip)

@@ -26,15 +26,16 @@ from keras_legacy_opt import (
 )
 from keras_legacy_opt.clipping import ClippingMixin
 from keras_legacy_opt.distribution import name_scope_in_graph
-from keras_legacy_opt.fused import clip, eager, plan, policy
+from keras_legacy_opt.fused import switch
 from keras_legacy_opt.hyperparameters import HyperparameterMixin
 from keras_legacy_opt.keras_3_api import Keras3Mixin, scaled_loss
 from keras_legacy_opt.saving import SavingMixin
 from keras_legacy_opt.slots import SlotMixin
+from keras_legacy_opt.step import chain as chains
+from keras_legacy_opt.step import plan, running
+from keras_legacy_opt.step.update import Step, updates_of
 from keras_legacy_opt.variables import KnownVariables, var_key
 from keras_legacy_opt.weights import WeightMixin
-
-DEFAULT_EPSILON = 1e-7  # Keras' `backend.epsilon()`.
 
 _ALLOWED_KWARGS = ("clipnorm", "clipvalue", "decay", "global_clipnorm", "lr")
 _KWARGS_OF_KERAS_3 = {
@@ -418,16 +419,15 @@ class Optimizer(
         grads_and_vars: Iterable[tuple[Any, Any]],
         name: str | None,
         aggregate: bool,
-        scaling: clip.Scaling = clip.UNSCALED,
+        chain: chains.Chain = (),
     ) -> Any:
-        """`apply_gradients`; what is left to do with the gradients, updates do.
+        """`apply_gradients`; what is left to do with the gradients, `chain`.
 
-        Unless these are `UNSCALED`, a function of `clip` has to have said that
-        they can.
+        It can be done by the updates: `chains.scale` has left it.
         """
         distribution.check_context(aggregate)
         items = gradients.listed(grads_and_vars)
-        iterations = eager.step(self, items, scaling)
+        iterations = plan.step(self, items, chain)
         if iterations is not None:
             return iterations
         grads_and_vars = gradients.pairs(items)
@@ -437,16 +437,14 @@ class Optimizer(
                 lambda v: var_key(self._known_variables.unwrap(v)),
             )
         grads_and_vars = self.__usable(grads_and_vars)
-        factor = self.loss_scale_factor
-        if factor is not None:
-            if scaling is clip.UNSCALED and clip.can_divide(
-                self, grads_and_vars
-            ):
-                scaling = clip.Scaling(divisor=factor)
+        if self.loss_scale_factor is not None:
+            division = (chains.Divide(self.loss_scale_factor),)
+            if chain:
+                grads_and_vars = chains.applied(self, grads_and_vars, division)
             else:
-                grads_and_vars = [
-                    (gradients.divide(g, factor), v) for g, v in grads_and_vars
-                ]
+                grads_and_vars, chain = chains.scale(
+                    self, grads_and_vars, division
+                )
         var_list = [v for _, v in grads_and_vars]
         with tf.name_scope(self._name):
             with tf.init_scope():
@@ -459,11 +457,9 @@ class Optimizer(
                     grads_and_vars
                 )
                 grads_and_vars = self._aggregate_gradients(grads_and_vars)
-            grads_and_vars = clip.transform_gradients(
-                self, grads_and_vars, scaling
-            )
+            grads_and_vars = chains.defer(self, grads_and_vars, chain)
             return private_api.maybe_merge_call(
-                policy.as_here(
+                switch.as_here(
                     functools.partial(
                         self._distributed_apply, apply_state=apply_state
                     )
@@ -560,74 +556,18 @@ class Optimizer(
         name: str | None,
     ) -> Any:
         """Updates each variable on its devices, then counts the iteration."""
-        in_graph_v1 = not tf.compat.v1.executing_eagerly_outside_functions()
-        checks = function_arguments.checks(self, [v for _, v in grads_and_vars])
+        updates = updates_of(self, grads_and_vars)
+        checks = function_arguments.checks(self, [u.variable for u in updates])
         with (
             name_scope_in_graph(name or self._name),
             tf.control_dependencies(checks),
         ):
-            update_ops, grads_and_vars = plan.update_dense(
-                self, distribution, grads_and_vars, apply_state
-            )
-            for grad, var in grads_and_vars:
-                update = functools.partial(
-                    self.__update_variable,
-                    apply_state=apply_state,
-                    constraint=self._known_variables.constraint(var),
-                )
-                scope = f"update_{var.op.name}" if in_graph_v1 else "update"
-                with (
-                    distribution.extended.colocate_vars_with(var),
-                    name_scope_in_graph(scope),
-                ):
-                    op = distribution.extended.update(
-                        var, update, args=(grad,), group=False
-                    )
-                # In cross-replica context: a list, of one op per replica.
-                if tf.distribute.in_cross_replica_context():
-                    update_ops.extend(op)
-                else:
-                    update_ops.append(op)
+            step = Step(self, apply_state)
+            update_ops = running.run(step, distribution, updates)
             if tf.executing_eagerly():
                 return self.iterations.assign_add(1)
             with tf.control_dependencies([tf.group(update_ops)]):
                 return self.iterations.assign_add(1, read_value=False)
-
-    @tf.autograph.experimental.do_not_convert
-    def __update_variable(
-        self,
-        var: Any,
-        grad: Any,
-        apply_state: dict,
-        constraint: Callable[[Any], Any] | None,
-    ) -> Any:
-        """Updates `var` on one device, then applies its constraint."""
-        state = {"apply_state": apply_state}
-        if plan.takes_sparse(self, grad, var):
-            update_op = plan.update_sparse(self, grad, var, apply_state)
-        elif isinstance(grad, tf.IndexedSlices):
-            takes_state = "apply_state" in self._sparse_apply_args
-            update_op = self._resource_apply_sparse_duplicate_indices(
-                grad.values, var, grad.indices, **(state if takes_state else {})
-            )
-        else:
-            takes_state = "apply_state" in self._dense_apply_args
-            update_op = self._resource_apply_dense(
-                grad, var, **(state if takes_state else {})
-            )
-        if update_op is None and not tf.executing_eagerly():
-            kind = "sparse" if isinstance(grad, tf.IndexedSlices) else "dense"
-            raise TypeError(
-                f"`_resource_apply_{kind}` of {type(self).__name__} returned"
-                " None in a function or graph, where it must return the"
-                " operation that updates variable"
-                f" {self._known_variables.name(var)!r}: what `assign` returned,"
-                " or a `tf.group`."
-            )
-        if constraint is None:
-            return update_op
-        with tf.control_dependencies([update_op]):
-            return var.assign(constraint(var))
 
     # The update of one variable; for subclasses to override.
 
@@ -667,8 +607,9 @@ class Optimizer(
         Returns:
           An `Operation` that updates the variable.
         """
-        rows = handle.shape[0] or tf.shape(handle)[0]
-        grad, indices = gradients.deduplicate(grad, indices, rows)
+        grad, indices = gradients.deduplicate(
+            grad, indices, gradients.rows_of(handle)
+        )
         return self._resource_apply_sparse(grad, handle, indices, **kwargs)
 
     def _resource_apply_sparse(
@@ -793,29 +734,6 @@ def _unique_name(class_name: str, zero_based: bool) -> str:
     count = _name_counts.get(snake, 0 if zero_based else 1)
     _name_counts[snake] = count + 1
     return f"{snake}_{count}" if count else snake
-
-
-def coefficients(
-    optimizer: Optimizer, var: Any, apply_state: Mapping | None
-) -> dict[str, Any]:
-    """The coefficients of the current step for `var`."""
-    key = (var.device, var.dtype.base_dtype)
-    found = (apply_state or {}).get(key)
-    return found or optimizer._fallback_apply_state(*key)
-
-
-def uses_momentum(momentum: Any) -> bool:
-    """Whether an optimizer with this `momentum` needs slots for it.
-
-    Raises:
-      ValueError: if it is a number outside [0, 1].
-    """
-    if isinstance(momentum, (int, float)) and not 0 <= momentum <= 1:
-        raise ValueError(
-            "`momentum` must be between [0, 1]. Received:"
-            f" momentum={momentum} (of type {type(momentum).__name__})."
-        )
-    return tf.is_tensor(momentum) or callable(momentum) or momentum > 0
 
 
 def _check_kwargs(kwargs: Mapping[str, Any], class_name: str) -> None:

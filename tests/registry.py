@@ -68,17 +68,21 @@ class Row:
       options: By name; "plain" has the default arguments, but a learning rate.
       double: For a class of third parties: the function that makes it.
       common: Names of those of `COMMON` that it takes.
+      reference: Of an addon, its update in NumPy; see `reference.updates`.
     """
 
     name: str
     options: Mapping[str, Option]
     double: Callable[[types.ModuleType], Callable[..., Any]] | None = None
     common: tuple[str, ...] = ()
+    reference: Callable[..., Any] | None = None
 
     def make_class(self, library: Library) -> Callable[..., Any]:
         """Returns the class, on the base of a library."""
         if self.double:
             return self.double(library.optimizers)
+        if self.reference:  # No other library has it.
+            return getattr(keras_legacy_opt.addons, self.name)
         return getattr(library.optimizers, self.name)
 
 
@@ -407,7 +411,12 @@ THIRD_PARTY = (
     ),
 )
 
+# What legacy has not: they are compared with their reference only.
+ADDONS: tuple[Row, ...] = ()
+
 ROWS = (*BUILT_IN, *THIRD_PARTY)
+# Whose variables native ops update.
+NATIVE = (*BUILT_IN, *ADDONS)
 
 
 def own_cases(rows: tuple[Row, ...] = ROWS) -> list[Case]:

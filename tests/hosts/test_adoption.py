@@ -251,6 +251,7 @@ def test_variables_of_a_class_of_ones_own_are_trained():
 ADDED = {
     "_apply_scaled_gradients",
     "_clip_limits",
+    "_declaration",
     "_early_slots",
     "_init_process_state",
     "_known_variables",

@@ -256,7 +256,6 @@ def test_every_method_that_takes_variables_is_on_the_list():
         "_create_slots_for_sharded_variables",
         "_distributed_apply",
         "_apply_scaled_gradients",
-        "_Optimizer__update_variable",
         "_Optimizer__usable",
         "finalize_variable_values",
     }

@@ -1,0 +1,1 @@
+"""Optimizers that legacy did not have: the same declarations, the same API."""
