@@ -280,13 +280,20 @@ def _compile(
 
 
 def _units(scratch: pathlib.Path, count: int) -> list[pathlib.Path]:
-    """Joins the sources to few files: the headers take most of the time."""
-    files = sorted((library.sources() / "ops").glob("*.cc"))
+    """Joins the sources to few files: the headers take most of the time.
+
+    A formula of `math` registers its ops where it is compiled with them.
+    """
+    ops = library.sources() / "ops"
+    formulas = sorted((library.sources() / "math").glob("*.h"))
+    formulas = [each for each in formulas if each.name != "prelude.h"]
+    files = sorted([*ops.glob("*.cc"), *formulas])
     count = min(count, 4)
     units = []
     for i in range(count):
         unit = scratch / f"unit_{i}.cc"
-        lines = [f'#include "{file}"\n' for file in files[i::count]]
+        chosen = [ops / "registration.h", *files[i::count]]
+        lines = [f'#include "{file}"\n' for file in chosen]
         unit.write_text("".join(lines))
         units.append(unit)
     return units
