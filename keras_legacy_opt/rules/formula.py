@@ -99,15 +99,6 @@ def same(*names: str) -> dict[str, str]:
     return dict(zip(names, names, strict=True))
 
 
-def hypers_of(
-    optimizer: Any, dtype: tf.DType, *names: str
-) -> dict[str, tf.Tensor]:
-    """Coefficients that are hyperparameters as they are."""
-    return {
-        name: tf.identity(optimizer._get_hyper(name, dtype)) for name in names
-    }
-
-
 class Kernel(NamedTuple):
     """An op of TensorFlow that updates a variable.
 
@@ -189,6 +180,24 @@ class Formula:
         return {name: changes[name] for name in state}
 
 
+def hypers_of(
+    optimizer: Any, dtype: tf.DType, *names: str
+) -> dict[str, tf.Tensor]:
+    """Coefficients that are hyperparameters as they are."""
+    return {
+        name: tf.identity(optimizer._get_hyper(name, dtype)) for name in names
+    }
+
+
+def _all_hypers(optimizer: Any, dtype: tf.DType, c: Coefficients) -> Any:
+    """All hyperparameters but those that the base class knows."""
+    names = [n for n in rule_of(optimizer).hypers if n not in _OF_THE_BASE]
+    return hypers_of(optimizer, dtype, *names)
+
+
+_OF_THE_BASE = ("learning_rate", "decay")
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Rule:
     """What is declared of an optimizer class.
@@ -196,11 +205,12 @@ class Rule:
     Attributes:
       hypers: hyperparameters that each step reads, in the order of the
         configuration.
+      formula: function from an optimizer to the `Formula` of its options.
       options: {name in the configuration: attribute}, of settings that are
         plain Python values.
-      formula: function from an optimizer to the `Formula` of its options.
       coefficients: function from an optimizer, a dtype and what the base class
-        knows ("lr_t") to the coefficients of its step.
+        knows ("lr_t") to the coefficients of its step; by default, these are
+        the hyperparameters.
       also: attributes that are variables which a step changes besides.
       initializers: {slot: function from an optimizer to its initializer}, of
         slots that do not start from zeros.
@@ -209,9 +219,11 @@ class Rule:
     """
 
     hypers: tuple[str, ...]
-    options: Mapping[str, str]
     formula: Callable[[Any], Formula]
-    coefficients: Callable[[Any, tf.DType, Coefficients], Coefficients]
+    options: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    coefficients: Callable[[Any, tf.DType, Coefficients], Coefficients] = (
+        _all_hypers
+    )
     also: tuple[str, ...] = ()
     initializers: Mapping[str, Callable[[Any], Any]] = dataclasses.field(
         default_factory=dict

@@ -23,7 +23,6 @@ from keras_legacy_opt.rules.formula import (
     Native,
     Rule,
     State,
-    hypers_of,
     same,
 )
 
@@ -70,12 +69,6 @@ def _formula(momentum: bool, nesterov: bool) -> Formula:
     )
 
 
-def _coefficients(
-    optimizer: Any, dtype: tf.DType, c: Coefficients
-) -> Coefficients:
-    return hypers_of(optimizer, dtype, "momentum")
-
-
 @hosts.public
 class SGD(DeclaredOptimizer):
     """Gradient descent, with momentum if wanted.
@@ -106,11 +99,10 @@ class SGD(DeclaredOptimizer):
     _HAS_AGGREGATE_GRAD = True
     _declaration = Rule(
         hypers=("learning_rate", "decay", "momentum"),
-        options={"nesterov": "nesterov"},
         formula=lambda optimizer: _formula(
             bool(optimizer._momentum), bool(optimizer.nesterov)
         ),
-        coefficients=_coefficients,
+        options={"nesterov": "nesterov"},
     )
 
     def __init__(
