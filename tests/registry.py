@@ -7,6 +7,7 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tf_keras
 import third_party
@@ -411,8 +412,17 @@ THIRD_PARTY = (
     ),
 )
 
+
 # What legacy has not: they are compared with their reference only.
-ADDONS: tuple[Row, ...] = ()
+def _lion(w, s, g, o, t):
+    c = o.beta_1 * s["m"] + (1 - o.beta_1) * g
+    s["m"] = o.beta_2 * s["m"] + (1 - o.beta_2) * g
+    return w - o.learning_rate * (np.sign(c) + o.weight_decay * w)
+
+
+_LION = Option({"learning_rate": 0.1}, ("m",), dense=FLOATS, sparse=FLOATS)
+_LIONS = {"plain": _LION, "weight decay": _extended(_LION, weight_decay=0.2)}
+ADDONS = (Row("Lion", _LIONS, reference=_lion),)
 
 ROWS = (*BUILT_IN, *THIRD_PARTY)
 # Whose variables native ops update.
