@@ -152,12 +152,14 @@ class _Coefficients:
             references = weakref.ref(optimizer), weakref.ref(variable)
 
             @tf.function(autograph=False)
-            def function() -> dict[str, tf.Tensor]:
+            def function() -> list[tf.Tensor]:
                 optimizer, variable = (r() for r in references)
-                return _counted_coefficients(optimizer, formula, variable)
+                c = _counted_coefficients(optimizer, formula, variable)
+                return list(c.values())
 
             self._function = function.get_concrete_function()
-        return self._function()
+        names = formula.native.coefficients
+        return dict(zip(names, self._function(), strict=True))
 
 
 def _makes_own_coefficients(optimizer: Any) -> bool:
