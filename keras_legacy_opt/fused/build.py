@@ -157,6 +157,7 @@ def _build(
     sanitize: bool,
 ) -> pathlib.Path:
     tensorflow = find_tensorflow()
+    _check_supported(tensorflow)
     compiler = find_compiler()
     wanted = library.Build(
         tensorflow=tensorflow.version,
@@ -192,6 +193,19 @@ def _build(
         _replace(target, new, scratch / "old")
     report(f"Built {path}")
     return path
+
+
+def _check_supported(tensorflow: TensorFlow) -> None:
+    """Checks that the sources are for this TensorFlow, or may be."""
+    # Only now: what it imports comes with TensorFlow.
+    from keras_legacy_opt import supported
+
+    oldest = supported.TENSORFLOW.oldest
+    if tuple(map(int, tensorflow.version.split(".")[:2])) < oldest:
+        raise BuildError(
+            f"TensorFlow {tensorflow.version} is too old:"
+            f" {supported.TENSORFLOW} is supported"
+        )
 
 
 def _check(folder: pathlib.Path, wanted: library.Build, in_cache: bool) -> None:
