@@ -30,8 +30,7 @@ from keras_legacy_opt.keras_3_api import (
 from keras_legacy_opt.optimizer import Optimizer
 from keras_legacy_opt.saving import assign_all, fetch_all
 from keras_legacy_opt.step import chain as chains
-from keras_legacy_opt.step import finite, plan
-from keras_legacy_opt.variables import var_key
+from keras_legacy_opt.step import finite, plan, stepper
 
 DEFAULT_INITIAL_SCALE = 2.0**15
 DEFAULT_GROWTH_STEPS = 2000
@@ -486,16 +485,10 @@ class LossScaleOptimizer(Optimizer, hosts.LossScaleShield, hosts.LossScaleHost):
     ) -> tuple[list[Any], chains.Chain]:
         """Pairs to apply, summed; and how they are still to be scaled."""
         inner = self._optimizer
-        unwrap = inner._known_variables.unwrap
-        pairs = gradients.pairs(items)
-        if aggregate:
-            pairs = gradients.completed(pairs, lambda v: var_key(unwrap(v)))
-        pairs = gradients.filter_empty(
-            pairs, lambda v: inner._known_variables.name(unwrap(v))
-        )
+        pairs = stepper.given(inner, items, aggregate)
         pairs, chain = chains.scale(inner, pairs, chain)
         if aggregate and pairs:
-            pairs = _aggregated(inner, pairs)
+            pairs = stepper.summed(inner, pairs)
         return list(pairs), chain
 
     def _take(self, step: _Step) -> Any:
@@ -685,8 +678,8 @@ class _Step:
             return self._optimizer.apply_gradients(
                 pairs, name=self._name, experimental_aggregate_gradients=False
             )
-        return self._optimizer._apply_scaled_gradients(
-            pairs, self._name, False, self._chain + gate
+        return stepper.take(
+            self._optimizer, pairs, self._name, False, self._chain + gate
         )
 
     def skip(self) -> Any:
@@ -715,17 +708,6 @@ def _take_in_cross_replica_context(
     # which must not be inside a branch.
     taken = tf.cond(is_finite, take, step.skip)
     return tf.group(taken, scale.update(is_finite))
-
-
-def _aggregated(optimizer: Optimizer, pairs: Sequence[Any]) -> list[Any]:
-    """Pairs whose gradients are summed over the replicas."""
-    unwrap = optimizer._known_variables.unwrap
-    # Keras 3's variables must not come where strategies look at them.
-    given = {id(unwrap(v)): v for _, v in pairs}
-    pairs = [(g, unwrap(v)) for g, v in pairs]
-    pairs = optimizer._transform_unaggregated_gradients(pairs)
-    pairs = optimizer._aggregate_gradients(pairs)
-    return [(g, given.get(id(v), v)) for g, v in pairs]
 
 
 def _default(value: Any, default: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import inspect
 import warnings
 import weakref
@@ -15,7 +14,6 @@ import tensorflow as tf
 from keras_legacy_opt import (
     clipping,
     distribution,
-    function_arguments,
     gradients,
     hosts,
     originals,
@@ -25,16 +23,12 @@ from keras_legacy_opt import (
     serialization,
 )
 from keras_legacy_opt.clipping import ClippingMixin
-from keras_legacy_opt.distribution import name_scope_in_graph
-from keras_legacy_opt.fused import switch
 from keras_legacy_opt.hyperparameters import HyperparameterMixin
 from keras_legacy_opt.keras_3_api import Keras3Mixin, scaled_loss
 from keras_legacy_opt.saving import SavingMixin
 from keras_legacy_opt.slots import SlotMixin
-from keras_legacy_opt.step import chain as chains
-from keras_legacy_opt.step import plan, running
-from keras_legacy_opt.step.update import Step, updates_of
-from keras_legacy_opt.variables import KnownVariables, var_key
+from keras_legacy_opt.step import stepper
+from keras_legacy_opt.variables import KnownVariables
 from keras_legacy_opt.weights import WeightMixin
 
 _ALLOWED_KWARGS = ("clipnorm", "clipvalue", "decay", "global_clipnorm", "lr")
@@ -410,90 +404,9 @@ class Optimizer(
           NotImplementedError: if a variable is a tensor, or the strategy must
             aggregate and shall not.
         """
-        return self._apply_scaled_gradients(
-            grads_and_vars, name, experimental_aggregate_gradients
+        return stepper.take(
+            self, grads_and_vars, name, experimental_aggregate_gradients
         )
-
-    def _apply_scaled_gradients(
-        self,
-        grads_and_vars: Iterable[tuple[Any, Any]],
-        name: str | None,
-        aggregate: bool,
-        chain: chains.Chain = (),
-    ) -> Any:
-        """`apply_gradients`; what is left to do with the gradients, `chain`.
-
-        It can be done by the updates: `chains.scale` has left it.
-        """
-        distribution.check_context(aggregate)
-        items = gradients.listed(grads_and_vars)
-        iterations = plan.step(self, items, chain)
-        if iterations is not None:
-            return iterations
-        grads_and_vars = gradients.pairs(items)
-        if aggregate:
-            grads_and_vars = gradients.completed(
-                grads_and_vars,
-                lambda v: var_key(self._known_variables.unwrap(v)),
-            )
-        grads_and_vars = self.__usable(grads_and_vars)
-        if self.loss_scale_factor is not None:
-            division = (chains.Divide(self.loss_scale_factor),)
-            if chain:
-                grads_and_vars = chains.applied(self, grads_and_vars, division)
-            else:
-                grads_and_vars, chain = chains.scale(
-                    self, grads_and_vars, division
-                )
-        var_list = [v for _, v in grads_and_vars]
-        with tf.name_scope(self._name):
-            with tf.init_scope():
-                self._create_all_weights(var_list)
-            if not grads_and_vars:
-                return tf.no_op()
-            apply_state = self._prepare(var_list)
-            if aggregate:
-                grads_and_vars = self._transform_unaggregated_gradients(
-                    grads_and_vars
-                )
-                grads_and_vars = self._aggregate_gradients(grads_and_vars)
-            grads_and_vars = chains.defer(self, grads_and_vars, chain)
-            return private_api.maybe_merge_call(
-                switch.as_here(
-                    functools.partial(
-                        self._distributed_apply, apply_state=apply_state
-                    )
-                ),
-                tf.distribute.get_strategy(),
-                grads_and_vars,
-                name=name,
-            )
-
-    def __usable(self, grads_and_vars: GradsAndVars) -> list[tuple[Any, Any]]:
-        """Checked pairs of gradient and `tf.Variable`, without the `None`s."""
-        known = self._known_variables
-        pairs = gradients.filter_empty(
-            grads_and_vars,
-            lambda v: known.name(known.unwrap(v)),
-        )
-        usable, overwriting = [], []
-        for gradient, given in pairs:
-            variable = known.unwrap(given)
-            if tf.distribute.has_strategy():
-                distribution.check_created_in_scope(
-                    variable, known.name(variable)
-                )
-            gradient = gradients.fitted(
-                gradient, variable, known.name(variable)
-            )
-            if known.is_overwritten(variable):
-                overwriting.append((gradient, variable))
-            else:
-                usable.append((gradient, variable))
-        self._assert_valid_dtypes([v for _, v in usable])
-        for gradient, variable in overwriting:
-            variable.assign(gradient)
-        return usable
 
     def _create_all_weights(self, var_list: Sequence[Any]) -> None:
         """Creates the iterations, hyperparameters, and slots of `var_list`.
@@ -556,18 +469,9 @@ class Optimizer(
         name: str | None,
     ) -> Any:
         """Updates each variable on its devices, then counts the iteration."""
-        updates = updates_of(self, grads_and_vars)
-        checks = function_arguments.checks(self, [u.variable for u in updates])
-        with (
-            name_scope_in_graph(name or self._name),
-            tf.control_dependencies(checks),
-        ):
-            step = Step(self, apply_state)
-            update_ops = running.run(step, distribution, updates)
-            if tf.executing_eagerly():
-                return self.iterations.assign_add(1)
-            with tf.control_dependencies([tf.group(update_ops)]):
-                return self.iterations.assign_add(1, read_value=False)
+        return stepper.run(
+            self, distribution, grads_and_vars, apply_state, name
+        )
 
     # The update of one variable; for subclasses to override.
 
