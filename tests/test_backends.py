@@ -179,6 +179,16 @@ def test_explain_says_it_of_where_it_is_called(native_ops):
     assert "not" not in here
 
 
+def test_explain_wants_an_optimizer_and_variables():
+    var = tf.Variable([0.0], name="x")
+    (dense, sparse) = keras_legacy_opt.explain(keras_legacy_opt.SGD(), var)
+    assert dense.variable == sparse.variable == "x"
+    with pytest.raises(TypeError, match="must be an optimizer of keras_leg"):
+        keras_legacy_opt.explain("adam", [var])
+    with pytest.raises(TypeError, match="must be a variable"):
+        keras_legacy_opt.explain(keras_legacy_opt.SGD(), [var, 3])
+
+
 def test_adamax_takes_bfloat16_without_native_ops():
     """Whatever TensorFlow has no op for is composed."""
     var = tf.Variable(tf.ones([3], tf.bfloat16))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from keras_legacy_opt import backends, hosts
+from keras_legacy_opt import backends, gradients, hosts
 from keras_legacy_opt.backends.native import NativeCPU
 from keras_legacy_opt.rules.declared import DeclaredOptimizer
 from keras_legacy_opt.step.update import Step, updates_of
@@ -43,7 +43,7 @@ class Explanations(list[Explanation]):
         return "\n".join(map(str, self))
 
 
-def explain(optimizer: Any, variables: Iterable[Any]) -> Explanations:
+def explain(optimizer: Any, variables: Any) -> Explanations:
     """What updates variables, and why nothing faster does.
 
     The answer is for steps that are taken where this is called: in a
@@ -51,20 +51,29 @@ def explain(optimizer: Any, variables: Iterable[Any]) -> Explanations:
 
     Args:
       optimizer: an optimizer of this package, or a LossScaleOptimizer.
-      variables: variables that it shall train, or trains.
+      variables: variables that it shall train, or trains: one, or a list.
 
     Returns:
       A list of `Explanation`s, two for each variable with rows: of dense and of
       sparse gradients. Print it.
+
+    Raises:
+      TypeError: if one is no variable, or the optimizer is none of ours.
 
     >>> var = tf.Variable(1j, name="rotation")
     >>> print(keras_legacy_opt.explain(keras_legacy_opt.SGD(), [var]))
     rotation, dense gradients: TensorFlow's ops (not native ops: ...)
     """
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if not isinstance(optimizer, hosts.OptimizerHost):
+        raise TypeError(
+            "`optimizer` must be an optimizer of keras_legacy_opt. Received:"
+            f" {optimizer!r} of type {type(optimizer).__name__}."
+        )
+    pairs = gradients.pairs([(None, v) for v in tf.nest.flatten(variables)])
     step, known = Step(optimizer), optimizer._known_variables
     result = Explanations()
-    for update in updates_of(optimizer, [(None, v) for v in variables]):
+    for update in updates_of(optimizer, pairs):
         kinds = {"dense": update}
         if update.variable.shape.rank:
             kinds["sparse"] = update._replace(is_sparse=True)
