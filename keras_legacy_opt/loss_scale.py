@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -21,7 +20,6 @@ from keras_legacy_opt import (
     private_api,
     serialization,
 )
-from keras_legacy_opt.fused import switch
 from keras_legacy_opt.keras_3_api import (
     HALVES_OF_MINIMIZE,
     check_fit_calls_all,
@@ -30,7 +28,7 @@ from keras_legacy_opt.keras_3_api import (
 from keras_legacy_opt.optimizer import Optimizer
 from keras_legacy_opt.saving import assign_all, fetch_all
 from keras_legacy_opt.step import chain as chains
-from keras_legacy_opt.step import finite, plan, stepper
+from keras_legacy_opt.step import gate, plan, stepper
 
 DEFAULT_INITIAL_SCALE = 2.0**15
 DEFAULT_GROWTH_STEPS = 2000
@@ -478,7 +476,10 @@ class LossScaleOptimizer(Optimizer, hosts.LossScaleShield, hosts.LossScaleHost):
             pairs, chain = self._summed(items, aggregate, chain)
         if not pairs:
             return self._optimizer.apply_gradients([], name=name)
-        return self._take(_Step(self._optimizer, pairs, name, chain))
+        step = gate.GatedStep(self._optimizer, pairs, name, chain)
+        if not self.dynamic:
+            return step.take(step.grads)
+        return gate.enter(step, self._loss_scale.update)
 
     def _summed(
         self, items: Sequence[Any], aggregate: bool, chain: chains.Chain
@@ -490,43 +491,6 @@ class LossScaleOptimizer(Optimizer, hosts.LossScaleShield, hosts.LossScaleHost):
         if aggregate and pairs:
             pairs = stepper.summed(inner, pairs)
         return list(pairs), chain
-
-    def _take(self, step: _Step) -> Any:
-        """Takes a step, or skips it, and goes on to the next loss scale."""
-        inner = self._optimizer
-        if not self.dynamic:
-            return step.take(step.grads)
-        # In no branch, and a skipped step counts on from the weights given.
-        if inner._pending_weights is not None:
-            inner.build(step.variables)
-        elif inner._iterations is None:
-            with tf.name_scope(inner._name), tf.init_scope():
-                _ = inner.iterations
-        if tf.distribute.has_strategy() and not (
-            private_api.strategy_supports_no_merge_call()
-        ):
-            merged = functools.partial(
-                _take_in_cross_replica_context,
-                scale=self._loss_scale,
-                step=step,
-            )
-            context = tf.distribute.get_replica_context()
-            return context.merge_call(
-                switch.as_here(merged), args=(step.grads,)
-            )
-        is_finite = step.is_finite(step.grads)
-        if not tf.executing_eagerly() and step.can_be_conditional():
-            taken = step.take(step.grads, condition=is_finite)
-        else:
-            taken = tf.cond(
-                is_finite,
-                lambda: tf.group(step.take(step.grads)),
-                step.skip,
-            )
-        updated = self._loss_scale.update(is_finite)
-        if tf.executing_eagerly():
-            return inner.iterations
-        return tf.group(taken, updated)
 
     # Attributes.
 
@@ -641,73 +605,6 @@ _own = {*vars(LossScaleOptimizer), *private_api.MARKS_OF_VALUES}
 for _name in dir(Optimizer):
     if not _name.startswith("__") and _name not in _own:
         setattr(LossScaleOptimizer, _name, _Inner(_name))
-
-
-class _Step:
-    """A step of an optimizer, which may be taken or skipped."""
-
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        grads_and_vars: Sequence[Any],
-        name: str | None,
-        chain: chains.Chain,
-    ):
-        self.grads = [g for g, _ in grads_and_vars]
-        self._optimizer = optimizer
-        self.variables = [v for _, v in grads_and_vars]
-        self._name = name
-        self._chain = chain
-
-    def is_finite(self, grads: Sequence[Any]) -> tf.Tensor:
-        """Whether all gradients are finite; call it in replica context."""
-        variables = [hosts.unwrap(v) for v in self.variables]
-        factors = [each.factor for each in self._chain]
-        return finite.all_finite(grads, variables, *factors)
-
-    def can_be_conditional(self) -> bool:
-        """Whether `take` can be given a condition."""
-        pairs = list(zip(self.grads, self.variables, strict=True))
-        return chains.gate_refuses(self._optimizer, pairs) is None
-
-    def take(self, grads: Sequence[Any], condition: Any = None) -> Any:
-        """Takes it; in replica context."""
-        pairs = list(zip(grads, self.variables, strict=True))
-        gate = () if condition is None else (chains.Gate(condition),)
-        if not self._chain + gate:
-            return self._optimizer.apply_gradients(
-                pairs, name=self._name, experimental_aggregate_gradients=False
-            )
-        return stepper.take(
-            self._optimizer, pairs, self._name, False, self._chain + gate
-        )
-
-    def skip(self) -> Any:
-        """Only counts it."""
-        iterations = self._optimizer.iterations
-        return tf.group(iterations.assign_add(1, read_value=False))
-
-
-@tf.autograph.experimental.do_not_convert
-def _take_in_cross_replica_context(
-    strategy: tf.distribute.Strategy,
-    grads: Sequence[Any],
-    scale: _DynamicScale,
-    step: _Step,
-) -> Any:
-    """Takes or skips a step of all replicas, whose gradients are summed."""
-    run = strategy.extended.call_for_each_replica
-    results = strategy.experimental_local_results
-
-    def take() -> Any:
-        return tf.group(*results(run(step.take, args=(grads,))))
-
-    # It is the same on every replica.
-    is_finite = results(run(switch.as_here(step.is_finite), args=(grads,)))[0]
-    # In this context, because a step leaves its replica by a `merge_call`,
-    # which must not be inside a branch.
-    taken = tf.cond(is_finite, take, step.skip)
-    return tf.group(taken, scale.update(is_finite))
 
 
 def _default(value: Any, default: Any) -> Any:
