@@ -132,6 +132,7 @@ class Adam(DeclaredOptimizer):
         options={"epsilon": "epsilon", "amsgrad": "amsgrad"},
         formula=lambda optimizer: _formula(bool(optimizer.amsgrad)),
         coefficients=_coefficients,
+        variants=(_formula(False), _formula(True)),
     )
 
     def __init__(

@@ -216,6 +216,7 @@ class Rule:
         slots that do not start from zeros.
       slots_alternate: whether all slots of a variable are created before those
         of the next one.
+      variants: the formulas of all options, if these make a difference.
     """
 
     hypers: tuple[str, ...]
@@ -229,6 +230,11 @@ class Rule:
         default_factory=dict
     )
     slots_alternate: bool = False
+    variants: tuple[Formula, ...] = ()
+
+    def formulas(self) -> tuple[Formula, ...]:
+        """All formulas that optimizers of the class may have."""
+        return self.variants or (self.formula(None),)
 
 
 def rule_of(optimizer: Any) -> Rule | None:

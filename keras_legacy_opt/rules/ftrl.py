@@ -139,6 +139,7 @@ class Ftrl(DeclaredOptimizer):
         coefficients=_coefficients,
         initializers={"accumulator": initial_accumulator},
         slots_alternate=True,
+        variants=(_formula(False), _formula(True)),
     )
 
     def __init__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any
 
 import tensorflow as tf
@@ -119,6 +120,10 @@ class RMSprop(DeclaredOptimizer):
             bool(optimizer._momentum), bool(optimizer.centered)
         ),
         coefficients=_coefficients,
+        variants=tuple(
+            _formula(*options)
+            for options in itertools.product((False, True), repeat=2)
+        ),
     )
 
     def __init__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any
 
 import tensorflow as tf
@@ -103,6 +104,10 @@ class SGD(DeclaredOptimizer):
             bool(optimizer._momentum), bool(optimizer.nesterov)
         ),
         options={"nesterov": "nesterov"},
+        variants=tuple(
+            _formula(*options)
+            for options in itertools.product((False, True), repeat=2)
+        ),
     )
 
     def __init__(

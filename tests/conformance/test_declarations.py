@@ -12,6 +12,7 @@ from keras_legacy_opt import backends
 from keras_legacy_opt.backends.composed import Composed
 from keras_legacy_opt.backends.kernels import Kernels
 from keras_legacy_opt.backends.native import NativeCPU
+from keras_legacy_opt.checkpoints import optimizers
 from keras_legacy_opt.rules.formula import VARIABLE, Idle, formula_of, rule_of
 
 CASES = own_cases(NATIVE)
@@ -33,6 +34,15 @@ def test_slots_and_idle_rows(case):
     }
     # A maximum does not change where what it is of decays.
     assert {*idle[formula.idle]} - {"vhat"} == {*case.option.everywhere}
+
+
+@every_case
+def test_files_tell_the_class_by_the_slots(case):
+    rule = rule_of(case.build(SUBJECT))
+    slots = frozenset(case.option.slots)
+    assert slots in {frozenset(formula.slots) for formula in rule.formulas()}
+    if slots and not rule.also:  # Nadam's have a variable besides.
+        assert case.row.name in optimizers._by_slots()[slots]
 
 
 @every_case
