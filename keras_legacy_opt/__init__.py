@@ -1,6 +1,7 @@
 """TensorFlow's legacy Keras optimizers (OptimizerV2), for every Keras."""
 
 from keras_legacy_opt import (
+    addons,
     checkpoints,
     hosts,
     keras_3_api,
@@ -8,19 +9,20 @@ from keras_legacy_opt import (
     schedules,
     supported,
 )
-from keras_legacy_opt.adadelta import Adadelta
-from keras_legacy_opt.adagrad import Adagrad
-from keras_legacy_opt.adam import Adam
-from keras_legacy_opt.adamax import Adamax
+from keras_legacy_opt.backends.explain import explain
 from keras_legacy_opt.checkpoints import restoring
 from keras_legacy_opt.drop_in import install, installed, uninstall
-from keras_legacy_opt.ftrl import Ftrl
 from keras_legacy_opt.loss_scale import LossScaleOptimizer
-from keras_legacy_opt.nadam import Nadam
 from keras_legacy_opt.optimizer import Optimizer
-from keras_legacy_opt.rmsprop import RMSprop
+from keras_legacy_opt.rules.adadelta import Adadelta
+from keras_legacy_opt.rules.adagrad import Adagrad
+from keras_legacy_opt.rules.adam import Adam
+from keras_legacy_opt.rules.adamax import Adamax
+from keras_legacy_opt.rules.ftrl import Ftrl
+from keras_legacy_opt.rules.nadam import Nadam
+from keras_legacy_opt.rules.rmsprop import RMSprop
+from keras_legacy_opt.rules.sgd import SGD
 from keras_legacy_opt.serialization import deserialize, get, serialize
-from keras_legacy_opt.sgd import SGD
 from keras_legacy_opt.training import train_step, with_minimize
 
 __version__ = "0.1.0"
@@ -36,8 +38,10 @@ __all__ = [
     "Nadam",
     "Optimizer",
     "RMSprop",
+    "addons",
     "checkpoints",
     "deserialize",
+    "explain",
     "get",
     "install",
     "installed",

@@ -440,3 +440,22 @@ def deduplicate(
         indices,
     )
     return summed, unique
+
+
+def with_unique_rows(step: Any, update: Any) -> Any:
+    """An update of a step whose sparse gradient has no row twice.
+
+    Unless its formula applies them one after the other.
+    """
+    if not update.is_sparse or not step.formula.sums_duplicates:
+        return update
+    gradient = update.gradient
+    values, indices = deduplicate(
+        gradient.values, gradient.indices, rows_of(update.variable)
+    )
+    return update._replace(gradient=tf.IndexedSlices(values, indices))
+
+
+def rows_of(variable: Any) -> Any:
+    """The number of rows of a variable."""
+    return variable.shape[0] or tf.shape(variable)[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -21,7 +20,6 @@ from keras_legacy_opt import (
     private_api,
     serialization,
 )
-from keras_legacy_opt.fused import clip, eager, finite, policy
 from keras_legacy_opt.keras_3_api import (
     HALVES_OF_MINIMIZE,
     check_fit_calls_all,
@@ -29,7 +27,8 @@ from keras_legacy_opt.keras_3_api import (
 )
 from keras_legacy_opt.optimizer import Optimizer
 from keras_legacy_opt.saving import assign_all, fetch_all
-from keras_legacy_opt.variables import var_key
+from keras_legacy_opt.step import chain as chains
+from keras_legacy_opt.step import gate, plan, stepper
 
 DEFAULT_INITIAL_SCALE = 2.0**15
 DEFAULT_GROWTH_STEPS = 2000
@@ -471,78 +470,27 @@ class LossScaleOptimizer(Optimizer, hosts.LossScaleShield, hosts.LossScaleHost):
             self._loss_has_been_scaled, self._gradients_have_been_unscaled
         )
         items = gradients.listed(grads_and_vars)
-        if eager.knows(self._optimizer, items):
-            factor = self._unscaling_factor() if scaled else None
-            pairs, scaling = items, clip.Scaling(factor=factor)
-        else:
-            pairs, scaling = self._summed(items, aggregate, scaled)
+        chain = (chains.Multiply(self._unscaling_factor()),) if scaled else ()
+        pairs = items
+        if not plan.knows(self._optimizer, items):
+            pairs, chain = self._summed(items, aggregate, chain)
         if not pairs:
             return self._optimizer.apply_gradients([], name=name)
-        return self._take(_Step(self._optimizer, pairs, name, scaling))
-
-    def _summed(
-        self, items: Sequence[Any], aggregate: bool, scaled: bool
-    ) -> tuple[list[Any], clip.Scaling]:
-        """Pairs to apply, unscaled and summed; or how they are scaled."""
-        inner, scaling = self._optimizer, clip.UNSCALED
-        unwrap = inner._known_variables.unwrap
-        pairs = gradients.pairs(items)
-        if aggregate:
-            pairs = gradients.completed(pairs, lambda v: var_key(unwrap(v)))
-        pairs = gradients.filter_empty(
-            pairs, lambda v: inner._known_variables.name(unwrap(v))
-        )
-        if scaled and pairs:
-            factor = self._unscaling_factor()
-            if clip.can_multiply(inner, pairs):
-                scaling = clip.Scaling(factor=factor)
-            else:
-                pairs = [
-                    pair
-                    if inner._known_variables.is_overwritten(pair[1])
-                    else (gradients.multiply(pair[0], factor), pair[1])
-                    for pair in pairs
-                ]
-        if aggregate and pairs:
-            pairs = _aggregated(inner, pairs)
-        return list(pairs), scaling
-
-    def _take(self, step: _Step) -> Any:
-        """Takes a step, or skips it, and goes on to the next loss scale."""
-        inner = self._optimizer
+        step = gate.GatedStep(self._optimizer, pairs, name, chain)
         if not self.dynamic:
             return step.take(step.grads)
-        # In no branch, and a skipped step counts on from the weights given.
-        if inner._pending_weights is not None:
-            inner.build(step.variables)
-        elif inner._iterations is None:
-            with tf.name_scope(inner._name), tf.init_scope():
-                _ = inner.iterations
-        if tf.distribute.has_strategy() and not (
-            private_api.strategy_supports_no_merge_call()
-        ):
-            merged = functools.partial(
-                _take_in_cross_replica_context,
-                scale=self._loss_scale,
-                step=step,
-            )
-            context = tf.distribute.get_replica_context()
-            return context.merge_call(
-                policy.as_here(merged), args=(step.grads,)
-            )
-        is_finite = step.is_finite(step.grads)
-        if not tf.executing_eagerly() and step.can_be_conditional():
-            taken = step.take(step.grads, condition=is_finite)
-        else:
-            taken = tf.cond(
-                is_finite,
-                lambda: tf.group(step.take(step.grads)),
-                step.skip,
-            )
-        updated = self._loss_scale.update(is_finite)
-        if tf.executing_eagerly():
-            return inner.iterations
-        return tf.group(taken, updated)
+        return gate.enter(step, self._loss_scale.update)
+
+    def _summed(
+        self, items: Sequence[Any], aggregate: bool, chain: chains.Chain
+    ) -> tuple[list[Any], chains.Chain]:
+        """Pairs to apply, summed; and how they are still to be scaled."""
+        inner = self._optimizer
+        pairs = stepper.given(inner, items, aggregate)
+        pairs, chain = chains.scale(inner, pairs, chain)
+        if aggregate and pairs:
+            pairs = stepper.summed(inner, pairs)
+        return list(pairs), chain
 
     # Attributes.
 
@@ -657,83 +605,6 @@ _own = {*vars(LossScaleOptimizer), *private_api.MARKS_OF_VALUES}
 for _name in dir(Optimizer):
     if not _name.startswith("__") and _name not in _own:
         setattr(LossScaleOptimizer, _name, _Inner(_name))
-
-
-class _Step:
-    """A step of an optimizer, which may be taken or skipped."""
-
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        grads_and_vars: Sequence[Any],
-        name: str | None,
-        scaling: clip.Scaling,
-    ):
-        self.grads = [g for g, _ in grads_and_vars]
-        self._optimizer = optimizer
-        self.variables = [v for _, v in grads_and_vars]
-        self._name = name
-        self._scaling = scaling
-
-    def is_finite(self, grads: Sequence[Any]) -> tf.Tensor:
-        """Whether all gradients are finite; call it in replica context."""
-        variables = [hosts.unwrap(v) for v in self.variables]
-        return finite.all_finite(grads, variables, self._scaling.factor)
-
-    def can_be_conditional(self) -> bool:
-        """Whether `take` can be given a condition."""
-        pairs = list(zip(self.grads, self.variables, strict=True))
-        return clip.can_skip(self._optimizer, pairs)
-
-    def take(self, grads: Sequence[Any], condition: Any = None) -> Any:
-        """Takes it; in replica context."""
-        pairs = list(zip(grads, self.variables, strict=True))
-        scaling = self._scaling._replace(condition=condition)
-        if scaling == clip.UNSCALED:
-            return self._optimizer.apply_gradients(
-                pairs, name=self._name, experimental_aggregate_gradients=False
-            )
-        return self._optimizer._apply_scaled_gradients(
-            pairs, self._name, False, scaling
-        )
-
-    def skip(self) -> Any:
-        """Only counts it."""
-        iterations = self._optimizer.iterations
-        return tf.group(iterations.assign_add(1, read_value=False))
-
-
-@tf.autograph.experimental.do_not_convert
-def _take_in_cross_replica_context(
-    strategy: tf.distribute.Strategy,
-    grads: Sequence[Any],
-    scale: _DynamicScale,
-    step: _Step,
-) -> Any:
-    """Takes or skips a step of all replicas, whose gradients are summed."""
-    run = strategy.extended.call_for_each_replica
-    results = strategy.experimental_local_results
-
-    def take() -> Any:
-        return tf.group(*results(run(step.take, args=(grads,))))
-
-    # It is the same on every replica.
-    is_finite = results(run(policy.as_here(step.is_finite), args=(grads,)))[0]
-    # In this context, because a step leaves its replica by a `merge_call`,
-    # which must not be inside a branch.
-    taken = tf.cond(is_finite, take, step.skip)
-    return tf.group(taken, scale.update(is_finite))
-
-
-def _aggregated(optimizer: Optimizer, pairs: Sequence[Any]) -> list[Any]:
-    """Pairs whose gradients are summed over the replicas."""
-    unwrap = optimizer._known_variables.unwrap
-    # Keras 3's variables must not come where strategies look at them.
-    given = {id(unwrap(v)): v for _, v in pairs}
-    pairs = [(g, unwrap(v)) for g, v in pairs]
-    pairs = optimizer._transform_unaggregated_gradients(pairs)
-    pairs = optimizer._aggregate_gradients(pairs)
-    return [(g, given.get(id(v), v)) for g, v in pairs]
 
 
 def _default(value: Any, default: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import inspect
 import warnings
 import weakref
@@ -15,7 +14,6 @@ import tensorflow as tf
 from keras_legacy_opt import (
     clipping,
     distribution,
-    function_arguments,
     gradients,
     hosts,
     originals,
@@ -25,16 +23,13 @@ from keras_legacy_opt import (
     serialization,
 )
 from keras_legacy_opt.clipping import ClippingMixin
-from keras_legacy_opt.distribution import name_scope_in_graph
-from keras_legacy_opt.fused import clip, eager, plan, policy
 from keras_legacy_opt.hyperparameters import HyperparameterMixin
 from keras_legacy_opt.keras_3_api import Keras3Mixin, scaled_loss
 from keras_legacy_opt.saving import SavingMixin
 from keras_legacy_opt.slots import SlotMixin
-from keras_legacy_opt.variables import KnownVariables, var_key
+from keras_legacy_opt.step import stepper
+from keras_legacy_opt.variables import KnownVariables
 from keras_legacy_opt.weights import WeightMixin
-
-DEFAULT_EPSILON = 1e-7  # Keras' `backend.epsilon()`.
 
 _ALLOWED_KWARGS = ("clipnorm", "clipvalue", "decay", "global_clipnorm", "lr")
 _KWARGS_OF_KERAS_3 = {
@@ -409,95 +404,9 @@ class Optimizer(
           NotImplementedError: if a variable is a tensor, or the strategy must
             aggregate and shall not.
         """
-        return self._apply_scaled_gradients(
-            grads_and_vars, name, experimental_aggregate_gradients
+        return stepper.take(
+            self, grads_and_vars, name, experimental_aggregate_gradients
         )
-
-    def _apply_scaled_gradients(
-        self,
-        grads_and_vars: Iterable[tuple[Any, Any]],
-        name: str | None,
-        aggregate: bool,
-        scaling: clip.Scaling = clip.UNSCALED,
-    ) -> Any:
-        """`apply_gradients`; what is left to do with the gradients, updates do.
-
-        Unless these are `UNSCALED`, a function of `clip` has to have said that
-        they can.
-        """
-        distribution.check_context(aggregate)
-        items = gradients.listed(grads_and_vars)
-        iterations = eager.step(self, items, scaling)
-        if iterations is not None:
-            return iterations
-        grads_and_vars = gradients.pairs(items)
-        if aggregate:
-            grads_and_vars = gradients.completed(
-                grads_and_vars,
-                lambda v: var_key(self._known_variables.unwrap(v)),
-            )
-        grads_and_vars = self.__usable(grads_and_vars)
-        factor = self.loss_scale_factor
-        if factor is not None:
-            if scaling is clip.UNSCALED and clip.can_divide(
-                self, grads_and_vars
-            ):
-                scaling = clip.Scaling(divisor=factor)
-            else:
-                grads_and_vars = [
-                    (gradients.divide(g, factor), v) for g, v in grads_and_vars
-                ]
-        var_list = [v for _, v in grads_and_vars]
-        with tf.name_scope(self._name):
-            with tf.init_scope():
-                self._create_all_weights(var_list)
-            if not grads_and_vars:
-                return tf.no_op()
-            apply_state = self._prepare(var_list)
-            if aggregate:
-                grads_and_vars = self._transform_unaggregated_gradients(
-                    grads_and_vars
-                )
-                grads_and_vars = self._aggregate_gradients(grads_and_vars)
-            grads_and_vars = clip.transform_gradients(
-                self, grads_and_vars, scaling
-            )
-            return private_api.maybe_merge_call(
-                policy.as_here(
-                    functools.partial(
-                        self._distributed_apply, apply_state=apply_state
-                    )
-                ),
-                tf.distribute.get_strategy(),
-                grads_and_vars,
-                name=name,
-            )
-
-    def __usable(self, grads_and_vars: GradsAndVars) -> list[tuple[Any, Any]]:
-        """Checked pairs of gradient and `tf.Variable`, without the `None`s."""
-        known = self._known_variables
-        pairs = gradients.filter_empty(
-            grads_and_vars,
-            lambda v: known.name(known.unwrap(v)),
-        )
-        usable, overwriting = [], []
-        for gradient, given in pairs:
-            variable = known.unwrap(given)
-            if tf.distribute.has_strategy():
-                distribution.check_created_in_scope(
-                    variable, known.name(variable)
-                )
-            gradient = gradients.fitted(
-                gradient, variable, known.name(variable)
-            )
-            if known.is_overwritten(variable):
-                overwriting.append((gradient, variable))
-            else:
-                usable.append((gradient, variable))
-        self._assert_valid_dtypes([v for _, v in usable])
-        for gradient, variable in overwriting:
-            variable.assign(gradient)
-        return usable
 
     def _create_all_weights(self, var_list: Sequence[Any]) -> None:
         """Creates the iterations, hyperparameters, and slots of `var_list`.
@@ -560,74 +469,9 @@ class Optimizer(
         name: str | None,
     ) -> Any:
         """Updates each variable on its devices, then counts the iteration."""
-        in_graph_v1 = not tf.compat.v1.executing_eagerly_outside_functions()
-        checks = function_arguments.checks(self, [v for _, v in grads_and_vars])
-        with (
-            name_scope_in_graph(name or self._name),
-            tf.control_dependencies(checks),
-        ):
-            update_ops, grads_and_vars = plan.update_dense(
-                self, distribution, grads_and_vars, apply_state
-            )
-            for grad, var in grads_and_vars:
-                update = functools.partial(
-                    self.__update_variable,
-                    apply_state=apply_state,
-                    constraint=self._known_variables.constraint(var),
-                )
-                scope = f"update_{var.op.name}" if in_graph_v1 else "update"
-                with (
-                    distribution.extended.colocate_vars_with(var),
-                    name_scope_in_graph(scope),
-                ):
-                    op = distribution.extended.update(
-                        var, update, args=(grad,), group=False
-                    )
-                # In cross-replica context: a list, of one op per replica.
-                if tf.distribute.in_cross_replica_context():
-                    update_ops.extend(op)
-                else:
-                    update_ops.append(op)
-            if tf.executing_eagerly():
-                return self.iterations.assign_add(1)
-            with tf.control_dependencies([tf.group(update_ops)]):
-                return self.iterations.assign_add(1, read_value=False)
-
-    @tf.autograph.experimental.do_not_convert
-    def __update_variable(
-        self,
-        var: Any,
-        grad: Any,
-        apply_state: dict,
-        constraint: Callable[[Any], Any] | None,
-    ) -> Any:
-        """Updates `var` on one device, then applies its constraint."""
-        state = {"apply_state": apply_state}
-        if plan.takes_sparse(self, grad, var):
-            update_op = plan.update_sparse(self, grad, var, apply_state)
-        elif isinstance(grad, tf.IndexedSlices):
-            takes_state = "apply_state" in self._sparse_apply_args
-            update_op = self._resource_apply_sparse_duplicate_indices(
-                grad.values, var, grad.indices, **(state if takes_state else {})
-            )
-        else:
-            takes_state = "apply_state" in self._dense_apply_args
-            update_op = self._resource_apply_dense(
-                grad, var, **(state if takes_state else {})
-            )
-        if update_op is None and not tf.executing_eagerly():
-            kind = "sparse" if isinstance(grad, tf.IndexedSlices) else "dense"
-            raise TypeError(
-                f"`_resource_apply_{kind}` of {type(self).__name__} returned"
-                " None in a function or graph, where it must return the"
-                " operation that updates variable"
-                f" {self._known_variables.name(var)!r}: what `assign` returned,"
-                " or a `tf.group`."
-            )
-        if constraint is None:
-            return update_op
-        with tf.control_dependencies([update_op]):
-            return var.assign(constraint(var))
+        return stepper.run(
+            self, distribution, grads_and_vars, apply_state, name
+        )
 
     # The update of one variable; for subclasses to override.
 
@@ -667,8 +511,9 @@ class Optimizer(
         Returns:
           An `Operation` that updates the variable.
         """
-        rows = handle.shape[0] or tf.shape(handle)[0]
-        grad, indices = gradients.deduplicate(grad, indices, rows)
+        grad, indices = gradients.deduplicate(
+            grad, indices, gradients.rows_of(handle)
+        )
         return self._resource_apply_sparse(grad, handle, indices, **kwargs)
 
     def _resource_apply_sparse(
@@ -793,29 +638,6 @@ def _unique_name(class_name: str, zero_based: bool) -> str:
     count = _name_counts.get(snake, 0 if zero_based else 1)
     _name_counts[snake] = count + 1
     return f"{snake}_{count}" if count else snake
-
-
-def coefficients(
-    optimizer: Optimizer, var: Any, apply_state: Mapping | None
-) -> dict[str, Any]:
-    """The coefficients of the current step for `var`."""
-    key = (var.device, var.dtype.base_dtype)
-    found = (apply_state or {}).get(key)
-    return found or optimizer._fallback_apply_state(*key)
-
-
-def uses_momentum(momentum: Any) -> bool:
-    """Whether an optimizer with this `momentum` needs slots for it.
-
-    Raises:
-      ValueError: if it is a number outside [0, 1].
-    """
-    if isinstance(momentum, (int, float)) and not 0 <= momentum <= 1:
-        raise ValueError(
-            "`momentum` must be between [0, 1]. Received:"
-            f" momentum={momentum} (of type {type(momentum).__name__})."
-        )
-    return tf.is_tensor(momentum) or callable(momentum) or momentum > 0
 
 
 def _check_kwargs(kwargs: Mapping[str, Any], class_name: str) -> None:

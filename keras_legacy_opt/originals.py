@@ -42,3 +42,10 @@ def is_own(optimizer: Any, names: tuple[str, ...]) -> bool:
     return vars(optimizer).keys().isdisjoint(names) and are_own(
         type(optimizer), names
     )
+
+
+def overridden(optimizer: Any, names: tuple[str, ...]) -> list[str]:
+    """Which of them `optimizer` does not have from there."""
+    if is_own(optimizer, names):
+        return []
+    return [name for name in names if not is_own(optimizer, (name,))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -239,51 +239,6 @@ class SlotMixin:
             resource=x.handle, indices=i, updates=v
         )
         return _value_after(op, x)
-
-
-def decay_then_scatter_add(
-    optimizer: SlotMixin, x: Any, decay: tf.Tensor, i: Any, v: Any
-) -> tf.Tensor:
-    """Multiplies all of `x` by `decay`, then adds rows `v` to its rows `i`."""
-    decayed = x.assign(x * decay, read_value=False)
-    with tf.control_dependencies([] if decayed is None else [decayed]):
-        return optimizer._resource_scatter_add(x, i, v)
-
-
-def update_all(
-    variables: Sequence[Any], update: Callable[..., Sequence[tf.Tensor]]
-) -> tf.Operation:
-    """Replaces the value of each variable by `update` of their values."""
-    new_values = update(*(v.read_value() for v in variables))
-    return tf.group(
-        *(
-            v.assign(new, read_value=False)
-            for v, new in zip(variables, new_values, strict=True)
-        )
-    )
-
-
-def update_rows(
-    variables: Sequence[Any],
-    indices: tf.Tensor,
-    update: Callable[..., Sequence[tf.Tensor]],
-) -> tf.Operation:
-    """Replaces the rows `indices` of each variable by `update` of those rows.
-
-    Args:
-      variables: variables with equal numbers of rows.
-      indices: unique indices of rows.
-      update: function of one tensor per variable, which returns as many.
-    """
-    new_rows = update(*(tf.gather(v, indices) for v in variables))
-    return tf.group(
-        *(
-            tf.raw_ops.ResourceScatterUpdate(
-                resource=v.handle, indices=indices, updates=new
-            )
-            for v, new in zip(variables, new_rows, strict=True)
-        )
-    )
 
 
 def _line_up(optimizer: Any, key: str, slot_name: str) -> None:

@@ -7,6 +7,7 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tf_keras
 import third_party
@@ -68,17 +69,21 @@ class Row:
       options: By name; "plain" has the default arguments, but a learning rate.
       double: For a class of third parties: the function that makes it.
       common: Names of those of `COMMON` that it takes.
+      reference: Of an addon, its update in NumPy; see `reference.updates`.
     """
 
     name: str
     options: Mapping[str, Option]
     double: Callable[[types.ModuleType], Callable[..., Any]] | None = None
     common: tuple[str, ...] = ()
+    reference: Callable[..., Any] | None = None
 
     def make_class(self, library: Library) -> Callable[..., Any]:
         """Returns the class, on the base of a library."""
         if self.double:
             return self.double(library.optimizers)
+        if self.reference:  # No other library has it.
+            return getattr(keras_legacy_opt.addons, self.name)
         return getattr(library.optimizers, self.name)
 
 
@@ -407,7 +412,21 @@ THIRD_PARTY = (
     ),
 )
 
+
+# What legacy has not: they are compared with their reference only.
+def _lion(w, s, g, o, t):
+    c = o.beta_1 * s["m"] + (1 - o.beta_1) * g
+    s["m"] = o.beta_2 * s["m"] + (1 - o.beta_2) * g
+    return w - o.learning_rate * (np.sign(c) + o.weight_decay * w)
+
+
+_LION = Option({"learning_rate": 0.1}, ("m",), dense=FLOATS, sparse=FLOATS)
+_LIONS = {"plain": _LION, "weight decay": _extended(_LION, weight_decay=0.2)}
+ADDONS = (Row("Lion", _LIONS, reference=_lion),)
+
 ROWS = (*BUILT_IN, *THIRD_PARTY)
+# Whose variables native ops update.
+NATIVE = (*BUILT_IN, *ADDONS)
 
 
 def own_cases(rows: tuple[Row, ...] = ROWS) -> list[Case]:

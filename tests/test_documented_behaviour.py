@@ -271,6 +271,6 @@ def test_public_names():
             *("LossScaleOptimizer", "Nadam", "Ftrl", "Optimizer", "schedules"),
             *("checkpoints", "get", "serialize", "deserialize"),
             *("install", "installed", "uninstall"),
-            *("train_step", "with_minimize"),
+            *("addons", "explain", "train_step", "with_minimize"),
         ]
     )

@@ -129,7 +129,8 @@ def test_no_newer_tensorflow_is_forbidden():
     text = (pathlib.Path(__file__).parents[1] / "pyproject.toml").read_text()
     found = re.findall(r'"(tensor\w+|tf_keras)([<>=!~][^"]*)"', text)
     assert len(found) == 3
-    assert [bounds for _, bounds in found] == [">=2.16"] * 3
+    oldest = "{}.{}".format(*supported.TENSORFLOW.oldest)
+    assert [bounds for _, bounds in found] == [f">={oldest}"] * 3
 
 
 @pytest.mark.parametrize("package", supported.PACKAGES)

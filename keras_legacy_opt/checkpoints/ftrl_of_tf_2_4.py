@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from keras_legacy_opt.checkpoints.plan import Plan
 from keras_legacy_opt.checkpoints.values import readable
-from keras_legacy_opt.ftrl import Ftrl
+from keras_legacy_opt.rules.ftrl import Ftrl
 
 # Rounding is of the order of 1e-6; a wrong reading is off by a whole factor.
 _TOLERANCE = 1e-3

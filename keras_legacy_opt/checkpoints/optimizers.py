@@ -1,10 +1,12 @@
-"""What is known of the eight classes: their slots, what of a config is stored.
+"""What is known of our classes: their slots, what of a config is stored.
 
 All that the formats have to know of an optimizer is here, and in `releases`.
 """
 
 from __future__ import annotations
 
+import collections
+import functools
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -17,20 +19,8 @@ from keras_legacy_opt.checkpoints.contents import (
     Item,
 )
 from keras_legacy_opt.optimizer import Optimizer
+from keras_legacy_opt.rules.declared import DeclaredOptimizer
 
-# {slots: classes that have them}
-_BY_SLOTS = {
-    frozenset(["m", "v", "vhat"]): ("Adam",),
-    frozenset(["m", "v"]): ("Adam", "Adamax"),
-    frozenset(["accumulator"]): ("Adagrad",),
-    frozenset(["accumulator", "linear"]): ("Ftrl",),
-    frozenset(["accum_grad", "accum_var"]): ("Adadelta",),
-    frozenset(["momentum"]): ("SGD",),
-    frozenset(["rms"]): ("RMSprop",),
-    frozenset(["rms", "momentum"]): ("RMSprop",),
-    frozenset(["rms", "mg"]): ("RMSprop",),
-    frozenset(["rms", "momentum", "mg"]): ("RMSprop",),
-}
 _LOSS_SCALE_OPTIMIZERS = ("LossScaleOptimizer", "LossScaleOptimizerV1")
 # At least one of these is a variable of each.
 OF_EACH = frozenset(["decay", "learning_rate"])
@@ -79,8 +69,20 @@ def classes_of(items: Sequence[Item], names: Collection[str]) -> Sequence[str]:
     slots = frozenset(item.slot for item in items if item.kind == SLOT)
     if MOMENTUM_CACHE in scalars:
         return ("Nadam",)
-    found = _BY_SLOTS.get(slots, ())
+    found = _by_slots().get(slots, ())
     if not slots and "momentum" in scalars:
         found = ("SGD",)
     # An optimizer is called like its class, unless it was given a name.
     return [name for name in found if name in names] or found
+
+
+@functools.cache
+def _by_slots() -> dict[frozenset[str], list[str]]:
+    """{slots: classes that declare them}, where nothing else tells them."""
+    found = collections.defaultdict(list)
+    for name in hosts.public_names(DeclaredOptimizer):
+        rule = hosts.public_class(name, DeclaredOptimizer)._declaration
+        if not rule.also:
+            for slots in {frozenset(each.slots) for each in rule.formulas()}:
+                found[slots].append(name)
+    return {slots: names for slots, names in found.items() if slots}

@@ -6,6 +6,6 @@ is taken, and why.
 """
 
 from keras_legacy_opt.fused.loader import is_available, why_not
-from keras_legacy_opt.fused.policy import disabled
+from keras_legacy_opt.fused.switch import disabled
 
 __all__ = ["disabled", "is_available", "why_not"]

@@ -157,6 +157,7 @@ def _build(
     sanitize: bool,
 ) -> pathlib.Path:
     tensorflow = find_tensorflow()
+    _check_supported(tensorflow)
     compiler = find_compiler()
     wanted = library.Build(
         tensorflow=tensorflow.version,
@@ -192,6 +193,19 @@ def _build(
         _replace(target, new, scratch / "old")
     report(f"Built {path}")
     return path
+
+
+def _check_supported(tensorflow: TensorFlow) -> None:
+    """Checks that the sources are for this TensorFlow, or may be."""
+    # Only now: what it imports comes with TensorFlow.
+    from keras_legacy_opt import supported
+
+    oldest = supported.TENSORFLOW.oldest
+    if tuple(map(int, tensorflow.version.split(".")[:2])) < oldest:
+        raise BuildError(
+            f"TensorFlow {tensorflow.version} is too old:"
+            f" {supported.TENSORFLOW} is supported"
+        )
 
 
 def _check(folder: pathlib.Path, wanted: library.Build, in_cache: bool) -> None:
@@ -280,13 +294,20 @@ def _compile(
 
 
 def _units(scratch: pathlib.Path, count: int) -> list[pathlib.Path]:
-    """Joins the sources to few files: the headers take most of the time."""
-    files = sorted((library.sources() / "ops").glob("*.cc"))
+    """Joins the sources to few files: the headers take most of the time.
+
+    A formula of `math` registers its ops where it is compiled with them.
+    """
+    ops = library.sources() / "ops"
+    formulas = sorted((library.sources() / "math").glob("*.h"))
+    formulas = [each for each in formulas if each.name != "prelude.h"]
+    files = sorted([*ops.glob("*.cc"), *formulas])
     count = min(count, 4)
     units = []
     for i in range(count):
         unit = scratch / f"unit_{i}.cc"
-        lines = [f'#include "{file}"\n' for file in files[i::count]]
+        chosen = [ops / "registration.h", *files[i::count]]
+        lines = [f'#include "{file}"\n' for file in chosen]
         unit.write_text("".join(lines))
         units.append(unit)
     return units

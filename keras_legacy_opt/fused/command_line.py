@@ -78,7 +78,8 @@ def _doctor(arguments: argparse.Namespace) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import keras_legacy_opt
     from keras_legacy_opt import clusters, supported
-    from keras_legacy_opt.fused import formulas, library, loader, policy
+    from keras_legacy_opt.backends import explain
+    from keras_legacy_opt.fused import library, loader, places
 
     def line(what: str, is_what: object) -> None:
         text = f"{what:<17} {loader.printable(str(is_what))}"
@@ -103,11 +104,10 @@ def _doctor(arguments: argparse.Namespace) -> int:
         return 1
     line("native library", ops.path)
     line("instruction set", ops.isa)
-    line("fused", ", ".join(formulas.FORMULAS))
+    line("fused", ", ".join(explain.with_native_ops()))
     line("", "dense and sparse gradients, on the CPU, of variables of")
-    line("", ", ".join(dtype.name for dtype in policy.DTYPES))
-    line("not fused", "variables on a GPU or a parameter server, complex")
-    line("", "variables, functions that XLA compiles, dense gradients of")
-    line("", "variables with a constraint,")
-    line("", "subclasses that override `_resource_apply_*`")
+    line("", ", ".join(dtype.name for dtype in places.DTYPES))
+    for number, example in enumerate(explain.without_native_ops()):
+        line("" if number else "not fused", example)
+    line("", "See keras_legacy_opt.explain(optimizer, variables)")
     return 0

@@ -18,7 +18,7 @@ import tensorflow as tf
 from absl import logging
 
 from keras_legacy_opt import private_api
-from keras_legacy_opt.fused import loader, policy
+from keras_legacy_opt.fused import loader, places
 
 # By the identities of the members' handles, which a group keeps alive.
 _groups: weakref.WeakValueDictionary[tuple[int, ...], tf.Tensor] = (
@@ -175,7 +175,7 @@ class VariableGroup(tf.saved_model.experimental.TrackableResource):
         variables = [dependencies[str(i)] for i in range(count)]
         ops, group = _native_ops(), None
         eager = tf.compat.v1.executing_eagerly_outside_functions()
-        if eager and all(map(policy.takes, variables)):
+        if eager and not any(map(places.refuses, variables)):
             if any(map(_is_distributed, variables)):
                 return cls(None, variables)
             group = group_of(ops, variables)

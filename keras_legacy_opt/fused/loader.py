@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import inspect
 import os
 import threading
 from collections.abc import Callable
@@ -40,6 +41,11 @@ class Ops:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._module, f"keras_legacy_opt_{name}")
+
+    @functools.cache  # noqa: B019 - one object, for ever
+    def inputs(self, op: str) -> tuple[str, ...]:
+        """The names of what an op takes, in the order of its definition."""
+        return tuple(inspect.signature(getattr(self, op)).parameters)
 
 
 def load() -> Ops | None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import stepping
 import tensorflow as tf
-from registry import BUILT_IN, SUBJECT, Case
+from registry import NATIVE, SUBJECT, Case
 
 CLIPS = [
     {},
@@ -56,7 +56,7 @@ INITIAL, GRADIENTS = stepping.problem("no retrace", "float32", "few")
 # Clipping is the same for all optimizers.
 CASES = [
     (row, clip, jit_compile)
-    for row in BUILT_IN
+    for row in NATIVE
     for clip in CLIPS
     for jit_compile in (False, True)
     if row.name == "SGD" or not clip

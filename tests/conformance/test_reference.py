@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import reference
 import stepping
-from registry import BUILT_IN, SUBJECT, Case, own_cases
+from registry import ADDONS, BUILT_IN, NATIVE, ROWS, SUBJECT, Case, own_cases
 
 # What a step may round, in units of the last place of the largest value of an
 # array: each of the about ten operations of an update once, in every step.
@@ -40,14 +40,14 @@ def options_of(case):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("case", [*own_cases(BUILT_IN), *COMMON], ids=str)
+@pytest.mark.parametrize("case", [*own_cases(NATIVE), *COMMON], ids=str)
 def test_reference(case, dtype):
     initial, gradients = stepping.problem(str(case), dtype, "mixed")
     optimizer = case.build(SUBJECT)
     ours = stepping.run_eagerly(lambda: optimizer, initial, gradients)
     option = case.option
     expected = reference.train(
-        case.row.name,
+        case.row.reference or reference.UPDATES[case.row.name],
         initial,
         gradients,
         options_of(case),
@@ -78,7 +78,7 @@ def test_reference(case, dtype):
             )
 
 
-@pytest.mark.parametrize("case", own_cases(), ids=str)
+@pytest.mark.parametrize("case", own_cases((*ROWS, *ADDONS)), ids=str)
 def test_rows_without_a_gradient(case):
     """The registry says what changes outside the rows of a gradient."""
     _, gradients = stepping.problem(str(case), "float32", "sparse")

@@ -336,7 +336,7 @@ print(beside.Adam.__module__, tf.keras.optimizers.legacy.Adam.__module__)
 print(*sys.argv[1:])
 sys.exit(3)
 """)
-    ours = "keras_legacy_opt.adam"
+    ours = "keras_legacy_opt.rules.adam"
     output = run(["program.py", "-m", "--legacy-only"], tmp_path)
     assert output == f"{ours} {ours}\n-m --legacy-only\n"
     output = run(["--legacy-only", "-m", "program", "a"], tmp_path)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from keras_legacy_opt.fused import plan
+from keras_legacy_opt.backends import native
 
 # For `stepping`, which these tests share with those.
 sys.path.append(str(pathlib.Path(__file__).parents[1] / "conformance"))
@@ -15,12 +15,12 @@ sys.path.append(str(pathlib.Path(__file__).parents[1] / "conformance"))
 def calls(monkeypatch):
     """Names of the native updates that were run or traced."""
     seen = []
-    for name in ("call_dense", "call_group", "update_sparse"):
-        original = getattr(plan, name)
+    for name in ("update_dense", "update_group", "update_sparse"):
+        original = getattr(native, name)
 
         def spy(*args, name=name, original=original, **kwargs):
             seen.append(name)
             return original(*args, **kwargs)
 
-        monkeypatch.setattr(plan, name, spy)
+        monkeypatch.setattr(native, name, spy)
     return seen

@@ -1,5 +1,6 @@
 """Builds put a whole library in place, repair it, and fail in one line."""
 
+import dataclasses
 import errno
 import os
 import sys
@@ -7,6 +8,7 @@ import sys
 import pytest
 
 from keras_legacy_opt import __main__ as command_line
+from keras_legacy_opt import supported
 from keras_legacy_opt.fused import build, library
 
 TENSORFLOW = build.TensorFlow("2.21.0", "/include", "/lib", 1, ())
@@ -33,6 +35,16 @@ def compiled(tmp_path, monkeypatch):
 def intact(folder):
     manifest = library.Manifest.read(folder)
     return manifest == library.Manifest.of(manifest, folder)
+
+
+def test_an_older_tensorflow_is_refused(compiled, capsys, monkeypatch):
+    major, minor = supported.TENSORFLOW.oldest
+    for version, code in (f"{major}.{minor - 1}.9", 1), (f"{major}.{minor}", 0):
+        tensorflow = dataclasses.replace(TENSORFLOW, version=version)
+        monkeypatch.setattr(build, "find_tensorflow", lambda tf=tensorflow: tf)
+        assert command_line.main(["build"]) == code
+        assert ("too old" in capsys.readouterr().err) == bool(code)
+    assert len(compiled) == 1
 
 
 def test_what_is_there_stays_unless_forced(compiled, capsys):

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import stepping
 import tensorflow as tf
-from registry import BUILT_IN, SUBJECT, own_cases
+from registry import BUILT_IN, NATIVE, SUBJECT, own_cases
 
 import keras_legacy_opt
 from keras_legacy_opt import fused
-from keras_legacy_opt.fused import eager
+from keras_legacy_opt.step import plan
 
 pytestmark = pytest.mark.usefixtures("native_ops")
 
@@ -38,7 +38,7 @@ def test_eager_steps_are_remembered(calls):
 
 
 def test_remembered_variables_are_not_kept_alive(monkeypatch):
-    monkeypatch.setattr(eager, "TRACE_AFTER", 1)
+    monkeypatch.setattr(plan, "TRACE_AFTER", 1)
     opt = keras_legacy_opt.SGD(0.5)
     var, other = tf.Variable(tf.ones([3])), tf.Variable(tf.ones([3]))
     for _ in range(5):
@@ -79,14 +79,14 @@ def test_lists_of_variables_may_take_turns(monkeypatch):
 def traces(monkeypatch):
     """The optimizers whose coefficients were traced, as often as they were."""
     seen = []
-    original = eager._counted_coefficients
+    original = plan._counted_coefficients
 
     def spy(optimizer, *args):
         if tf.inside_function():
             seen.append(optimizer)
         return original(optimizer, *args)
 
-    monkeypatch.setattr(eager, "_counted_coefficients", spy)
+    monkeypatch.setattr(plan, "_counted_coefficients", spy)
     return seen
 
 
@@ -103,12 +103,12 @@ def overwrite_settings(optimizer, step):
         )
 
 
-@pytest.mark.parametrize("case", own_cases(BUILT_IN), ids=str)
+@pytest.mark.parametrize("case", own_cases(NATIVE), ids=str)
 def test_traced_coefficients_are_those_of_the_ops(case, traces, monkeypatch):
     initial, gradients = stepping.problem(str(case), "float32", "dense")
     records = []
     for trace_after in (1, 1000):
-        monkeypatch.setattr(eager, "TRACE_AFTER", trace_after)
+        monkeypatch.setattr(plan, "TRACE_AFTER", trace_after)
         optimizer = case.build(SUBJECT)
         variables = stepping.make_variables(initial)
         for step, grads in enumerate(gradients):
@@ -127,7 +127,7 @@ def test_traced_coefficients_are_those_of_the_ops(case, traces, monkeypatch):
 
 def test_what_a_trace_would_not_notice(traces, monkeypatch):
     """A new value of a variable needs no trace, all else a new one, or none."""
-    monkeypatch.setattr(eager, "TRACE_AFTER", 1)
+    monkeypatch.setattr(plan, "TRACE_AFTER", 1)
     var, opt = tf.Variable([0.0]), keras_legacy_opt.SGD(1.0)
 
     def rate():
@@ -153,7 +153,7 @@ def test_what_a_trace_would_not_notice(traces, monkeypatch):
 
 
 def test_a_subclass_makes_its_own_coefficients(traces, monkeypatch):
-    monkeypatch.setattr(eager, "TRACE_AFTER", 1)
+    monkeypatch.setattr(plan, "TRACE_AFTER", 1)
 
     class Counting(keras_legacy_opt.SGD):
         calls = 0
@@ -189,7 +189,7 @@ METHODS = (
 @pytest.mark.parametrize("patched", ["instance", "class"])
 @pytest.mark.parametrize("name", METHODS)
 def test_overrides_that_come_late(name, patched, steps_before, monkeypatch):
-    monkeypatch.setattr(eager, "TRACE_AFTER", 1)
+    monkeypatch.setattr(plan, "TRACE_AFTER", 1)
     var, opt = tf.Variable([1.0]), keras_legacy_opt.Adam(0.1)
     as_ever = tf.Variable([1.0]), keras_legacy_opt.Adam(0.1)
 
@@ -283,7 +283,7 @@ def test_other_slots():
 )
 def test_another_epsilon(kind, replaced, monkeypatch):
     """Of any kind, and changed in place where that is possible."""
-    monkeypatch.setattr(eager, "TRACE_AFTER", 1)
+    monkeypatch.setattr(plan, "TRACE_AFTER", 1)
     var, opt = tf.Variable([1.0]), keras_legacy_opt.Adagrad(1.0)
     opt.epsilon = kind(0.0)
 
@@ -314,7 +314,7 @@ def test_few_lists_are_remembered():
         for _ in range(3):
             pairs = [(tf.ones([1]), first), (tf.ones([1]), second)]
             opt.apply_gradients(pairs)
-    assert len(eager._memories[opt]) == eager.LISTS_KEPT
+    assert len(plan._memories[opt]) == plan.LISTS_KEPT
     gc.collect()
     groups = [g for g in fused.groups._groups.values() if len(g.members) == 2]
     assert len(groups) < 40 - 1
@@ -383,7 +383,7 @@ def test_a_variable_of_changing_shape_is_checked_first():
 
 def test_no_optimizer_is_kept_alive(monkeypatch):
     """By what it holds, and what holds it."""
-    monkeypatch.setattr(eager, "TRACE_AFTER", 1)
+    monkeypatch.setattr(plan, "TRACE_AFTER", 1)
 
     def train(**attributes):
         var, opt = tf.Variable([1.0]), keras_legacy_opt.SGD(0.5)

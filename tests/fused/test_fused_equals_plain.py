@@ -15,7 +15,7 @@ import stepping
 import tensorflow as tf
 from configurations import arguments, problems
 from hypothesis import strategies as st
-from registry import BUILT_IN, SUBJECT, Case, common_cases, own_cases
+from registry import BUILT_IN, NATIVE, SUBJECT, Case, common_cases, own_cases
 
 from keras_legacy_opt import fused
 
@@ -55,7 +55,7 @@ EXCEPTIONS = {
 CASES = [
     *(
         (case, dtype)
-        for case in own_cases(BUILT_IN)
+        for case in own_cases(NATIVE)
         for dtype in ("float32", "float64")
     ),
     *((case, "float32") for case in common_cases(BUILT_IN)),

@@ -12,7 +12,8 @@ from test_fused_equals_plain import SHAPES, SPARSE, Pair, gradients, tolerance
 
 import keras_legacy_opt
 from keras_legacy_opt import LossScaleOptimizer, fused
-from keras_legacy_opt.fused import clip, plan
+from keras_legacy_opt.backends import native
+from keras_legacy_opt.step import chain
 
 pytestmark = pytest.mark.usefixtures("native_ops")
 
@@ -37,13 +38,18 @@ BAD = {2: np.inf, 4: np.nan}  # in which steps
 def calls(monkeypatch):
     """What native updates were handed: (name, transforms, conditions)."""
     seen = []
-    original = plan.call_dense
+    original = native.update_dense
 
-    def call_dense(optimizer, apply_state, transforms, conditions, *rest):
-        seen.append((len(transforms), len(conditions)))
-        return original(optimizer, apply_state, transforms, conditions, *rest)
+    def update_dense(step, updates):
+        seen.append(
+            (
+                len(native._joined([u.transform for u in updates])),
+                len(native._joined([u.condition for u in updates])),
+            )
+        )
+        return original(step, updates)
 
-    monkeypatch.setattr(plan, "call_dense", call_dense)
+    monkeypatch.setattr(native, "update_dense", update_dense)
     return seen
 
 
@@ -197,11 +203,13 @@ def test_16_bits(dtype, wrap):
 
 def test_eager_steps_take_the_short_way(monkeypatch):
     groups = []
-    original = plan.call_group
+    original = native.update_group
     monkeypatch.setattr(
-        plan,
-        "call_group",
-        lambda *args: groups.append(len(args[-2])) or original(*args),
+        native,
+        "update_group",
+        lambda *args: (
+            groups.append(len(args[-1]["transform"])) or original(*args)
+        ),
     )
     variables = [tf.Variable([1.0]), tf.Variable(2.0)]
     opt = taking_scaled(keras_legacy_opt.SGD(0.5), initial_scale=4.0)
@@ -231,7 +239,8 @@ def test_loss_scale_factor(calls, options, wrap):
             for _ in range(3):
                 step([(tf.constant([0.1, 7.0]), var), (rows, table)])
             results.append((var.numpy(), table.numpy()))
-    for plain, native in zip(*results, strict=True):
-        np.testing.assert_array_equal(plain, native)
+    for plain, fast in zip(*results, strict=True):
+        np.testing.assert_array_equal(plain, fast)
     assert {transforms for transforms, _ in calls} == {1}
-    assert clip.can_divide(opt, [(rows, table)]) == (not options)
+    refusal = chain.refuses(opt, [(rows, table)], (chain.Divide(factor),))
+    assert (refusal is None) == (not options)

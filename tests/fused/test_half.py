@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import stepping
 import tensorflow as tf
-from registry import BUILT_IN, SUBJECT, own_cases
+from registry import NATIVE, SUBJECT, own_cases
 
-from keras_legacy_opt.fused import policy
+from keras_legacy_opt.rules.formula import formula_of
 
 ROWS, WIDTH = 40, 9
 INDICES = np.array([3, 7, 3, 39, 0, 3], np.int32)
-CASES = own_cases(BUILT_IN)
+CASES = own_cases(NATIVE)
 
 
 def coefficients_of(optimizer, formula):
@@ -18,7 +18,9 @@ def coefficients_of(optimizer, formula):
     variable = tf.Variable(tf.zeros([1]))
     optimizer._create_all_weights([variable])
     state = optimizer._prepare([variable])[variable.device, tf.float32]
-    return [state[name] for name in formula.coefficients]
+    return {
+        name: state[key] for name, key in formula.native.coefficients.items()
+    }
 
 
 def make_state(rng, formula, dtype):
@@ -37,8 +39,9 @@ def make_state(rng, formula, dtype):
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_rounds_once(native_ops, rng, case, dtype):
     optimizer = case.build(SUBJECT)
-    formula = policy.dense_formula(optimizer)
-    assert policy.sparse_formula(optimizer) == formula
+    formula = formula_of(optimizer)
+    native = formula.native
+    inputs = ["var", *native.slots]
     scalars = coefficients_of(optimizer, formula)
     state = make_state(rng, formula, dtype)
     dense = stepping.random_array(rng, (ROWS, WIDTH), dtype)
@@ -49,21 +52,23 @@ def test_rounds_once(native_ops, rng, case, dtype):
     def run(sparse, cast):
         variables = [tf.Variable(cast(value)) for value in state]
         if sparse:
-            getattr(native_ops, f"sparse_{formula.op}")(
-                *(v.handle for v in variables),
-                cast(rows),
-                indices,
-                *scalars,
-                [],
-                [],
+            handles = [v.handle for v in variables]
+            getattr(native_ops, f"sparse_{native.op}")(
+                **dict(zip(inputs, handles, strict=True)),
+                grad=cast(rows),
+                indices=indices,
+                **scalars,
+                transform=[],
+                condition=[],
             )
         else:
-            getattr(native_ops, formula.op)(
-                *([v.handle] for v in variables),
-                [cast(dense)],
-                *scalars,
-                [],
-                [],
+            handles = [[v.handle] for v in variables]
+            getattr(native_ops, native.op)(
+                **dict(zip(inputs, handles, strict=True)),
+                grad=[cast(dense)],
+                **scalars,
+                transform=[],
+                condition=[],
             )
         return [v.numpy() for v in variables]
 

@@ -10,7 +10,7 @@ from processes import run_python
 
 import keras_legacy_opt
 from keras_legacy_opt import fused
-from keras_legacy_opt.fused import policy
+from keras_legacy_opt.fused import places
 
 pytestmark = pytest.mark.usefixtures("native_ops")
 
@@ -111,7 +111,7 @@ def test_tf1_graph(calls):
         session.run(dense)
         session.run(sparse)
         np.testing.assert_array_equal(session.run(var), [[0.5], [0.5]])
-    assert calls == ["call_dense", "update_sparse"]
+    assert calls == ["update_dense", "update_sparse"]
 
 
 def test_uninitialized_variable(native_ops):
@@ -341,7 +341,7 @@ def test_clipping_is_fused_for_all_gradients(calls, option):
         return var.numpy(), table.numpy()
 
     ours = run(keras_legacy_opt.SGD(0.1, **{option: 0.5}))
-    assert calls == ["call_dense", "update_sparse"] * 3
+    assert calls == ["update_dense", "update_sparse"] * 3
     with fused.disabled():
         plain = run(keras_legacy_opt.SGD(0.1, **{option: 0.5}))
     for a, b in zip(ours, plain, strict=True):
@@ -368,11 +368,11 @@ def test_clip_limits_change_without_a_new_trace(calls):
 
 
 def test_groups_by_dtype(calls):
-    variables = [tf.Variable(tf.ones([2], d)) for d in policy.DTYPES]
+    variables = [tf.Variable(tf.ones([2], d)) for d in places.DTYPES]
     opt = keras_legacy_opt.SGD(0.5)
     for _ in range(3):
         opt.apply_gradients([(tf.ones_like(v), v) for v in variables])
-    assert len(calls) == 3 * len(policy.DTYPES)
+    assert len(calls) == 3 * len(places.DTYPES)
     for var in variables:
         np.testing.assert_array_equal(var, [-0.5, -0.5])
 
@@ -405,7 +405,7 @@ def test_plain_where_native_ops_do_not_apply(calls):
     np.testing.assert_array_equal(var, [0.5])
     assert calls == []
     opt.apply_gradients([(tf.ones([1]), var)])
-    assert calls == ["call_dense"]
+    assert calls == ["update_dense"]
 
 
 @pytest.mark.parametrize("wrap", [lambda f: f, tf.function])
@@ -426,12 +426,12 @@ def test_strategy(calls, wrap):
             wrap(lambda: strategy.run(replica_step, (inside,)))()
 
     train()
-    assert calls == ["call_dense", "update_sparse"]
+    assert calls == ["update_dense", "update_sparse"]
     # Replicas run in threads of their own.
     train(outside=fused.disabled)
     train(inside=fused.disabled)
     assert len(calls) == 2
     train()
-    assert calls == ["call_dense", "update_sparse"] * 2
+    assert calls == ["update_dense", "update_sparse"] * 2
     expected = 1.0 - 0.5 - 0.75 - 0.875 - 0.9375
     assert [v.numpy().item() for v in variables] == [expected] * 3

@@ -9,7 +9,7 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
-from registry import BUILT_IN, SUBJECT, Late, own_cases
+from registry import NATIVE, SUBJECT, Late, own_cases
 from test_fused_equals_plain import state, tolerance
 
 import keras_legacy_opt
@@ -32,7 +32,7 @@ RATES = {
 }
 CASES = [
     (case, rate)
-    for case in own_cases(BUILT_IN)
+    for case in own_cases(NATIVE)
     for rate in RATES
     if rate == "usual" or case.option_name in ("plain", "l2 shrinkage", "all")
     if case.row.name != "Nadam" or rate != "warm-up"  # It takes no schedule.

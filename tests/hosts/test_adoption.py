@@ -249,8 +249,8 @@ def test_variables_of_a_class_of_ones_own_are_trained():
 # Attributes of ours that neither legacy nor Keras 3 has.  A subclass of a third
 # party may have any name of its own: keep these few, and unlikely.
 ADDED = {
-    "_apply_scaled_gradients",
     "_clip_limits",
+    "_declaration",
     "_early_slots",
     "_init_process_state",
     "_known_variables",

@@ -255,9 +255,6 @@ def test_every_method_that_takes_variables_is_on_the_list():
     assert taking - overrides.TAKE_VARIABLES == {
         "_create_slots_for_sharded_variables",
         "_distributed_apply",
-        "_apply_scaled_gradients",
-        "_Optimizer__update_variable",
-        "_Optimizer__usable",
         "finalize_variable_values",
     }
 

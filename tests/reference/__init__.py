@@ -5,3 +5,4 @@
 """
 
 from reference.training import train as train
+from reference.updates import UPDATES as UPDATES

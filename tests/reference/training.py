@@ -4,8 +4,6 @@ import types
 
 import numpy as np
 
-from reference.updates import UPDATES
-
 # Legacy uses these as they are given.  The others pass through float32 on their
 # way to the update, whatever the dtype of what is trained.
 EXACT = frozenset(
@@ -50,11 +48,11 @@ def _clipped(gradients, o):
     }
 
 
-def train(name, initial, gradients, options, slots, everywhere):
+def train(update, initial, gradients, options, slots, everywhere):
     """Trains variables in float64.
 
     Args:
-      name: Of the optimizer.
+      update: Of a variable by a dense gradient, as those of `updates`.
       initial: Maps names to the variables' first values.
       gradients: For each step, maps names to arrays or (values, indices).
       options: All arguments of the optimizer, by name.
@@ -90,7 +88,7 @@ def train(name, initial, gradients, options, slots, everywhere):
                 gradient = np.zeros_like(old["variable"])
                 np.add.at(gradient, touched, values)
             s = {slot: old[slot] for slot in slots}
-            w = UPDATES[name](old["variable"], s, gradient, o, t)
+            w = update(old["variable"], s, gradient, o, t)
             for slot, new in {"variable": w, **s}.items():
                 if touched is not None and slot not in everywhere:
                     new, changed = old[slot].copy(), new

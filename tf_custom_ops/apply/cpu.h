@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <new>
 #include <type_traits>
 #include <utility>
@@ -117,8 +118,12 @@ constexpr bool kHasRefusal<F, std::void_t<decltype(&F::Refusal)>> = true;
 
 template <class F, class C>
 BoundFormula<C> BindFunctor(Isa isa, const C* hyper) {
+  using Hypers = typename F::Hypers;
+  static_assert(sizeof(Hypers) == F::kHypers * sizeof(C) && std::is_trivially_copyable_v<Hypers>, "scalars, no more");
+  Hypers h;
+  std::memcpy(&h, hyper, sizeof h);
   if constexpr (kHasSpecial<F>) {
-    if (F::IsSpecial(hyper)) return BindFunctor<typename F::Special>(isa, hyper);
+    if (F::IsSpecial(h)) return BindFunctor<typename F::Special>(isa, hyper);
   }
   BoundFormula<C> bound = {};
   static_assert(sizeof(F) <= sizeof bound.functor && std::is_trivially_copyable_v<F>, "a functor is a few scalars");
@@ -127,8 +132,8 @@ BoundFormula<C> BindFunctor(Isa isa, const C* hyper) {
   if constexpr (F::kIdle) bound.idle = KLO_PICK(isa, Idle, F, C);
   bound.state = F::kSlots + 1;
   bound.sum_duplicates = F::kSumDuplicates;
-  if constexpr (kHasRefusal<F>) bound.refusal = F::Refusal(hyper);
-  new (bound.functor) F(hyper);
+  if constexpr (kHasRefusal<F>) bound.refusal = F::Refusal(h);
+  new (bound.functor) F(h);
   return bound;
 }
 

@@ -12,14 +12,14 @@ namespace keras_legacy_opt {
 
 template <class T, Path>
 struct Adadelta {
-  static constexpr int kSlots = 2, kHypers = 3;
+  KLO_SLOTS(accum_grad, accum_var);
+  KLO_HYPERS(lr, rho, epsilon);
   static constexpr bool kIdle = false;
   static constexpr bool kSumDuplicates = true;
 
   T lr, rho, one_minus_rho, epsilon;
 
-  KLO_FN explicit Adadelta(const T* hyper)
-      : lr(hyper[0]), rho(hyper[1]), one_minus_rho(T(1) - hyper[1]), epsilon(hyper[2]) {}
+  KLO_FN explicit Adadelta(const Hypers& h) : lr(h.lr), rho(h.rho), one_minus_rho(T(1) - h.rho), epsilon(h.epsilon) {}
 
   KLO_FN void operator()(T& var, T& accum_grad, T& accum_var, T g) const {
     const T squares = Averaged(accum_grad, g * g);
@@ -32,6 +32,8 @@ struct Adadelta {
  private:
   KLO_FN T Averaged(T a, T x) const { return MovingAverage<Average::kWeighted>(a, x, rho, one_minus_rho); }
 };
+
+KLO_FORMULA(Adadelta, Adadelta)
 
 }  // namespace keras_legacy_opt
 

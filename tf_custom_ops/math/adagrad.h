@@ -10,13 +10,14 @@ namespace keras_legacy_opt {
 
 template <class T, Path>
 struct Adagrad {
-  static constexpr int kSlots = 1, kHypers = 2;
+  KLO_SLOTS(accum);
+  KLO_HYPERS(lr, epsilon);
   static constexpr bool kIdle = false;
   static constexpr bool kSumDuplicates = true;
 
   T lr, epsilon;
 
-  KLO_FN explicit Adagrad(const T* hyper) : lr(hyper[0]), epsilon(hyper[1]) {}
+  KLO_FN explicit Adagrad(const Hypers& h) : lr(h.lr), epsilon(h.epsilon) {}
 
   KLO_FN void operator()(T& var, T& accum, T g) const {
     const T squares = accum + g * g;
@@ -24,6 +25,8 @@ struct Adagrad {
     var -= g * lr / (Sqrt(squares) + epsilon);
   }
 };
+
+KLO_FORMULA(Adagrad, Adagrad)
 
 }  // namespace keras_legacy_opt
 

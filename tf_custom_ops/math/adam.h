@@ -13,19 +13,20 @@ namespace keras_legacy_opt {
 
 template <class T, Path kPath>
 struct Adam {
-  static constexpr int kSlots = 2, kHypers = 6;
+  KLO_SLOTS(m, v);
+  KLO_HYPERS(lr, beta_1_power, beta_2_power, beta_1, beta_2, epsilon);
   static constexpr bool kIdle = true;
   static constexpr bool kSumDuplicates = true;
 
   T alpha, beta_1, one_minus_beta_1, beta_2, one_minus_beta_2, epsilon;
 
-  KLO_FN explicit Adam(const T* hyper)
-      : alpha(BiasCorrectedRate(hyper[0], hyper[1], hyper[2])),
-        beta_1(hyper[3]),
-        one_minus_beta_1(T(1) - hyper[3]),
-        beta_2(hyper[4]),
-        one_minus_beta_2(T(1) - hyper[4]),
-        epsilon(hyper[5]) {}
+  KLO_FN explicit Adam(const Hypers& h)
+      : alpha(BiasCorrectedRate(h.lr, h.beta_1_power, h.beta_2_power)),
+        beta_1(h.beta_1),
+        one_minus_beta_1(T(1) - h.beta_1),
+        beta_2(h.beta_2),
+        one_minus_beta_2(T(1) - h.beta_2),
+        epsilon(h.epsilon) {}
 
   KLO_FN void operator()(T& var, T& m, T& v, T g) const {
     Moments(m, v, g);
@@ -50,7 +51,7 @@ struct Adam {
 
 template <class T, Path kPath>
 struct AdamAmsgrad : Adam<T, kPath> {
-  static constexpr int kSlots = 3;
+  KLO_SLOTS(m, v, vhat);
 
   using Adam<T, kPath>::Adam;
 
@@ -62,6 +63,9 @@ struct AdamAmsgrad : Adam<T, kPath> {
 
   KLO_FN void Idle(T& var, T& m, T& v, T& vhat) const { (*this)(var, m, v, vhat, T(0)); }
 };
+
+KLO_FORMULA(Adam, Adam)
+KLO_FORMULA(AdamAmsgrad, AdamAmsgrad)
 
 }  // namespace keras_legacy_opt
 

@@ -11,18 +11,19 @@ namespace keras_legacy_opt {
 
 template <class T, Path kPath>
 struct Adamax {
-  static constexpr int kSlots = 2, kHypers = 5;
+  KLO_SLOTS(m, v);
+  KLO_HYPERS(lr, beta_1_power, beta_1, beta_2, epsilon);
   static constexpr bool kIdle = false;
   static constexpr bool kSumDuplicates = true;
 
   T alpha, beta_1, one_minus_beta_1, beta_2, epsilon;
 
-  KLO_FN explicit Adamax(const T* hyper)
-      : alpha(hyper[0] / (T(1) - hyper[1])),
-        beta_1(hyper[2]),
-        one_minus_beta_1(T(1) - hyper[2]),
-        beta_2(hyper[3]),
-        epsilon(hyper[4]) {}
+  KLO_FN explicit Adamax(const Hypers& h)
+      : alpha(h.lr / (T(1) - h.beta_1_power)),
+        beta_1(h.beta_1),
+        one_minus_beta_1(T(1) - h.beta_1),
+        beta_2(h.beta_2),
+        epsilon(h.epsilon) {}
 
   KLO_FN void operator()(T& var, T& m, T& v, T g) const {
     m = MovingAverage<AverageOn(kPath)>(m, g, beta_1, one_minus_beta_1);
@@ -30,6 +31,8 @@ struct Adamax {
     var -= alpha * (m / (v + epsilon));
   }
 };
+
+KLO_FORMULA(Adamax, Adamax)
 
 }  // namespace keras_legacy_opt
 

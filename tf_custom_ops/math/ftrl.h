@@ -14,29 +14,30 @@ namespace keras_legacy_opt {
 // kRoot: learning_rate_power is -0.5, so that n^p is a square root and the loop vectorises.
 template <class T, Path kPath, bool kShrink, bool kRoot>
 struct FtrlFunctor {
-  static constexpr int kSlots = 2, kHypers = 6;
+  KLO_SLOTS(accum, linear);
+  KLO_HYPERS(lr, lr_power, l1, l2, beta, l2_shrinkage);
   static constexpr bool kIdle = false;
   static constexpr bool kSumDuplicates = true;
 
   // What TensorFlow's sparse kernel refuses; its dense one takes anything.
-  static KLO_FN const char* Refusal(const T* hyper) {
+  static KLO_FN const char* Refusal(const Hypers& h) {
     if constexpr (kPath == Path::kDense) return nullptr;
-    if (!(hyper[0] > T(0))) return "lr must be positive";
-    if (!(hyper[1] <= T(0))) return "lr_power must not be positive";
-    if (!(hyper[2] >= T(0))) return "l1 must not be negative";
-    if (!(hyper[3] + hyper[4] / (T(2) * hyper[0]) >= T(0))) return "l2 must not be negative";
-    if (!(hyper[5] >= T(0))) return "l2_shrinkage must not be negative";
+    if (!(h.lr > T(0))) return "lr must be positive";
+    if (!(h.lr_power <= T(0))) return "lr_power must not be positive";
+    if (!(h.l1 >= T(0))) return "l1 must not be negative";
+    if (!(h.l2 + h.beta / (T(2) * h.lr) >= T(0))) return "l2 must not be negative";
+    if (!(h.l2_shrinkage >= T(0))) return "l2_shrinkage must not be negative";
     return nullptr;
   }
 
   T lr, l1, two_l2, two_shrinkage, power;
 
-  KLO_FN explicit FtrlFunctor(const T* hyper)
-      : lr(hyper[0]),
-        l1(hyper[2]),
-        two_l2(T(2) * (hyper[3] + hyper[4] / (T(2) * lr))),
-        two_shrinkage(T(2) * hyper[5]),
-        power(-hyper[1]) {}
+  KLO_FN explicit FtrlFunctor(const Hypers& h)
+      : lr(h.lr),
+        l1(h.l1),
+        two_l2(T(2) * (h.l2 + h.beta / (T(2) * lr))),
+        two_shrinkage(T(2) * h.l2_shrinkage),
+        power(-h.lr_power) {}
 
   KLO_FN void operator()(T& var, T& accum, T& linear, T g) const {
     const T shrunk = kShrink ? g + two_shrinkage * var : g;
@@ -63,12 +64,16 @@ struct Ftrl {
   template <class T, Path kPath>
   struct Functor : FtrlFunctor<T, kPath, kShrink, false> {
     using FtrlFunctor<T, kPath, kShrink, false>::FtrlFunctor;
+    using typename FtrlFunctor<T, kPath, kShrink, false>::Hypers;
 
     // The loops ask this once a step and run the special case where the hyperparameters allow it.
     using Special = FtrlFunctor<T, kPath, kShrink, true>;
-    static KLO_FN bool IsSpecial(const T* hyper) { return hyper[1] == T(-0.5); }
+    static KLO_FN bool IsSpecial(const Hypers& h) { return h.lr_power == T(-0.5); }
   };
 };
+
+KLO_FORMULA(Ftrl, Ftrl<false>::Functor)
+KLO_FORMULA(FtrlShrinkage, Ftrl<true>::Functor)
 
 }  // namespace keras_legacy_opt
 

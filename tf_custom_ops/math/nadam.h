@@ -13,25 +13,27 @@ namespace keras_legacy_opt {
 
 template <class T, Path>
 struct Nadam {
-  static constexpr int kSlots = 2, kHypers = 9;
+  KLO_SLOTS(m, v);
+  KLO_HYPERS(lr, beta_1, beta_2, one_minus_u, next_u, one_minus_product, one_minus_next_product, one_minus_beta_2_power,
+             epsilon);
   static constexpr bool kIdle = true;
   static constexpr bool kSumDuplicates = true;
 
   T lr, beta_1, one_minus_beta_1, beta_2, one_minus_beta_2, one_minus_u, next_u;
   T one_minus_product, one_minus_next_product, one_minus_beta_2_power, epsilon;
 
-  KLO_FN explicit Nadam(const T* hyper)
-      : lr(hyper[0]),
-        beta_1(hyper[1]),
-        one_minus_beta_1(T(1) - hyper[1]),
-        beta_2(hyper[2]),
-        one_minus_beta_2(T(1) - hyper[2]),
-        one_minus_u(hyper[3]),
-        next_u(hyper[4]),
-        one_minus_product(hyper[5]),
-        one_minus_next_product(hyper[6]),
-        one_minus_beta_2_power(hyper[7]),
-        epsilon(hyper[8]) {}
+  KLO_FN explicit Nadam(const Hypers& h)
+      : lr(h.lr),
+        beta_1(h.beta_1),
+        one_minus_beta_1(T(1) - h.beta_1),
+        beta_2(h.beta_2),
+        one_minus_beta_2(T(1) - h.beta_2),
+        one_minus_u(h.one_minus_u),
+        next_u(h.next_u),
+        one_minus_product(h.one_minus_product),
+        one_minus_next_product(h.one_minus_next_product),
+        one_minus_beta_2_power(h.one_minus_beta_2_power),
+        epsilon(h.epsilon) {}
 
   KLO_FN void operator()(T& var, T& m, T& v, T g) const {
     m = MovingAverage<Average::kWeighted>(m, g, beta_1, one_minus_beta_1);
@@ -45,6 +47,8 @@ struct Nadam {
     v *= beta_2;
   }
 };
+
+KLO_FORMULA(Nadam, Nadam)
 
 }  // namespace keras_legacy_opt
 

@@ -2,13 +2,16 @@
 // the sparse rows, every instruction set and, later, the GPU.
 //
 // A functor has
-//   kSlots, kHypers    how many slot variables and scalars it takes, in the order of its op's inputs
-//   F(const T* hyper)  derives from the scalars what does not change from element to element
+//   KLO_SLOTS(names...)      its slot variables, in the order in which f takes them; the inputs of its op
+//   KLO_HYPERS(names...)     its scalars: fields of F::Hypers; inputs of its op, too
+//   F(const Hypers& h)       derives from the scalars what does not change from element to element
 //   f(var, slots..., grad)   one step of one element
 //   f.Idle(var, slots...)    sparse gradients only: one step of an element whose row got no gradient, where legacy
 //                            updates such rows (kIdle says so)
 // and may have
-//   Refusal(hyper)     why scalars are not allowed, or null
+//   Refusal(h)               why scalars are not allowed, or null
+//
+// A header ends with KLO_FORMULA(Name, Functor) for each op. The names of inputs are those that Python passes them by.
 #ifndef KERAS_LEGACY_OPT_MATH_PRELUDE_H_
 #define KERAS_LEGACY_OPT_MATH_PRELUDE_H_
 
@@ -18,7 +21,28 @@
 #define KLO_FN inline __attribute__((always_inline))
 #endif
 
+#define KLO_SLOTS(...)                                    \
+  static constexpr const char* kSlotNames = #__VA_ARGS__; \
+  static constexpr int kSlots = ::keras_legacy_opt::CountNames(#__VA_ARGS__)
+
+#define KLO_HYPERS(...)                                    \
+  struct Hypers {                                          \
+    T __VA_ARGS__;                                         \
+  };                                                       \
+  static constexpr const char* kHyperNames = #__VA_ARGS__; \
+  static constexpr int kHypers = ::keras_legacy_opt::CountNames(#__VA_ARGS__)
+
+// Where ops are registered, it does that.
+#define KLO_FORMULA(NAME, FUNCTOR)
+
 namespace keras_legacy_opt {
+
+// Of "a, b, c", 3.
+constexpr int CountNames(const char* names) {
+  int count = *names == '\0' ? 0 : 1;
+  for (; *names != '\0'; ++names) count += *names == ',';
+  return count;
+}
 
 KLO_FN float Sqrt(float x) { return __builtin_sqrtf(x); }
 KLO_FN double Sqrt(double x) { return __builtin_sqrt(x); }

@@ -15,13 +15,13 @@ namespace keras_legacy_opt {
 
 template <class T, Path kPath, Average kAverage>
 struct RmsPropBase {
-  static constexpr int kHypers = 4;
+  KLO_HYPERS(lr, rho, momentum, epsilon);
   static constexpr bool kSumDuplicates = true;
 
   T lr, rho, one_minus_rho, momentum, epsilon;
 
-  KLO_FN explicit RmsPropBase(const T* hyper)
-      : lr(hyper[0]), rho(hyper[1]), one_minus_rho(T(1) - hyper[1]), momentum(hyper[2]), epsilon(hyper[3]) {}
+  KLO_FN explicit RmsPropBase(const Hypers& h)
+      : lr(h.lr), rho(h.rho), one_minus_rho(T(1) - h.rho), momentum(h.momentum), epsilon(h.epsilon) {}
 
   KLO_FN T Averaged(T a, T x) const { return MovingAverage<kAverage>(a, x, rho, one_minus_rho); }
   KLO_FN void Move(T& var, T d, T g) const { var -= lr * g / (Sqrt(d) + epsilon); }
@@ -35,7 +35,7 @@ struct RmsPropBase {
 
 template <class T, Path kPath>
 struct RmsProp : RmsPropBase<T, kPath, Average::kWeighted> {
-  static constexpr int kSlots = 1;
+  KLO_SLOTS(ms);
   static constexpr bool kIdle = true;
 
   using RmsPropBase<T, kPath, Average::kWeighted>::RmsPropBase;
@@ -50,7 +50,7 @@ struct RmsProp : RmsPropBase<T, kPath, Average::kWeighted> {
 
 template <class T, Path kPath>
 struct RmsPropCentered : RmsPropBase<T, kPath, Average::kWeighted> {
-  static constexpr int kSlots = 2;
+  KLO_SLOTS(ms, mg);
   static constexpr bool kIdle = true;
 
   using RmsPropBase<T, kPath, Average::kWeighted>::RmsPropBase;
@@ -69,7 +69,7 @@ struct RmsPropCentered : RmsPropBase<T, kPath, Average::kWeighted> {
 
 template <class T, Path kPath>
 struct RmsPropMomentum : RmsPropBase<T, kPath, AverageOn(kPath)> {
-  static constexpr int kSlots = 2;
+  KLO_SLOTS(ms, mom);
   static constexpr bool kIdle = false;
 
   using RmsPropBase<T, kPath, AverageOn(kPath)>::RmsPropBase;
@@ -82,7 +82,7 @@ struct RmsPropMomentum : RmsPropBase<T, kPath, AverageOn(kPath)> {
 
 template <class T, Path kPath>
 struct RmsPropCenteredMomentum : RmsPropBase<T, kPath, AverageOn(kPath)> {
-  static constexpr int kSlots = 3;
+  KLO_SLOTS(ms, mom, mg);
   static constexpr bool kIdle = false;
 
   using RmsPropBase<T, kPath, AverageOn(kPath)>::RmsPropBase;
@@ -94,6 +94,11 @@ struct RmsPropCenteredMomentum : RmsPropBase<T, kPath, AverageOn(kPath)> {
                            kPath == Path::kDense ? ms - mg * mg + this->epsilon : ms + this->epsilon - mg * mg, g);
   }
 };
+
+KLO_FORMULA(RmsProp, RmsProp)
+KLO_FORMULA(RmsPropCentered, RmsPropCentered)
+KLO_FORMULA(RmsPropMomentum, RmsPropMomentum)
+KLO_FORMULA(RmsPropCenteredMomentum, RmsPropCenteredMomentum)
 
 }  // namespace keras_legacy_opt
 

@@ -11,13 +11,14 @@ namespace keras_legacy_opt {
 
 template <class T, Path>
 struct Sgd {
-  static constexpr int kSlots = 0, kHypers = 1;
+  KLO_SLOTS();
+  KLO_HYPERS(lr);
   static constexpr bool kIdle = false;
   static constexpr bool kSumDuplicates = false;  // legacy scatters them one after the other
 
   T lr;
 
-  KLO_FN explicit Sgd(const T* hyper) : lr(hyper[0]) {}
+  KLO_FN explicit Sgd(const Hypers& h) : lr(h.lr) {}
 
   KLO_FN void operator()(T& var, T g) const { var -= g * lr; }
 };
@@ -26,13 +27,14 @@ template <bool kNesterov>
 struct Momentum {
   template <class T, Path>
   struct Functor {
-    static constexpr int kSlots = 1, kHypers = 2;
+    KLO_SLOTS(accum);
+    KLO_HYPERS(lr, momentum);
     static constexpr bool kIdle = false;
     static constexpr bool kSumDuplicates = true;
 
     T lr, momentum;
 
-    KLO_FN explicit Functor(const T* hyper) : lr(hyper[0]), momentum(hyper[1]) {}
+    KLO_FN explicit Functor(const Hypers& h) : lr(h.lr), momentum(h.momentum) {}
 
     KLO_FN void operator()(T& var, T& accum, T g) const {
       const T step = accum * momentum - g * lr;
@@ -41,6 +43,10 @@ struct Momentum {
     }
   };
 };
+
+KLO_FORMULA(Sgd, Sgd)
+KLO_FORMULA(Momentum, Momentum<false>::Functor)
+KLO_FORMULA(Nesterov, Momentum<true>::Functor)
 
 }  // namespace keras_legacy_opt
 

@@ -65,8 +65,17 @@ absl::Status SparseShapes(InferenceContext* c, int state, int hypers) {
   return ScalarShapes(c, state + 2, hypers);
 }
 
+std::vector<std::string> Split(Names names) {
+  std::vector<std::string> result;
+  for (const char* c = names; *c != '\0'; ++c) {
+    if (c == names || *c == ',') result.emplace_back();
+    if (*c != ',' && *c != ' ') result.back() += *c;
+  }
+  return result;
+}
+
 OpDefBuilderWrapper Scalars(OpDefBuilderWrapper op, Names hypers) {
-  for (const char* name : hypers) op = std::move(op).Input(std::string(name) + ": U");
+  for (const std::string& name : Split(hypers)) op = std::move(op).Input(name + ": U");
   return std::move(op)
       .Input("transform: transforms * U")
       .Input("condition: conditions * bool")
@@ -83,14 +92,14 @@ OpDefBuilderWrapper Scalars(OpDefBuilderWrapper op, Names hypers) {
 OpDefBuilderWrapper DenseOp(const char* name, Names slots, Names hypers) {
   OpDefBuilderWrapper op(name);
   op = std::move(op).Input("var: N * resource");
-  for (const char* slot : slots) op = std::move(op).Input(std::string(slot) + ": N * resource");
+  for (const std::string& slot : Split(slots)) op = std::move(op).Input(slot + ": N * resource");
   op = Scalars(std::move(op).Input("grad: N * T"), hypers).Attr("N: int >= 1");
-  const int state = static_cast<int>(slots.size()) + 1, scalars = static_cast<int>(hypers.size());
+  const int state = CountNames(slots) + 1, scalars = CountNames(hypers);
   return std::move(op).SetShapeFn([=](InferenceContext* c) { return DenseShapes(c, false, state, scalars); });
 }
 
 OpDefBuilderWrapper GroupOp(const char* name, Names slots, Names hypers) {
-  const int state = static_cast<int>(slots.size()) + 1, scalars = static_cast<int>(hypers.size());
+  const int state = CountNames(slots) + 1, scalars = CountNames(hypers);
   return Scalars(OpDefBuilderWrapper(name).Input("group: resource").Input("grad: N * T"), hypers)
       .Attr("N: int >= 1")
       .SetShapeFn([=](InferenceContext* c) { return DenseShapes(c, true, state, scalars); });
@@ -99,11 +108,11 @@ OpDefBuilderWrapper GroupOp(const char* name, Names slots, Names hypers) {
 OpDefBuilderWrapper SparseOp(const char* name, Names slots, Names hypers) {
   OpDefBuilderWrapper op(name);
   op = std::move(op).Input("var: resource");
-  for (const char* slot : slots) op = std::move(op).Input(std::string(slot) + ": resource");
+  for (const std::string& slot : Split(slots)) op = std::move(op).Input(slot + ": resource");
   op = Scalars(std::move(op).Input("grad: T").Input("indices: Tindices"), hypers)
            .Attr("Tindices: {int32, int64}")
            .Attr("variable_name: string = ''");
-  const int state = static_cast<int>(slots.size()) + 1, scalars = static_cast<int>(hypers.size());
+  const int state = CountNames(slots) + 1, scalars = CountNames(hypers);
   return std::move(op).SetShapeFn([=](InferenceContext* c) { return SparseShapes(c, state, scalars); });
 }
 

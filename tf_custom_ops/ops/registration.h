@@ -2,14 +2,16 @@
 #ifndef KERAS_LEGACY_OPT_OPS_REGISTRATION_H_
 #define KERAS_LEGACY_OPT_OPS_REGISTRATION_H_
 
-#include <initializer_list>
+#include <string>
+#include <vector>
 
 #include "kernels.h"
 #include "tf_compat.h"
 
 namespace keras_legacy_opt {
 
-using Names = std::initializer_list<const char*>;
+// The names of a functor: "a, b, c".
+using Names = const char*;
 
 // The definitions of the ops: their inputs in the order in which the kernels read them, and their shape functions.
 tensorflow::register_op::OpDefBuilderWrapper DenseOp(const char* name, Names slots, Names hypers);
@@ -36,22 +38,23 @@ class SparseKernelOf : public SparseKernel<T> {
 
 }  // namespace keras_legacy_opt
 
-#define KLO_NAMES(...) {__VA_ARGS__}
-
 // Defines the ops KerasLegacyOpt<NAME>, KerasLegacyOptGroup<NAME> and KerasLegacyOptSparse<NAME>, where FUNCTOR is a
-// template of math/.
-#define KLO_REGISTER_OPTIMIZER(NAME, FUNCTOR, SLOTS, HYPERS)                                                          \
-  static const ::tensorflow::InitOnStartupMarker kDenseOp##NAME =                                                     \
-      ::tensorflow::InitOnStartupMarker{} << ::keras_legacy_opt::DenseOp("KerasLegacyOpt" #NAME, SLOTS, HYPERS);      \
-  static const ::tensorflow::InitOnStartupMarker kGroupOp##NAME =                                                     \
-      ::tensorflow::InitOnStartupMarker{} << ::keras_legacy_opt::GroupOp("KerasLegacyOptGroup" #NAME, SLOTS, HYPERS); \
-  static const ::tensorflow::InitOnStartupMarker kSparseOp##NAME =                                                    \
-      ::tensorflow::InitOnStartupMarker{}                                                                             \
-      << ::keras_legacy_opt::SparseOp("KerasLegacyOptSparse" #NAME, SLOTS, HYPERS);                                   \
-  KLO_REGISTER_KERNELS(NAME, FUNCTOR, float)                                                                          \
-  KLO_REGISTER_KERNELS(NAME, FUNCTOR, double)                                                                         \
-  KLO_REGISTER_KERNELS(NAME, FUNCTOR, ::keras_legacy_opt::Half)                                                       \
+// template of math/. Their inputs have the names of its slots and scalars.
+#undef KLO_FORMULA
+#define KLO_FORMULA(NAME, FUNCTOR)                              \
+  KLO_REGISTER_OP(NAME, FUNCTOR, Dense, "")                     \
+  KLO_REGISTER_OP(NAME, FUNCTOR, Group, "Group")                \
+  KLO_REGISTER_OP(NAME, FUNCTOR, Sparse, "Sparse")              \
+  KLO_REGISTER_KERNELS(NAME, FUNCTOR, float)                    \
+  KLO_REGISTER_KERNELS(NAME, FUNCTOR, double)                   \
+  KLO_REGISTER_KERNELS(NAME, FUNCTOR, ::keras_legacy_opt::Half) \
   KLO_REGISTER_KERNELS(NAME, FUNCTOR, ::keras_legacy_opt::Bfloat16)
+
+#define KLO_REGISTER_OP(NAME, FUNCTOR, KIND, PREFIX)                                                   \
+  static const ::tensorflow::InitOnStartupMarker k##KIND##Op##NAME =                                   \
+      ::tensorflow::InitOnStartupMarker{} << ::keras_legacy_opt::KIND##Op(                             \
+          "KerasLegacyOpt" PREFIX #NAME, FUNCTOR<float, ::keras_legacy_opt::Path::kDense>::kSlotNames, \
+          FUNCTOR<float, ::keras_legacy_opt::Path::kDense>::kHyperNames);
 
 #define KLO_REGISTER_KERNELS(NAME, FUNCTOR, T)                                                           \
   KLO_REGISTER_KERNEL("KerasLegacyOpt" #NAME, T,                                                         \

@@ -11,12 +11,6 @@
 #include "tensorflow/core/framework/resource_var.h"
 #include "tensorflow/core/framework/shape_inference.h"
 #include "tensorflow/core/lib/core/threadpool.h"
-#include "tensorflow/core/public/version.h"
-
-// The newest ones no longer define their version.
-#if defined(TF_MINOR_VERSION) && TF_MINOR_VERSION < 16
-#error "keras_legacy_opt needs TensorFlow 2.16 or newer"
-#endif
 
 // A status is absl's in all of them, and so are its constructors; tensorflow::errors is deprecated from 2.20 on.
 #include "absl/status/status.h"

@@ -11,6 +11,7 @@
 #include "../math/adam.h"
 #include "../math/adamax.h"
 #include "../math/ftrl.h"
+#include "../math/lion.h"
 #include "../math/nadam.h"
 #include "../math/rmsprop.h"
 #include "../math/sgd.h"
@@ -28,6 +29,7 @@ struct Formula {
   std::vector<Real> first_state;
   void (*step)(Real* s, Real g, Hypers h);
   void (*idle)(Real* s, Hypers h);
+  bool bounded = false;  // whether an infinite gradient moves the variable no further than others do
 };
 
 inline Real Blend(Real a, Real x, Real decay) { return decay * a + (1 - decay) * x; }
@@ -159,6 +161,19 @@ Formula FtrlFormula(Real power) {
   return formula;
 }
 
+inline Formula LionFormula() {
+  return {"Lion",
+          {0.01L, 0.9L, 0.99L, 0.1L},
+          {0.5L, 0.02L},
+          [](Real* s, Real g, Hypers h) {
+            const Real c = Blend(s[1], g, h[1]);
+            s[0] -= h[0] * ((c > 0) - (c < 0) + h[3] * s[0]);
+            s[1] = Blend(s[1], g, h[2]);
+          },
+          nullptr,
+          true};
+}
+
 // Calls visit with each functor and its formula.
 template <class Visitor>
 void ForEachFormula(Visitor visit) {
@@ -178,6 +193,7 @@ void ForEachFormula(Visitor visit) {
   visit.template operator()<Ftrl<false>::Functor>(FtrlFormula<false>(-0.5L));
   visit.template operator()<Ftrl<true>::Functor>(FtrlFormula<true>(-0.5L));
   visit.template operator()<Ftrl<false>::Functor>(FtrlFormula<false>(-0.7L));
+  visit.template operator()<Lion>(LionFormula());
 }
 
 }  // namespace keras_legacy_opt

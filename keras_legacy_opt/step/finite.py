@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_legacy_opt.fused import policy
+from keras_legacy_opt.fused import loader, places, switch
 from keras_legacy_opt.gradients import values_of
 
 
@@ -25,11 +25,9 @@ def all_finite(
       A bool scalar.
     """
     values = list(map(values_of, gradients))
-    ops = policy.ops()
-    if ops is not None and all(
-        policy.takes(variable) for variable in variables
-    ):
-        return ops.all_finite(values, 1.0 if factor is None else factor)
+    if switch.refuses() is None and not any(map(places.refuses, variables)):
+        factor = 1.0 if factor is None else factor
+        return loader.load().all_finite(values, factor)
     if factor is not None:
         values = [value * tf.cast(factor, value.dtype) for value in values]
     finite = [tf.reduce_all(tf.math.is_finite(value)) for value in values]

@@ -29,10 +29,12 @@ from keras_legacy_opt import (
     gradients,
     hosts,
     originals,
-    private_api,
     saving,
 )
-from keras_legacy_opt.fused import clip, formulas, groups, plan, policy
+from keras_legacy_opt.backends import judge, native
+from keras_legacy_opt.rules.formula import Formula, formula_of, rule_of
+from keras_legacy_opt.step import chain as chains
+from keras_legacy_opt.step.update import Step, coefficients, updates_of
 from keras_legacy_opt.variables import var_key
 
 # What the short way leaves out or calls on its own terms: an optimizer with its
@@ -95,7 +97,7 @@ class _Settings:
         tf.Tensor,
     )
 
-    def __init__(self, optimizer: Any, formula: formulas.Formula):
+    def __init__(self, optimizer: Any, formula: Formula):
         hyper = list(optimizer._hyper.values())
         values = [
             value
@@ -115,7 +117,7 @@ class _Settings:
         """Whether they are the same objects, as far as there may be a trace."""
         return (
             self.are_traceable == other.are_traceable
-            and self._formula == other._formula
+            and self._formula is other._formula
             and len(self._values) == len(other._values)
             and all(map(operator.is_, self._values, other._values))
         )
@@ -134,9 +136,9 @@ class _Coefficients:
         self._function: Any = None
 
     def next(
-        self, optimizer: Any, formula: formulas.Formula, variable: Any
-    ) -> list[tf.Tensor]:
-        """What `plan.call_group` takes for this step, which is counted."""
+        self, optimizer: Any, formula: Formula, variable: Any
+    ) -> dict[str, tf.Tensor]:
+        """The scalars of this step's op; the step is counted."""
         settings = _Settings(optimizer, formula)
         if self._settings is None or not settings.are(self._settings):
             self._settings, self._steps, self._function = settings, 0, None
@@ -152,10 +154,12 @@ class _Coefficients:
             @tf.function(autograph=False)
             def function() -> list[tf.Tensor]:
                 optimizer, variable = (r() for r in references)
-                return _counted_coefficients(optimizer, formula, variable)
+                c = _counted_coefficients(optimizer, formula, variable)
+                return list(c.values())
 
             self._function = function.get_concrete_function()
-        return self._function()
+        names = formula.native.coefficients
+        return dict(zip(names, self._function(), strict=True))
 
 
 def _makes_own_coefficients(optimizer: Any) -> bool:
@@ -167,10 +171,11 @@ def _makes_own_coefficients(optimizer: Any) -> bool:
 
 
 def _counted_coefficients(
-    optimizer: Any, formula: formulas.Formula, variable: Any
-) -> list[tf.Tensor]:
+    optimizer: Any, formula: Formula, variable: Any
+) -> dict[str, tf.Tensor]:
     apply_state = optimizer._prepare([variable])
-    scalars = plan.coefficients(optimizer, formula, variable, apply_state)
+    c = coefficients(optimizer, variable, apply_state)
+    scalars = native.scalars(formula.native, variable, c)
     optimizer.iterations.assign_add(1)
     return scalars
 
@@ -211,14 +216,18 @@ class _Memory:
         self._slots: list[Any] = []
         self.coefficients = _Coefficients()
         self.group: tf.Tensor | None = None
-        if _fit_one_op(optimizer, given, variables):
-            self._names = policy.dense_formula(optimizer).slots
+        if _fit_one_op(optimizer, given):
+            formula = formula_of(optimizer)
+            self._names = formula.slots
             self._slots = list(self._slots_of(optimizer))
-            count, kinds = len(variables), len(self._names)
-            slots = [
-                self._slots[k * count : (k + 1) * count] for k in range(kinds)
-            ]
-            self.group = groups.group_of(policy.ops(), variables, *slots)
+            count = len(variables)
+            slots = {
+                slot: self._slots[k * count : (k + 1) * count]
+                for k, slot in enumerate(self._names)
+            }
+            inputs = formula.native.slots
+            by_input = {name: slots[slot] for name, slot in inputs.items()}
+            self.group = native.group_of(formula.native, variables, by_input)
 
     @property
     def first(self) -> Any:
@@ -242,7 +251,7 @@ class _Memory:
             if list(map(id, variables)) != self._variables:
                 return False
         if self.group is None:
-            return not _fit_one_op(optimizer, given, variables)
+            return not _fit_one_op(optimizer, given)
         try:
             are_same = map(operator.is_, self._slots_of(optimizer), self._slots)
             same_slots = all(are_same)
@@ -250,7 +259,7 @@ class _Memory:
             return False
         return (
             same_slots
-            and policy.dense_formula(optimizer).slots == self._names
+            and formula_of(optimizer).slots == self._names
             and not any(map(_constraint_of, variables))
             and not (self._has_keras_variables and self._obeys_keras())
         )
@@ -285,14 +294,14 @@ _memories: weakref.WeakKeyDictionary[
 def step(
     optimizer: Any,
     grads_and_vars: Sequence[Any],
-    scaling: clip.Scaling = clip.UNSCALED,
+    chain: chains.Chain = (),
 ) -> Any:
     """Takes the step the short way, if that is possible.
 
     Args:
       optimizer: the optimizer.
       grads_and_vars: as given by the caller, and not checked yet.
-      scaling: how the gradients are scaled.
+      chain: how the gradients are scaled.
 
     Returns:
       The optimizer's iterations, or None if nothing was done.
@@ -305,21 +314,18 @@ def step(
     if not memory.takes(grads):
         return None
     first = memory.first
-    formula = policy.dense_formula(optimizer)
-    also = [getattr(optimizer, name) for name in formula.also]
+    formula = formula_of(optimizer)
+    also = [getattr(optimizer, name) for name in rule_of(optimizer).also]
     before = [tf.identity(variable) for variable in also]
-    scalars = memory.coefficients.next(optimizer, formula, first)
+    inputs = {
+        "grad": grads,
+        **memory.coefficients.next(optimizer, formula, first),
+        "transform": chains.transform_alone(chain, first.dtype),
+        "condition": [],
+    }
     try:
         with tf.device(first.device):
-            plan.call_group(
-                optimizer,
-                formula,
-                memory.group,
-                grads,
-                scalars,
-                clip.scaling_alone(scaling, first.dtype),
-                [],
-            )
+            native.update_group(optimizer, formula.native, memory.group, inputs)
     except (tf.errors.OpError, TypeError, ValueError):
         # The op checks all before it changes any: the long way finds the same
         # mistake, and has the words for it.
@@ -368,8 +374,7 @@ def _applies(optimizer: Any) -> bool:
     return (
         tf.executing_eagerly()
         and distribution.current_strategy() is None
-        and policy.ops() is not None
-        and policy.dense_formula(optimizer) is not None
+        and native.refuses_kind(Step(optimizer), False) is None
         and originals.is_own(optimizer, _STEPS)
         and optimizer.gradient_aggregator is gradients.all_reduce_sum
         and not optimizer.gradient_transformers
@@ -398,17 +403,14 @@ def _remember(optimizer: Any, given: Sequence[Any]) -> None:
         memories.popitem(last=False)
 
 
-def _fit_one_op(
-    optimizer: Any, given: Sequence[Any], variables: Sequence[Any]
-) -> bool:
+def _fit_one_op(optimizer: Any, given: Sequence[Any]) -> bool:
     """Whether one native op updates all, given dense gradients for all."""
-    kinds = {
-        (private_api.devices_of(variable), variable.dtype.base_dtype)
-        for variable in variables
-    }
-    return (
-        len(kinds) == 1
-        and len(set(map(id, variables))) == len(variables)
-        and all(policy.updates(optimizer, None, v) for v in variables)
-        and not any(map(optimizer._known_variables.is_overwritten, given))
-    )
+    if any(map(optimizer._known_variables.is_overwritten, given)):
+        return False
+    step, groups = Step(optimizer), set()
+    for update in updates_of(optimizer, [(None, each) for each in given]):
+        backend = judge(step, update)
+        if not isinstance(backend, native.NativeCPU):
+            return False
+        groups.add(backend.group(update))
+    return len(groups) == 1

@@ -1,0 +1,140 @@
+"""Who updates a variable, and why nobody before: the judge's reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from keras_legacy_opt import backends, gradients, hosts
+from keras_legacy_opt.backends.native import NativeCPU
+from keras_legacy_opt.rules.declared import DeclaredOptimizer
+from keras_legacy_opt.step.update import Step, updates_of
+
+
+class Explanation(NamedTuple):
+    """What a step does with one kind of gradients of a variable.
+
+    Attributes:
+      variable: its name.
+      gradient: "dense" or "sparse".
+      backend: the name of what updates it.
+      refusals: {name: why it does not}, of those that are asked before.
+    """
+
+    variable: str
+    gradient: str
+    backend: str
+    refusals: Mapping[str, str]
+
+    def __str__(self) -> str:
+        reasons = "; ".join(
+            f"not {name}: {reason}" for name, reason in self.refusals.items()
+        )
+        text = f"{self.variable}, {self.gradient} gradients: {self.backend}"
+        return f"{text} ({reasons})" if reasons else text
+
+
+class Explanations(list[Explanation]):
+    """A list that prints a line for each."""
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self))
+
+
+def explain(optimizer: Any, variables: Any) -> Explanations:
+    """What updates variables, and why nothing faster does.
+
+    The answer is for steps that are taken where this is called: in a
+    `tf.function`, compiled by XLA or not, or in the scope of a strategy.
+
+    Args:
+      optimizer: an optimizer of this package, or a LossScaleOptimizer.
+      variables: variables that it shall train, or trains: one, or a list.
+
+    Returns:
+      A list of `Explanation`s, two for each variable with rows: of dense and of
+      sparse gradients. Print it.
+
+    Raises:
+      TypeError: if one is no variable, or the optimizer is none of ours.
+
+    >>> var = tf.Variable(1j, name="rotation")
+    >>> print(keras_legacy_opt.explain(keras_legacy_opt.SGD(), [var]))
+    rotation, dense gradients: TensorFlow's ops (not native ops: ...)
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if not isinstance(optimizer, hosts.OptimizerHost):
+        raise TypeError(
+            "`optimizer` must be an optimizer of keras_legacy_opt. Received:"
+            f" {optimizer!r} of type {type(optimizer).__name__}."
+        )
+    pairs = gradients.pairs([(None, v) for v in tf.nest.flatten(variables)])
+    step, known = Step(optimizer), optimizer._known_variables
+    result = Explanations()
+    for update in updates_of(optimizer, pairs):
+        kinds = {"dense": update}
+        if update.variable.shape.rank:
+            kinds["sparse"] = update._replace(is_sparse=True)
+        for kind, asked in kinds.items():
+            taker, refusals = backends.asked(step, asked)
+            result.append(
+                Explanation(
+                    known.name(update.variable),
+                    kind,
+                    taker.name,
+                    {each.name: why for each, why in refusals.items()},
+                )
+            )
+    return result
+
+
+# For the doctor: examples, and what the judge says of them here.
+
+
+def with_native_ops() -> list[str]:
+    """The optimizers of this package whose variables native ops update."""
+    return [
+        name
+        for name in hosts.public_names(DeclaredOptimizer)
+        if _refusal(_public(name)) is None
+    ]
+
+
+def without_native_ops() -> list[str]:
+    """Kinds of variables that native ops refuse, and why."""
+    cls = _public(hosts.public_names(DeclaredOptimizer)[0])
+
+    class Subclass(cls):
+        def _resource_apply_dense(self, *args: Any, **kwargs: Any) -> Any:
+            raise NotImplementedError
+
+    in_xla = []
+
+    @tf.function(jit_compile=True, autograph=False)
+    def function() -> None:
+        in_xla.append(_refusal(cls, variable))
+
+    variable = tf.Variable([0.0])
+    function.get_concrete_function()
+    reasons = {
+        "a complex variable": _refusal(
+            cls, tf.Variable([0j], dtype=tf.complex64)
+        ),
+        "a constraint": _refusal(cls, tf.Variable([0.0], constraint=tf.abs)),
+        "a function of XLA": in_xla[0],
+        "an override": _refusal(Subclass),
+    }
+    return [f"{what}: {why}" for what, why in reasons.items() if why]
+
+
+def _public(name: str) -> Any:
+    return hosts.public_class(name, DeclaredOptimizer)
+
+
+def _refusal(cls: Any, variable: Any = None) -> str | None:
+    """Why native ops do not update a variable by a dense gradient."""
+    if variable is None:
+        variable = tf.Variable([0.0])
+    return explain(cls(), [variable])[0].refusals.get(NativeCPU.name)

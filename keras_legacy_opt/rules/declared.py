@@ -1,0 +1,113 @@
+"""The methods of the legacy API, as an optimizer's declaration has them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import tensorflow as tf
+
+from keras_legacy_opt import backends
+from keras_legacy_opt.optimizer import Optimizer
+from keras_legacy_opt.rules.formula import Rule
+
+DEFAULT_EPSILON = 1e-7  # Keras' `backend.epsilon()`.
+
+
+class DeclaredOptimizer(Optimizer):
+    """An optimizer whose class has a `Rule`."""
+
+    _declaration: ClassVar[Rule]
+
+    def _create_slots(self, var_list: Sequence[Any]) -> None:
+        rule = self._declaration
+        names = rule.formula(self).slots
+        if rule.slots_alternate:
+            order = [(var, name) for var in var_list for name in names]
+        else:
+            order = [(var, name) for name in names for var in var_list]
+        initializers = {n: make(self) for n, make in rule.initializers.items()}
+        for var, name in order:
+            self.add_slot(var, name, initializers.get(name, "zeros"))
+
+    def _prepare_local(
+        self, var_device: str, var_dtype: tf.DType, apply_state: dict
+    ) -> None:
+        super()._prepare_local(var_device, var_dtype, apply_state)
+        c = apply_state[var_device, var_dtype]
+        c.update(self._declaration.coefficients(self, var_dtype, c))
+
+    def _resource_apply_dense(
+        self, grad: tf.Tensor, var: Any, apply_state: dict | None = None
+    ) -> Any:
+        return backends.update_as_legacy(self, grad, var, apply_state)
+
+    def _resource_apply_sparse_duplicate_indices(
+        self, grad: tf.Tensor, var: Any, indices: tf.Tensor, **kwargs: Any
+    ) -> Any:
+        if self._declaration.formula(self).sums_duplicates:
+            return super()._resource_apply_sparse_duplicate_indices(
+                grad, var, indices, **kwargs
+            )
+        return backends.update_as_legacy(
+            self, tf.IndexedSlices(grad, indices), var, **kwargs
+        )
+
+    def _resource_apply_sparse(
+        self,
+        grad: tf.Tensor,
+        var: Any,
+        indices: tf.Tensor,
+        apply_state: dict | None = None,
+    ) -> Any:
+        return backends.update_as_legacy(
+            self, tf.IndexedSlices(grad, indices), var, apply_state
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """The configuration; see `keras_legacy_opt.Optimizer.get_config`."""
+        return {
+            **super().get_config(),
+            **{
+                name: self._serialize_hyperparameter(name)
+                for name in self._declaration.hypers
+            },
+            **{
+                name: getattr(self, attribute)
+                for name, attribute in self._declaration.options.items()
+            },
+        }
+
+
+def uses_momentum(momentum: Any) -> bool:
+    """Whether an optimizer with this `momentum` needs slots for it.
+
+    Raises:
+      ValueError: if it is a number outside [0, 1].
+    """
+    if isinstance(momentum, (int, float)) and not 0 <= momentum <= 1:
+        raise ValueError(
+            "`momentum` must be between [0, 1]. Received:"
+            f" momentum={momentum} (of type {type(momentum).__name__})."
+        )
+    return tf.is_tensor(momentum) or callable(momentum) or momentum > 0
+
+
+def initial_accumulator(optimizer: Any) -> Any:
+    """The initializer of a slot that starts from a number."""
+    return tf.constant_initializer(optimizer._initial_accumulator_value)
+
+
+def declare(optimizer: DeclaredOptimizer, **values: Any) -> None:
+    """Sets hyperparameters and options, as the constructor was given them.
+
+    Nothing may be left out; `decay` is what the base class was given.
+    """
+    rule = optimizer._declaration
+    values.setdefault("decay", optimizer._initial_decay)
+    for name in rule.hypers:
+        optimizer._set_hyper(name, values.pop(name))
+    for name, attribute in rule.options.items():
+        setattr(optimizer, attribute, values.pop(name))
+    if values:
+        raise TypeError(f"Not declared: {', '.join(values)}.")

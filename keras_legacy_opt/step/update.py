@@ -1,0 +1,144 @@
+"""The records of a step: what backends judge and run."""
+
+from __future__ import annotations
+
+import collections
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from keras_legacy_opt import originals
+from keras_legacy_opt.rules.formula import Coefficients, Formula, formula_of
+
+# The methods that an update runs through.  Where one is overridden, it decides.
+_DENSE_METHODS = ("_resource_apply_dense", "get_slot")
+_SPARSE_METHODS = (
+    "get_slot",
+    "_resource_apply_sparse_duplicate_indices",
+    "_resource_apply_sparse",
+    "_resource_scatter_add",
+    "_resource_scatter_update",
+)
+
+
+class Deferred(NamedTuple):
+    """A gradient, and what its update has to do to it first.
+
+    Attributes:
+      gradient: tensor or `IndexedSlices`.
+      transform: tensor of shape [4], or None: multiply by the first number,
+        clip to the second, multiply by the third, divide by the fourth.
+      condition: bool scalar, or None: whether to update at all.
+    """
+
+    gradient: Any
+    transform: tf.Tensor | None = None
+    condition: tf.Tensor | None = None
+
+
+class Update(NamedTuple):
+    """A gradient for a variable.
+
+    Attributes:
+      variable: the `tf.Variable`; before it is run, perhaps a distributed one.
+      gradient: tensor or `IndexedSlices`; None if it is only asked who would
+        take it.
+      is_sparse: whether the gradient is, at least on one replica.
+      constraint: what is applied to the variable afterwards.
+      repeats: whether the step updates the variable several times.
+      transform: see `Deferred`.
+      condition: see `Deferred`.
+    """
+
+    variable: Any
+    gradient: Any = None
+    is_sparse: bool = False
+    constraint: Callable[[Any], Any] | None = None
+    repeats: bool = False
+    transform: tf.Tensor | None = None
+    condition: tf.Tensor | None = None
+
+
+class Step:
+    """What the updates of a step have in common.
+
+    Attributes:
+      optimizer: whose step it is.
+      apply_state: what its `_prepare` returned.
+    """
+
+    def __init__(self, optimizer: Any, apply_state: Mapping | None = None):
+        self.optimizer = optimizer
+        self.apply_state = apply_state
+        self._answers: dict[Any, Any] = {}
+
+    @functools.cached_property
+    def formula(self) -> Formula | None:
+        """What the optimizer's class declares, for its options."""
+        return formula_of(self.optimizer)
+
+    def coefficients(self, variable: Any) -> Coefficients:
+        """The coefficients of this step for a variable."""
+        return coefficients(self.optimizer, variable, self.apply_state)
+
+    def overridden(self, is_sparse: bool) -> str | None:
+        """Which methods of an update are not this package's, in words."""
+        methods = _SPARSE_METHODS if is_sparse else _DENSE_METHODS
+        names = originals.overridden(self.optimizer, methods)
+        if not names:
+            return None
+        them = ", ".join(f"`{name}`" for name in names)
+        return f"{type(self.optimizer).__name__} has its own {them}"
+
+    def once(
+        self, question: Callable[[Step, bool], Any], is_sparse: bool
+    ) -> Any:
+        """The answer to what is the same for all updates of a kind."""
+        key = question, is_sparse
+        if key not in self._answers:
+            self._answers[key] = question(self, is_sparse)
+        return self._answers[key]
+
+
+def coefficients(
+    optimizer: Any, variable: Any, apply_state: Mapping | None
+) -> Coefficients:
+    """What `apply_state` has for a variable; else they are computed."""
+    key = (variable.device, variable.dtype.base_dtype)
+    found = (apply_state or {}).get(key)
+    return found or optimizer._fallback_apply_state(*key)
+
+
+def updates_of(
+    optimizer: Any, grads_and_vars: Sequence[tuple[Any, Any]]
+) -> list[Update]:
+    """The records of pairs whose gradients may be `Deferred`."""
+    known = optimizer._known_variables
+    times = collections.Counter(id(known.unwrap(v)) for _, v in grads_and_vars)
+    updates = []
+    for gradient, given in grads_and_vars:
+        variable = known.unwrap(given)
+        if not isinstance(gradient, Deferred):
+            gradient = Deferred(gradient)
+        updates.append(
+            Update(
+                variable,
+                gradient.gradient,
+                is_sparse(gradient.gradient),
+                known.constraint(variable),
+                times[id(variable)] > 1,
+                gradient.transform,
+                gradient.condition,
+            )
+        )
+    return updates
+
+
+def is_sparse(gradient: Any) -> bool:
+    """Whether a gradient is `IndexedSlices`, at least on one replica."""
+    if isinstance(gradient, (tf.Tensor, tf.IndexedSlices)):
+        return isinstance(gradient, tf.IndexedSlices)
+    local = tf.distribute.get_strategy().experimental_local_results(gradient)
+    return any(isinstance(each, tf.IndexedSlices) for each in local)

@@ -1,0 +1,169 @@
+"""What an optimizer's declaration says agrees with what there is."""
+
+import inspect
+
+import numpy as np
+import pytest
+import stepping
+import tensorflow as tf
+from registry import ALL_DTYPES, NATIVE, SUBJECT, own_cases
+
+from keras_legacy_opt import backends
+from keras_legacy_opt.backends.composed import Composed
+from keras_legacy_opt.backends.kernels import Kernels
+from keras_legacy_opt.backends.native import NativeCPU
+from keras_legacy_opt.checkpoints import optimizers
+from keras_legacy_opt.rules.formula import VARIABLE, Idle, formula_of, rule_of
+
+CASES = own_cases(NATIVE)
+every_case = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+def names_of(op, besides):
+    return set(inspect.signature(op).parameters) - {*besides, "name"}
+
+
+@every_case
+def test_slots_and_idle_rows(case):
+    formula = formula_of(case.build(SUBJECT))
+    assert formula.slots == case.option.slots
+    idle = {
+        Idle.NOTHING: (),
+        Idle.SLOTS: formula.slots,
+        Idle.EVERYTHING: ("variable", *formula.slots),
+    }
+    # A maximum does not change where what it is of decays.
+    assert {*idle[formula.idle]} - {"vhat"} == {*case.option.everywhere}
+
+
+@every_case
+def test_files_tell_the_class_by_the_slots(case):
+    rule = rule_of(case.build(SUBJECT))
+    slots = frozenset(case.option.slots)
+    assert slots in {frozenset(formula.slots) for formula in rule.formulas()}
+    if slots and not rule.also:  # Nadam's have a variable besides.
+        assert case.row.name in optimizers._by_slots()[slots]
+
+
+@every_case
+def test_inputs_of_native_ops(native_ops, case):
+    native = formula_of(case.build(SUBJECT)).native
+    declared = {*native.slots, *native.coefficients}
+    shared = {"var", "grad", "transform", "condition", "use_locking"}
+    for op, own in (
+        (native.op, {*native.slots}),
+        (f"group_{native.op}", {"group"}),
+        (f"sparse_{native.op}", {"indices", "variable_name", *native.slots}),
+    ):
+        given = names_of(getattr(native_ops, op), shared)
+        assert given == own | {*native.coefficients}, op
+    assert len(declared) == len(native.slots) + len(native.coefficients)
+    inputs = native_ops.inputs(native.op)
+    assert set(inputs[1 : 1 + len(native.slots)]) == {*native.slots}
+
+
+@every_case
+def test_inputs_of_kernels(case):
+    kernel = formula_of(case.build(SUBJECT)).kernel
+    if kernel is None:
+        return
+    for prefix in ("Resource", "ResourceSparse")[: 1 + kernel.is_sparse]:
+        op = getattr(tf.raw_ops, f"{prefix}Apply{kernel.name}")
+        optional = {
+            "indices",
+            "multiply_linear_by_lr",
+            "update_slots",
+            "use_locking",
+            "use_nesterov",
+        } - {*kernel.attributes}
+        assert names_of(op, optional) == {
+            "var",
+            kernel.gradient,
+            *kernel.slots,
+            *kernel.coefficients,
+            *kernel.attributes,
+        }
+
+
+@every_case
+def test_configuration(case):
+    optimizer = case.build(SUBJECT)
+    rule = rule_of(optimizer)
+    assert list(optimizer.get_config()) == ["name", *rule.hypers, *rule.options]
+    assert {*rule.hypers} == {*optimizer._hyper}
+
+
+def run_with(backend, monkeypatch, case, dtype, kind, wrap=lambda f: f):
+    monkeypatch.setattr(backends, "BACKENDS", [backend])
+    problem = stepping.problem(str(case), dtype, kind)
+    return stepping.run_eagerly(lambda: case.build(SUBJECT), *problem, wrap)
+
+
+def assert_close(ours, expected, dtype, steps=3):
+    eps = np.finfo(tf.as_dtype(dtype).as_numpy_dtype().real.dtype).eps
+    for our, their in zip(ours[:steps], expected[:steps], strict=True):
+        assert list(our) == list(their)
+        for name, value in their.items():
+            limit = 300 * eps * np.abs(value).max(initial=1e-30)
+            np.testing.assert_allclose(
+                our[name], value, rtol=0, atol=limit, err_msg=name
+            )
+
+
+class Any(Kernels):
+    """TensorFlow's ops where there are any, else those composed."""
+
+    def refuses(self, step, update):
+        return None
+
+    def run(self, step, updates):
+        lacks = self.lacks(step, updates[0]) is not None
+        return (Composed() if lacks else super()).run(step, updates)
+
+
+@pytest.mark.parametrize(
+    ("case", "dtype"),
+    [
+        (case, dtype)
+        for case in CASES
+        for dtype in ("float32", "complex128")
+        if {dtype} <= {*case.option.dense, *case.option.sparse} <= {*ALL_DTYPES}
+    ],
+    ids=str,
+)
+def test_the_function_computes_what_the_ops_do(monkeypatch, case, dtype):
+    """Dense and sparse, real and complex: one function of tensors."""
+    kind = stepping.kind_for(case, dtype)
+    composed = run_with(Composed(), monkeypatch, case, dtype, kind)
+    expected = run_with(Any(), monkeypatch, case, dtype, kind)
+    assert_close(composed, expected, dtype)
+
+
+@every_case
+def test_the_function_is_pure(case, rng):
+    """And what it returns is what a native step assigns."""
+    optimizer, other = case.build(SUBJECT), case.build(SUBJECT)
+    variable = tf.Variable(rng.standard_normal(5), name="variable")
+    for each in (optimizer, other):
+        each._create_all_weights([variable])
+    formula = formula_of(optimizer)
+    c = other._prepare([variable])[variable.device, tf.float64]
+    state = {VARIABLE: tf.constant(variable)}
+    for slot in formula.slots:
+        state[slot] = tf.constant(optimizer.get_slot(variable, slot))
+    grad = tf.constant(rng.standard_normal(5))
+    before = {name: value.numpy() for name, value in state.items()}
+    new = formula.step(state, grad, c)
+    for name, value in state.items():
+        np.testing.assert_array_equal(value, before[name])
+    optimizer.apply_gradients([(grad, variable)])
+    for name, value in new.items():
+        own = variable
+        if name != VARIABLE:
+            own = optimizer.get_slot(variable, name)
+        np.testing.assert_allclose(value, own, rtol=1e-12, atol=1e-15)
+
+
+def test_the_order_of_the_backends():
+    kinds = [type(backend) for backend in backends.BACKENDS]
+    assert kinds[:3] == [NativeCPU, Kernels, Composed]
