@@ -132,6 +132,7 @@ def test_a_callable_is_called_at_every_step():
 
 
 def test_training_loop_over_a_dataset(host):
+    host.utils.set_random_seed(0)
     model = host.Sequential([host.layers.Dense(3)])
     loss_fn = host.losses.SparseCategoricalCrossentropy(from_logits=True)
     rng = np.random.default_rng(0)
