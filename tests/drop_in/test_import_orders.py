@@ -56,6 +56,8 @@ for ko in (keras.optimizers, tf_keras.optimizers, tf.keras.optimizers,
            tf.optimizers, tf.compat.v1.keras.optimizers):
     assert ko.Adam is not Adam, ko
     assert ko.legacy.Adam is not Adam, ko
+import os
+os._exit(0)  # At once: to take all modules apart takes a second.
 """
 
 
