@@ -6,6 +6,8 @@ the files that defined them, which old code imports and old pickles name.
 
 from __future__ import annotations
 
+from keras_legacy_opt import schedules
+
 # Modules with the public names of a Keras.
 KERASES = (
     "keras",
@@ -29,20 +31,7 @@ _PACKAGES_OF_FILES = (
     "tensorflow.python.keras.optimizer_v2",
 )
 
-_SCHEDULES = {
-    name: f"schedules.{name}"
-    for name in (
-        "CosineDecay",
-        "CosineDecayRestarts",
-        "ExponentialDecay",
-        "InverseTimeDecay",
-        "LearningRateSchedule",
-        "PiecewiseConstantDecay",
-        "PolynomialDecay",
-        "deserialize",
-        "serialize",
-    )
-}
+_SCHEDULES = {name: f"schedules.{name}" for name in schedules.__all__}
 _FILES = {
     "adadelta": {"Adadelta": "Adadelta"},
     "adagrad": {"Adagrad": "Adagrad"},
