@@ -1,17 +1,11 @@
 """TensorFlow's legacy Keras optimizers (OptimizerV2), for every Keras."""
 
-from keras_legacy_opt import (
-    addons,
-    checkpoints,
-    hosts,
-    keras_3_api,
-    saving,
-    schedules,
-    supported,
-)
+from keras_legacy_opt import addons, checkpoints, hosts, schedules, supported
 from keras_legacy_opt.backends.explain import explain
 from keras_legacy_opt.checkpoints import restoring
 from keras_legacy_opt.drop_in import install, installed, uninstall
+from keras_legacy_opt.hosts import keras_3_api
+from keras_legacy_opt.hosts.training import train_step, with_minimize
 from keras_legacy_opt.loss_scale import LossScaleOptimizer
 from keras_legacy_opt.optimizer import Optimizer
 from keras_legacy_opt.rules.adadelta import Adadelta
@@ -23,7 +17,7 @@ from keras_legacy_opt.rules.nadam import Nadam
 from keras_legacy_opt.rules.rmsprop import RMSprop
 from keras_legacy_opt.rules.sgd import SGD
 from keras_legacy_opt.serialization import deserialize, get, serialize
-from keras_legacy_opt.training import train_step, with_minimize
+from keras_legacy_opt.state import saving
 
 __version__ = "0.1.0"
 

@@ -11,24 +11,22 @@ from absl import logging
 
 from keras_legacy_opt import (
     distribution,
-    gradients,
     hosts,
-    hyperparameters,
-    loading,
     originals,
-    overrides,
     private_api,
     serialization,
 )
-from keras_legacy_opt.keras_3_api import (
+from keras_legacy_opt.hosts import loading, overrides
+from keras_legacy_opt.hosts.keras_3_api import (
     HALVES_OF_MINIMIZE,
     check_fit_calls_all,
     scaled_loss,
 )
 from keras_legacy_opt.optimizer import Optimizer
-from keras_legacy_opt.saving import assign_all, fetch_all
+from keras_legacy_opt.state import hyperparameters
+from keras_legacy_opt.state.saving import assign_all, fetch_all
 from keras_legacy_opt.step import chain as chains
-from keras_legacy_opt.step import gate, plan, stepper
+from keras_legacy_opt.step import gate, gradients, plan, stepper
 
 DEFAULT_INITIAL_SCALE = 2.0**15
 DEFAULT_GROWTH_STEPS = 2000

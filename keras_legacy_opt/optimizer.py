@@ -12,24 +12,22 @@ from typing import Any
 import tensorflow as tf
 
 from keras_legacy_opt import (
-    clipping,
     distribution,
-    gradients,
     hosts,
     originals,
-    overrides,
     private_api,
-    saving,
     serialization,
 )
-from keras_legacy_opt.clipping import ClippingMixin
-from keras_legacy_opt.hyperparameters import HyperparameterMixin
-from keras_legacy_opt.keras_3_api import Keras3Mixin, scaled_loss
-from keras_legacy_opt.saving import SavingMixin
-from keras_legacy_opt.slots import SlotMixin
-from keras_legacy_opt.step import stepper
-from keras_legacy_opt.variables import KnownVariables
-from keras_legacy_opt.weights import WeightMixin
+from keras_legacy_opt.hosts import overrides
+from keras_legacy_opt.hosts.keras_3_api import Keras3Mixin, scaled_loss
+from keras_legacy_opt.state import saving
+from keras_legacy_opt.state.hyperparameters import HyperparameterMixin
+from keras_legacy_opt.state.saving import SavingMixin
+from keras_legacy_opt.state.slots import SlotMixin
+from keras_legacy_opt.state.variables import KnownVariables
+from keras_legacy_opt.state.weights import WeightMixin
+from keras_legacy_opt.step import clipping, gradients, stepper
+from keras_legacy_opt.step.clipping import ClippingMixin
 
 _ALLOWED_KWARGS = ("clipnorm", "clipvalue", "decay", "global_clipnorm", "lr")
 _KWARGS_OF_KERAS_3 = {

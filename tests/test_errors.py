@@ -13,7 +13,8 @@ import tf_keras
 from absl import logging
 
 import keras_legacy_opt
-from keras_legacy_opt import SGD, Adagrad, Adam, Ftrl, Nadam, RMSprop, hosts
+from keras_legacy_opt import SGD, Adagrad, Adam, Ftrl, Nadam, RMSprop
+from keras_legacy_opt.hosts import adoption
 
 INVALID = tf.errors.InvalidArgumentError
 
@@ -415,7 +416,7 @@ def test_unbuilt_keras_variable():
 
 def test_session_is_needed_in_graphs(monkeypatch):
     """Unless tf_keras is imported, whose session legacy takes, too."""
-    monkeypatch.setattr(hosts, "_graph_backends", [])
+    monkeypatch.setattr(adoption, "_graph_backends", [])
     with tf.Graph().as_default():
         optimizer = SGD()
         optimizer.build([tf.compat.v1.get_variable("v", [2])])

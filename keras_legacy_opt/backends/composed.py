@@ -12,7 +12,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_legacy_opt import gradients
 from keras_legacy_opt.backends.base import Backend
 from keras_legacy_opt.rules.formula import (
     VARIABLE,
@@ -23,6 +22,7 @@ from keras_legacy_opt.rules.formula import (
     Formula,
     Idle,
 )
+from keras_legacy_opt.step import gradients
 from keras_legacy_opt.step.update import Step, Update
 
 

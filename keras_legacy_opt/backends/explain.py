@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from keras_legacy_opt import backends, gradients, hosts
+from keras_legacy_opt import backends, hosts
 from keras_legacy_opt.backends.native import NativeCPU
 from keras_legacy_opt.rules.declared import DeclaredOptimizer
+from keras_legacy_opt.step import gradients
 from keras_legacy_opt.step.update import Step, updates_of
 
 

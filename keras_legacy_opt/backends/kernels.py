@@ -7,9 +7,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_legacy_opt import gradients, private_api
+from keras_legacy_opt import private_api
 from keras_legacy_opt.backends.base import Backend
 from keras_legacy_opt.rules.formula import Kernel
+from keras_legacy_opt.step import gradients
 from keras_legacy_opt.step.update import Step, Update
 
 

@@ -1,6 +1,6 @@
 """A Keras 3 model under the names that Keras 2 gave to its parts.
 
-`keras_legacy_opt.model_parts` knows these names.
+`keras_legacy_opt.hosts.model_parts` knows these names.
 """
 
 from __future__ import annotations
@@ -9,7 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from keras_legacy_opt import hosts, private_api
-from keras_legacy_opt.model_parts import aliases, children, is_keras_3_layer
+from keras_legacy_opt.hosts.model_parts import (
+    aliases,
+    children,
+    is_keras_3_layer,
+)
 
 
 class Keras2View(private_api.Trackable):

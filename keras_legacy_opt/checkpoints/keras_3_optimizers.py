@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 
 import keras_legacy_opt
-from keras_legacy_opt import gradients, hosts, private_api, saving
-from keras_legacy_opt.hyperparameters import is_schedule
+from keras_legacy_opt import hosts, private_api
 from keras_legacy_opt.optimizer import Optimizer
+from keras_legacy_opt.state import saving
+from keras_legacy_opt.state.hyperparameters import is_schedule
+from keras_legacy_opt.step import gradients
 
 # {class: {our slot: Keras 3's attribute, a list with one per variable}}
 _SLOTS = {

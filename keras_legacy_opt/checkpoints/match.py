@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_legacy_opt import saving, serialization
+from keras_legacy_opt import serialization
 from keras_legacy_opt.checkpoints import (
     contents,
     in_order,
@@ -25,6 +25,7 @@ from keras_legacy_opt.checkpoints.plan import Plan
 from keras_legacy_opt.checkpoints.report import Report
 from keras_legacy_opt.checkpoints.targets import Targets
 from keras_legacy_opt.checkpoints.values import constant, readable
+from keras_legacy_opt.state import saving
 
 _Located = Mapping[tuple[str, ...], Any]
 _STATE = (

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from keras_legacy_opt import hosts, model_parts
+from keras_legacy_opt import hosts
+from keras_legacy_opt.hosts import model_parts
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_legacy_opt import hosts, saving
+from keras_legacy_opt import hosts
 from keras_legacy_opt.checkpoints import report as reports
 from keras_legacy_opt.checkpoints.report import Report
 from keras_legacy_opt.checkpoints.targets import Targets
 from keras_legacy_opt.checkpoints.values import Value
+from keras_legacy_opt.state import saving
 
 
 class Plan:

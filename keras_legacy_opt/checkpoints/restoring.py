@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_legacy_opt import model_parts, serialization
+from keras_legacy_opt import serialization
 from keras_legacy_opt.checkpoints import ftrl_of_tf_2_4, keras_2_view, opening
 from keras_legacy_opt.checkpoints.formats import h5, keras_3
 from keras_legacy_opt.checkpoints.match import match
@@ -20,6 +20,7 @@ from keras_legacy_opt.checkpoints.targets import (
     trainable_of,
 )
 from keras_legacy_opt.checkpoints.values import readable
+from keras_legacy_opt.hosts import model_parts
 from keras_legacy_opt.optimizer import Optimizer
 
 

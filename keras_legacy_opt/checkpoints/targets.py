@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_legacy_opt import hosts, private_api
 from keras_legacy_opt.checkpoints.report import CheckpointError
-from keras_legacy_opt.variables import KnownVariables, var_key
+from keras_legacy_opt.state.variables import KnownVariables, var_key
 
 
 class Targets:

@@ -9,11 +9,6 @@ from typing import Any
 import tensorflow as tf
 
 from keras_legacy_opt import hosts, private_api
-from keras_legacy_opt.hyperparameters import (
-    decay_may_change,
-    is_schedule,
-    traced_decay,
-)
 from keras_legacy_opt.rules.declared import (
     DEFAULT_EPSILON,
     DeclaredOptimizer,
@@ -30,6 +25,11 @@ from keras_legacy_opt.rules.formula import (
     Rule,
     State,
     same,
+)
+from keras_legacy_opt.state.hyperparameters import (
+    decay_may_change,
+    is_schedule,
+    traced_decay,
 )
 
 

@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from keras_legacy_opt import distribution, gradients, originals
+from keras_legacy_opt import distribution, originals
 from keras_legacy_opt.backends import judge
-from keras_legacy_opt.clipping import CLIPPING, GradsAndVars
 from keras_legacy_opt.rules.formula import rule_of
+from keras_legacy_opt.step import gradients
+from keras_legacy_opt.step.clipping import CLIPPING, GradsAndVars
 from keras_legacy_opt.step.update import Deferred, Step, Update, updates_of
 
 _DTYPES = (tf.float32, tf.float64)

@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_legacy_opt.fused import loader, places, switch
-from keras_legacy_opt.gradients import values_of
+from keras_legacy_opt.step.gradients import values_of
 
 
 def all_finite(

@@ -24,18 +24,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_legacy_opt import (
-    distribution,
-    gradients,
-    hosts,
-    originals,
-    saving,
-)
+from keras_legacy_opt import distribution, hosts, originals
 from keras_legacy_opt.backends import judge, native
 from keras_legacy_opt.rules.formula import Formula, formula_of, rule_of
+from keras_legacy_opt.state import saving
+from keras_legacy_opt.state.variables import var_key
 from keras_legacy_opt.step import chain as chains
+from keras_legacy_opt.step import gradients
 from keras_legacy_opt.step.update import Step, coefficients, updates_of
-from keras_legacy_opt.variables import var_key
 
 # What the short way leaves out or calls on its own terms: an optimizer with its
 # own idea of one of these takes the long way.

@@ -13,19 +13,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_legacy_opt import (
-    distribution,
-    function_arguments,
-    gradients,
-    private_api,
-)
-from keras_legacy_opt.clipping import GradsAndVars
+from keras_legacy_opt import distribution, private_api
 from keras_legacy_opt.distribution import name_scope_in_graph
 from keras_legacy_opt.fused import switch
+from keras_legacy_opt.state.variables import var_key
 from keras_legacy_opt.step import chain as chains
-from keras_legacy_opt.step import plan, running
+from keras_legacy_opt.step import function_arguments, gradients, plan, running
+from keras_legacy_opt.step.clipping import GradsAndVars
 from keras_legacy_opt.step.update import Step, updates_of
-from keras_legacy_opt.variables import var_key
 
 
 def take(

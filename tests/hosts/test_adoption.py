@@ -190,11 +190,11 @@ def test_broken_host_becomes_a_warning():
     """An import never fails because of us."""
     code = textwrap.dedent("""
         import types, warnings
-        from keras_legacy_opt import hosts
+        from keras_legacy_opt.hosts import adoption
         broken = types.ModuleType("broken_keras")
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            hosts._adopt_or_warn(broken)
+            adoption._adopt_or_warn(broken)
         (warning,) = caught
         assert "could not join broken_keras" in str(warning.message)
     """)

@@ -13,7 +13,8 @@ import tf_keras
 import third_party
 
 import keras_legacy_opt
-from keras_legacy_opt import Adam, originals, overrides
+from keras_legacy_opt import Adam, originals
+from keras_legacy_opt.hosts import overrides
 
 
 def make_block_model(host):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_legacy_opt import hosts, model_parts
+from keras_legacy_opt import hosts
 from keras_legacy_opt.checkpoints import (
     contents,
     hdf5_output,
@@ -29,6 +29,7 @@ from keras_legacy_opt.checkpoints.report import CheckpointError
 from keras_legacy_opt.checkpoints.sources import Source
 from keras_legacy_opt.checkpoints.targets import Targets
 from keras_legacy_opt.checkpoints.values import Value
+from keras_legacy_opt.hosts import model_parts
 
 FORMAT = "Keras 2 HDF5"
 NO_PLACE = "the model has no such weight"

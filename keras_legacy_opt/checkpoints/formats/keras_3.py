@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_legacy_opt import hosts, loading, model_parts, saving, slot_numbers
+from keras_legacy_opt import hosts
 from keras_legacy_opt.checkpoints import (
     contents,
     memory,
@@ -31,6 +31,8 @@ from keras_legacy_opt.checkpoints.report import CheckpointError, Report
 from keras_legacy_opt.checkpoints.sources import Source
 from keras_legacy_opt.checkpoints.targets import Targets
 from keras_legacy_opt.checkpoints.values import Value, readable
+from keras_legacy_opt.hosts import loading, model_parts
+from keras_legacy_opt.state import saving, slot_numbers
 
 FORMAT = "Keras 3 HDF5"
 _ARCHIVE = "Keras .keras archive"

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_legacy_opt import hosts, model_parts, private_api
+from keras_legacy_opt import hosts, private_api
 from keras_legacy_opt.checkpoints import contents, optimizers
 from keras_legacy_opt.checkpoints.bundle import Bundle
 from keras_legacy_opt.checkpoints.contents import Contents, Item
@@ -27,6 +27,7 @@ from keras_legacy_opt.checkpoints.keras_2_paths import (
 from keras_legacy_opt.checkpoints.report import CheckpointError
 from keras_legacy_opt.checkpoints.sources import Source
 from keras_legacy_opt.checkpoints.targets import Targets
+from keras_legacy_opt.hosts import model_parts
 
 FORMAT = "TensorFlow object checkpoint"
 NO_PLACE = "nothing in the model has this place"

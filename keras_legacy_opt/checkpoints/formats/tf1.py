@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_legacy_opt import hosts, saving
+from keras_legacy_opt import hosts
 from keras_legacy_opt.checkpoints import contents
 from keras_legacy_opt.checkpoints.contents import Contents, Item
 from keras_legacy_opt.checkpoints.report import CheckpointError
 from keras_legacy_opt.checkpoints.sources import Source
 from keras_legacy_opt.checkpoints.targets import Targets
 from keras_legacy_opt.checkpoints.values import Value, constant
+from keras_legacy_opt.state import saving
 
 FORMAT = "TF1 name-based checkpoint"
 NO_PLACE = (

@@ -16,14 +16,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_legacy_opt import (
-    hosts,
-    overrides,
-    private_api,
-    saving,
-    serialization,
-)
+from keras_legacy_opt import hosts, private_api, serialization
+from keras_legacy_opt.hosts import overrides
 from keras_legacy_opt.schedules import LearningRateSchedule
+from keras_legacy_opt.state import saving
 
 # Attributes that Keras 3 reads from every optimizer, with the values that say
 # "not used here".  No class attributes: a subclass may have a hyperparameter

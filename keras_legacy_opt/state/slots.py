@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_legacy_opt import distribution, hosts, private_api
-from keras_legacy_opt.variables import var_key
+from keras_legacy_opt.state.variables import var_key
 
 _INITIALIZERS = {
     "zeros": tf.zeros_initializer,

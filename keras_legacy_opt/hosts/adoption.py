@@ -28,7 +28,8 @@ from typing import Any, NamedTuple, TypeGuard, TypeVar
 import tensorflow as tf
 import wrapt
 
-from keras_legacy_opt import clusters, loading, originals, private_api
+from keras_legacy_opt import clusters, originals, private_api
+from keras_legacy_opt.hosts import loading
 
 PACKAGE = "keras_legacy_opt"
 

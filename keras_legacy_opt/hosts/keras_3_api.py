@@ -7,7 +7,8 @@ from typing import Any, NoReturn
 
 import tensorflow as tf
 
-from keras_legacy_opt import hosts, originals, overrides
+from keras_legacy_opt import hosts, originals
+from keras_legacy_opt.hosts import overrides
 
 # What makes gradients in `minimize`, which Keras 3 makes itself.
 HALVES_OF_MINIMIZE = ("_compute_gradients", "_get_gradients")

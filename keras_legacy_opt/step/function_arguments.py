@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_legacy_opt import private_api
-from keras_legacy_opt.variables import var_key
+from keras_legacy_opt.state.variables import var_key
 
 
 def checks(optimizer: Any, variables: Sequence[Any]) -> list[tf.Operation]:

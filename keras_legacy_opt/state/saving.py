@@ -19,15 +19,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_legacy_opt import (
-    distribution,
-    hosts,
-    loading,
-    model_parts,
-    private_api,
-    slot_numbers,
-)
-from keras_legacy_opt.variables import KnownVariables, var_key
+from keras_legacy_opt import distribution, hosts, private_api
+from keras_legacy_opt.hosts import loading, model_parts
+from keras_legacy_opt.state import slot_numbers
+from keras_legacy_opt.state.variables import KnownVariables, var_key
 
 # Under this name, Keras 3's files hold the names of the variables that have
 # slots: UTF-8, one a line.

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_legacy_opt import hosts, slots
+from keras_legacy_opt import hosts
+from keras_legacy_opt.state import slots
 
 
 class WeightMixin:

@@ -1,0 +1,61 @@
+"""How one class is an optimizer of every Keras.
+
+`adoption` makes our classes known to a Keras once that is imported; the other
+modules are what only some of the hosts ask for.
+"""
+
+from keras_legacy_opt.hosts.adoption import (
+    PACKAGE,
+    Hooks,
+    LossScaleHost,
+    LossScaleShield,
+    OptimizerHost,
+    OptimizerShield,
+    ScheduleHost,
+    adopted,
+    custom_object_scope,
+    is_keras_variable,
+    is_kind_of,
+    keras_of,
+    model_class,
+    path_of,
+    public,
+    public_class,
+    public_names,
+    registered_name,
+    registered_object,
+    schedule_classes,
+    serialize,
+    session,
+    track,
+    unwrap,
+    watch_imports,
+)
+
+__all__ = [
+    "PACKAGE",
+    "Hooks",
+    "LossScaleHost",
+    "LossScaleShield",
+    "OptimizerHost",
+    "OptimizerShield",
+    "ScheduleHost",
+    "adopted",
+    "custom_object_scope",
+    "is_keras_variable",
+    "is_kind_of",
+    "keras_of",
+    "model_class",
+    "path_of",
+    "public",
+    "public_class",
+    "public_names",
+    "registered_name",
+    "registered_object",
+    "schedule_classes",
+    "serialize",
+    "session",
+    "track",
+    "unwrap",
+    "watch_imports",
+]

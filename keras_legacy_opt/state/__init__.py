@@ -1,0 +1,1 @@
+"""What an optimizer holds: hyperparameters, slots, and how both are saved."""
