@@ -53,7 +53,7 @@ def match(file: Contents, targets: Targets, names: Any = None) -> Plan:
             plan.unused(item.value, file.codec.NO_PLACE)
     for told in file.mismatches:
         plan.mismatch(*told)
-    if targets.optimizer is None:
+    if not targets.has_optimizer:
         for item in _state(file):
             if not item.reason:
                 plan.unused(item.value, "no optimizer was given")

@@ -72,7 +72,10 @@ def completed(class_name: str, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def momentum_cache(
-    iterations: int, beta_1: float, decay: float, dtype: Any
+    iterations: int,
+    beta_1: float | np.ndarray,
+    decay: float | np.ndarray,
+    dtype: Any,
 ) -> np.ndarray:
     """The slot of Nadam that Keras 1 and TF1 did not save at first.
 

@@ -50,17 +50,7 @@ def with_minimize(model: _Model) -> _Model:
     """
     cls, is_keras_3 = hosts.model_class(model)
     if is_keras_3:
-        present = getattr(model.train_step, "__func__", model.train_step)
-        if present not in (cls.train_step, train_step):
-            raise ValueError(
-                f"{type(model).__name__} has a `train_step` of its own. There,"
-                " replace scale_loss, tape.gradient and apply_gradients by"
-                " `self.optimizer.minimize(loss, variables, tape=tape)`, or"
-                " `super().train_step(data)` by"
-                " `keras_legacy_opt.train_step(self, data)`."
-            )
-        model.train_step = types.MethodType(train_step, model)
-        model.train_function = None  # It has the other train_step.
+        _train_by_minimize(model, cls)
     return model
 
 
@@ -94,6 +84,20 @@ def train_step(model: Any, data: Any) -> dict[str, Any]:
             "The model does not have any trainable weights.", stacklevel=2
         )
     return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+
+def _train_by_minimize(model: Any, cls: Any) -> None:
+    present = getattr(model.train_step, "__func__", model.train_step)
+    if present not in (cls.train_step, train_step):
+        raise ValueError(
+            f"{type(model).__name__} has a `train_step` of its own. There,"
+            " replace scale_loss, tape.gradient and apply_gradients by"
+            " `self.optimizer.minimize(loss, variables, tape=tape)`, or"
+            " `super().train_step(data)` by"
+            " `keras_legacy_opt.train_step(self, data)`."
+        )
+    model.train_step = types.MethodType(train_step, model)
+    model.train_function = None  # It has the other train_step.
 
 
 def _minimize(

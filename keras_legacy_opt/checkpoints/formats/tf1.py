@@ -281,7 +281,7 @@ def locate(
         if variable is not None
     }
     file = file.of_model(located)
-    if targets.optimizer is not None:
+    if targets.has_optimizer:
         file = _read_for(file, targets, located)
     return file, located
 
