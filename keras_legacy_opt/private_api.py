@@ -60,13 +60,33 @@ import importlib.metadata
 import types
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import tensorflow as tf
 
 _Class = TypeVar("_Class", bound=type)
 
-Trackable = tf.__internal__.tracking.Trackable
+if TYPE_CHECKING:
+
+    class Trackable:
+        """What is used of TensorFlow's class, whose types are not known."""
+
+        def _add_variable_with_custom_getter(
+            self, name: str, shape: Any, **kwargs: Any
+        ) -> Any: ...
+
+        def _gather_saveables_for_checkpoint(self) -> dict[str, Any]: ...
+
+        def _track_trackable(
+            self, trackable: Any, name: str, overwrite: bool = False
+        ) -> Any: ...
+
+        def _trackable_children(
+            self, save_type: str = "checkpoint", **kwargs: Any
+        ) -> dict[str, Any]: ...
+
+else:
+    Trackable = tf.__internal__.tracking.Trackable
 MARKS_OF_VALUES = (
     "_copy_trackable_to_cpu",
     "_gather_saveables_for_checkpoint",

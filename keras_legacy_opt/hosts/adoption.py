@@ -52,6 +52,8 @@ class _LossScaleRoot:
 class LossScaleHost(_LossScaleRoot):
     """Empty; its bases become the LossScaleOptimizers of the Kerases."""
 
+    inner_optimizer: OptimizerHost
+
 
 class LossScaleShield:
     """Hides what only the LossScaleOptimizers of the Kerases define."""
