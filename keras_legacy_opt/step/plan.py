@@ -28,7 +28,7 @@ from keras_legacy_opt.rules.formula import formula_of, rule_of
 from keras_legacy_opt.state import reads
 from keras_legacy_opt.state.variables import var_key
 from keras_legacy_opt.step import chain as chains
-from keras_legacy_opt.step import gradients
+from keras_legacy_opt.step import gradients, own
 from keras_legacy_opt.step.update import Step, coefficients, updates_of
 
 # What a planned step leaves out: an optimizer with its own idea of one of these
@@ -318,6 +318,7 @@ def _has_plans(optimizer: Any) -> bool:
         and not optimizer.gradient_transformers
         and not chains.clips_of(optimizer)
         and optimizer.loss_scale_factor is None
+        and not own.may_exist(optimizer)
         and optimizer.built
         and optimizer._pending_weights is None
     )
