@@ -486,8 +486,11 @@ class LossScaleOptimizer(Optimizer, hosts.LossScaleShield, hosts.LossScaleHost):
         return gate.enter(step, scale.update)
 
     def _summed(
-        self, items: Sequence[Any], aggregate: bool, chain: chains.Chain
-    ) -> tuple[list[Any], chains.Chain]:
+        self,
+        items: Sequence[Any],
+        aggregate: bool,
+        chain: tuple[chains.Multiply, ...],
+    ) -> tuple[list[Any], tuple[chains.Multiply, ...]]:
         """Pairs to apply, summed; and how they are still to be scaled."""
         inner = self._optimizer
         pairs = stepper.given(inner, items, aggregate)
