@@ -25,6 +25,7 @@ from keras_legacy_opt.checkpoints.plan import Plan
 from keras_legacy_opt.checkpoints.report import Report
 from keras_legacy_opt.checkpoints.targets import Targets
 from keras_legacy_opt.checkpoints.values import constant, readable
+from keras_legacy_opt.optimizer import Optimizer
 from keras_legacy_opt.state import saving
 
 _Located = Mapping[tuple[str, ...], Any]
@@ -153,7 +154,7 @@ def _why_not(item: Item, located: _Located, targets: Targets) -> str:
     return f"{targets.name(variable)} is not trainable here"
 
 
-def _is_epsilon(item: Item, optimizer: Any) -> bool:
+def _is_epsilon(item: Item, optimizer: Optimizer) -> bool:
     """Before TensorFlow 1.15, it was a variable."""
     return (
         item.kind == contents.HYPERPARAMETER

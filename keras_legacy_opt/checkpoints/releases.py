@@ -25,7 +25,7 @@ _CAME_LATER = {
 _BASE_OF_MOMENTUM_SCHEDULE = 0.96
 
 
-def defaults(optimizer: Any) -> dict[str, float]:
+def defaults(optimizer: Optimizer) -> dict[str, float]:
     """{hyperparameter that came later: what releases without it computed with}.
 
     Args:

@@ -154,7 +154,7 @@ class Unchanged:
     which a failure must undo.
     """
 
-    def __init__(self, optimizer: Any | None):
+    def __init__(self, optimizer: Optimizer | None):
         self._optimizer = optimizer
         if optimizer is not None:
             self._state = {

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_legacy_opt import hosts, originals
 from keras_legacy_opt.hosts import overrides
-from keras_legacy_opt.state.parts import Part
+from keras_legacy_opt.state.base import OptimizerBase
 
 # What makes gradients in `minimize`, which Keras 3 makes itself.
 HALVES_OF_MINIMIZE = ("_compute_gradients", "_get_gradients")
@@ -27,7 +27,7 @@ def _unsupported(name: str, instead: str) -> Callable[..., NoReturn]:
     return method
 
 
-class Keras3Mixin(Part):
+class Keras3Mixin(OptimizerBase):
     """The part of an optimizer that only Keras 3 knows of."""
 
     @property

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import tensorflow as tf
 
 from keras_legacy_opt import hosts, private_api
-from keras_legacy_opt.state.parts import Part
+from keras_legacy_opt.state.base import OptimizerBase
 
 _Model = TypeVar("_Model")
 
@@ -107,7 +107,7 @@ def _minimize(
     inner = getattr(optimizer, "inner_optimizer", None)
     if hasattr(optimizer, "minimize"):
         optimizer.minimize(loss, variables, tape=tape)
-    elif isinstance(inner, Part):
+    elif isinstance(inner, OptimizerBase):
         # Keras 3's LossScaleOptimizer, as that of legacy would do it.
         with tape:
             loss = private_api.scaled_by(optimizer, loss)

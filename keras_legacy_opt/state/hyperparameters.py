@@ -20,7 +20,7 @@ from keras_legacy_opt import hosts, private_api, serialization
 from keras_legacy_opt.hosts import overrides
 from keras_legacy_opt.schedules import LearningRateSchedule
 from keras_legacy_opt.state import reads, saving
-from keras_legacy_opt.state.parts import Part
+from keras_legacy_opt.state.base import OptimizerBase
 
 # Attributes that Keras 3 reads from every optimizer, with the values that say
 # "not used here".  No class attributes: a subclass may have a hyperparameter
@@ -55,7 +55,7 @@ class _HyperparameterAttribute:
         return instance.__getattr__(self._name)
 
 
-class HyperparameterMixin(Part):
+class HyperparameterMixin(OptimizerBase):
     """The part of an optimizer that keeps its hyperparameters."""
 
     _hypers_created: bool

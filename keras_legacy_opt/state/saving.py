@@ -22,7 +22,7 @@ import tensorflow as tf
 from keras_legacy_opt import distribution, hosts, private_api
 from keras_legacy_opt.hosts import loading, model_parts
 from keras_legacy_opt.state import slot_numbers
-from keras_legacy_opt.state.parts import Part
+from keras_legacy_opt.state.base import OptimizerBase
 from keras_legacy_opt.state.variables import var_key
 
 # Under this name, Keras 3's files hold the names of the variables that have
@@ -96,7 +96,7 @@ class CallableList(list[Any]):
         return list(self)
 
 
-class SavingMixin(Part):
+class SavingMixin(OptimizerBase):
     """The part of an optimizer that hands its state out and takes it in."""
 
     # As what TensorFlow restores us from a SavedModel: an object with slots.
@@ -380,7 +380,7 @@ def apply_early_slots(optimizer: SavingMixin, variables: Sequence[Any]) -> None:
     distribution.once_for_all_replicas(apply)
 
 
-def complete_loading(model: Any, optimizer: Any) -> None:
+def complete_loading(model: Any, optimizer: SavingMixin) -> None:
     """Makes the variables that the state of a loaded model is waiting for.
 
     Some may have been frozen after they were trained.
@@ -427,7 +427,9 @@ def _is_of_keras_3(names: Iterable[str]) -> bool:
     return all(name.isdigit() for name in names)
 
 
-def _say_what_was_skipped(optimizer: Any, names: Collection[str]) -> None:
+def _say_what_was_skipped(
+    optimizer: SavingMixin, names: Collection[str]
+) -> None:
     """Warns that `model.load_weights` has left state in the file."""
     if not names:
         return

@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_legacy_opt import distribution, hosts, private_api
-from keras_legacy_opt.state.parts import Part
+from keras_legacy_opt.state.base import OptimizerBase
 from keras_legacy_opt.state.variables import make_own, var_key
 
 _INITIALIZERS = {
@@ -41,7 +41,7 @@ def resolve_initializer(initializer: Any) -> Any:
     return initializer() if inspect.isclass(initializer) else initializer
 
 
-class SlotMixin(Part):
+class SlotMixin(OptimizerBase):
     """The part of an optimizer that keeps its slots."""
 
     _slot_names: list[str]

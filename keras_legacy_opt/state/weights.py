@@ -11,11 +11,11 @@ import tensorflow as tf
 
 from keras_legacy_opt import hosts
 from keras_legacy_opt.state import slots
-from keras_legacy_opt.state.parts import Part
+from keras_legacy_opt.state.base import OptimizerBase
 from keras_legacy_opt.state.variables import make_own
 
 
-class WeightMixin(Part):
+class WeightMixin(OptimizerBase):
     """The part of an optimizer that creates its own variables."""
 
     @property

@@ -2,7 +2,8 @@
 
 The public base class is made of parts, each of which keeps one thing:
 hyperparameters, slots, own variables, limits.  They are one object, because
-legacy's subclasses know all of it by its underscored names.
+legacy's subclasses know all of it by its underscored names.  Of the others, a
+part uses what is stated here, and nothing else.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from keras_legacy_opt import private_api
 from keras_legacy_opt.state.variables import KnownVariables
 
 
-class Part(private_api.Trackable):
-    """The base of the parts.
+class OptimizerBase(private_api.Trackable):
+    """The base of the parts; what is a method here is one of them, or above.
 
     Attributes:
       built: whether any variable has got its slots.
     """
 
+    # That the optimizer was made in.
     _distribution_strategy: tf.distribute.Strategy | None
     # {name: number, tensor, variable, callable or schedule}
     _hyper: dict[str, Any]
@@ -47,6 +49,10 @@ class Part(private_api.Trackable):
 
     def apply_gradients(self, grads_and_vars: Iterable[tuple[Any, Any]]) -> Any:
         """Takes a step."""
+        raise NotImplementedError
+
+    def build(self, var_list: Sequence[Any]) -> None:
+        """Creates the iterations, hyperparameters, and slots of `var_list`."""
         raise NotImplementedError
 
     def _compute_gradients(
