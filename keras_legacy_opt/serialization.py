@@ -286,7 +286,7 @@ def _find_class(
     Configs come from files, and files come from anywhere: a class is ours, one
     that the caller gave or registered, or an imported class of `kind`.
     """
-    name = config["class_name"]
+    name: str = config["class_name"]
     module = config.get("module")
     registered = config.get("registered_name") or name
     for text in (name, registered, module or ""):
@@ -300,7 +300,7 @@ def _find_class(
             return custom_objects[key]
     in_package = str(module).partition(".")[0] == hosts.PACKAGE
     if module in _BUILT_IN_MODULES or in_package:
-        own_name: str = name.rpartition(">")[2]
+        own_name = name.rpartition(">")[2]
         cls = hosts.public_class(_FORMER_NAMES.get(own_name, own_name), base)
         if cls is not None:
             return cls
