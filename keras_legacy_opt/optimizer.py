@@ -20,7 +20,7 @@ from keras_legacy_opt import (
 )
 from keras_legacy_opt.hosts import overrides
 from keras_legacy_opt.hosts.keras_3_api import Keras3Mixin, scaled_loss
-from keras_legacy_opt.state import saving
+from keras_legacy_opt.state import reads, saving
 from keras_legacy_opt.state.hyperparameters import HyperparameterMixin
 from keras_legacy_opt.state.saving import SavingMixin
 from keras_legacy_opt.state.slots import SlotMixin
@@ -450,7 +450,7 @@ class Optimizer(
     ) -> None:
         """Adds coefficients to `apply_state[var_device, var_dtype]`."""
         if "learning_rate" in self._hyper:
-            lr_t = tf.identity(self._decayed_lr(var_dtype))
+            lr_t = reads.once(self._decayed_lr(var_dtype))
             apply_state[var_device, var_dtype]["lr_t"] = lr_t
 
     def _fallback_apply_state(

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_legacy_opt import backends
 from keras_legacy_opt.optimizer import Optimizer
-from keras_legacy_opt.rules.formula import Rule
+from keras_legacy_opt.rules.formula import Rule, hyper
 
 DEFAULT_EPSILON = 1e-7  # Keras' `backend.epsilon()`.
 
@@ -35,9 +35,22 @@ class DeclaredOptimizer(Optimizer):
     def _prepare_local(
         self, var_device: str, var_dtype: tf.DType, apply_state: dict
     ) -> None:
-        super()._prepare_local(var_device, var_dtype, apply_state)
-        c = apply_state[var_device, var_dtype]
-        c.update(self._declaration.coefficients(self, var_dtype, c))
+        rule, c = self._declaration, apply_state[var_device, var_dtype]
+        if rule.has_schedule:
+            super()._prepare_local(var_device, var_dtype, apply_state)
+        else:
+            c["lr_t"] = hyper(self, "learning_rate", var_dtype)
+        c.update(rule.coefficients(self, var_dtype, c))
+        for attribute, name in rule.also.items():
+            variable = getattr(self, attribute)
+            if variable.dtype.base_dtype == var_dtype:
+                c[name] = tf.identity(
+                    tf.compat.v1.assign(
+                        variable, c[name], use_locking=self._use_locking
+                    )
+                )
+        for name, derive in rule.derived.items():
+            c[name] = derive(c)
 
     def _resource_apply_dense(
         self, grad: tf.Tensor, var: Any, apply_state: dict | None = None
