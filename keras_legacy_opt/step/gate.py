@@ -37,7 +37,7 @@ class GatedStep:
         optimizer: Any,
         grads_and_vars: Sequence[Any],
         name: str | None,
-        chain: chains.Chain,
+        chain: tuple[chains.Multiply, ...],
     ):
         self.optimizer = optimizer
         self.grads = [g for g, _ in grads_and_vars]
