@@ -21,14 +21,16 @@ class DeclaredOptimizer(Optimizer):
 
     def _create_slots(self, var_list: Sequence[Any]) -> None:
         rule = self._declaration
-        names = rule.formula(self).slots
+        formula = rule.formula(self)
+        names = formula.slots
         if rule.slots_alternate:
             order = [(var, name) for var in var_list for name in names]
         else:
             order = [(var, name) for name in names for var in var_list]
         initializers = {n: make(self) for n, make in rule.initializers.items()}
         for var, name in order:
-            self.add_slot(var, name, initializers.get(name, "zeros"))
+            shape = [] if name in formula.scalars else None
+            self.add_slot(var, name, initializers.get(name, "zeros"), shape)
 
     def _prepare_local(
         self, var_device: str, var_dtype: tf.DType, apply_state: dict

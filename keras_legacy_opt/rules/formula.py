@@ -147,11 +147,14 @@ class Formula:
 
     Attributes:
       slots: their names, in the order in which they are created.
+      scalars: those of them that are one number for each variable; others have
+        the variable's shape.
       update: one step.  A function of the `State`, the gradient and the
         coefficients, which returns the `Changes`.
       kernel: the op of TensorFlow that computes it.
       native: the op of the native library that computes it.
       idle: what sparse gradients change outside their rows.
+      densifies: whether a sparse gradient is as if it were dense, with zeros.
       sums_duplicates: whether rows that a sparse gradient has several times are
         summed first; else they are applied one after the other.
     """
@@ -162,6 +165,8 @@ class Formula:
     native: Native | None = None
     idle: Idle = Idle.NOTHING
     sums_duplicates: bool = True
+    scalars: tuple[str, ...] = ()
+    densifies: bool = False
 
     def step(
         self, state: Mapping[str, tf.Tensor], grad: tf.Tensor, c: Coefficients

@@ -103,6 +103,11 @@ class KnownVariables:
         numbers = {key: i for i, key in enumerate(self.keys_with_slots)}
         return [None if key is None else numbers.get(key) for key in keys]
 
+    def given(self, variable: Any) -> Any:
+        """The variable as the caller has it, of a `tf.Variable`."""
+        given = self._alive(var_key(variable))
+        return variable if given is None else given
+
     def constraint(self, variable: Any) -> Callable[[Any], Any] | None:
         """The constraint of a `tf.Variable` or of its `keras.Variable`."""
         given = self._alive(var_key(variable))
@@ -122,8 +127,7 @@ class KnownVariables:
 
     def name(self, variable: Any) -> str:
         """The name of a `tf.Variable`, or the path of its `keras.Variable`."""
-        given = self._alive(var_key(variable))
-        return hosts.path_of(variable if given is None else given)
+        return hosts.path_of(self.given(variable))
 
     def _alive(self, key: str) -> Any | None:
         reference = self._given.get(key)

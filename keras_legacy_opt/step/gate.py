@@ -14,9 +14,10 @@ from typing import Any
 import tensorflow as tf
 
 from keras_legacy_opt import hosts, private_api
+from keras_legacy_opt.backends import finite
 from keras_legacy_opt.fused import switch
 from keras_legacy_opt.step import chain as chains
-from keras_legacy_opt.step import finite, stepper
+from keras_legacy_opt.step import stepper
 
 # Function of whether the gradients of a step were finite; returns an operation.
 Afterwards = Callable[[tf.Tensor], Any]

@@ -41,6 +41,7 @@ _STEPS = (
     "_create_hypers",
     "_create_slots",
     "_distributed_apply",
+    "_own_of",
     "_resource_apply_dense",
     "_transform_gradients",
     "_transform_unaggregated_gradients",
@@ -71,6 +72,7 @@ _options_of = operator.attrgetter(
     "loss_scale_factor",
     "built",
     "_pending_weights",
+    "_averaging",
 )
 _constraint_of = operator.attrgetter("constraint")
 # Of one optimizer: a step on other variables forgets those of long ago.
