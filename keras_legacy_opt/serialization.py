@@ -300,7 +300,7 @@ def _find_class(
             return custom_objects[key]
     in_package = str(module).partition(".")[0] == hosts.PACKAGE
     if module in _BUILT_IN_MODULES or in_package:
-        own_name = name.rpartition(">")[2]
+        own_name: str = name.rpartition(">")[2]
         cls = hosts.public_class(_FORMER_NAMES.get(own_name, own_name), base)
         if cls is not None:
             return cls

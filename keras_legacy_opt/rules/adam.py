@@ -37,7 +37,7 @@ def update(state: State, grad: tf.Tensor, c: Coefficients) -> Changes:
     v = state.average_of_squares(
         "v", grad, c["beta_2_t"], c["one_minus_beta_2_t"]
     )
-    changes = {"m": m, "v": v}
+    changes: dict[str, Any] = {"m": m, "v": v}
     if "vhat" in state:
         v = changes["vhat"] = tf.maximum(state["vhat"], v)
     changes[VARIABLE] = Descended("lr", m, tf.sqrt(v) + c["epsilon"])

@@ -222,7 +222,8 @@ def number_of_step(
 
 def _all_hypers(optimizer: Any, dtype: tf.DType, c: Coefficients) -> Any:
     """All hyperparameters but those that the base class knows."""
-    names = [n for n in rule_of(optimizer).hypers if n not in _OF_THE_BASE]
+    hypers = declaration_of(optimizer).hypers
+    names = [name for name in hypers if name not in _OF_THE_BASE]
     return hypers_of(optimizer, dtype, *names)
 
 
@@ -288,6 +289,18 @@ class Rule:
         return _Lazy(
             {**c, **self.coefficients(optimizer, dtype, c)}, self.derived
         )
+
+
+def declaration_of(optimizer: Any) -> Rule:
+    """Likewise, where it is known that something is declared.
+
+    Raises:
+      TypeError: if nothing is.
+    """
+    rule = rule_of(optimizer)
+    if rule is None:
+        raise TypeError(f"{type(optimizer).__name__} declares no formula.")
+    return rule
 
 
 def rule_of(optimizer: Any) -> Rule | None:
