@@ -123,9 +123,10 @@ def magnitudes(optimizer, before, after):
             result["linear"],
             power / rate * abs(before[""]),
         ).astype(after["linear"].dtype)
-    if getattr(
-        optimizer, "grad_averaging", False
-    ):  # Decay and step may cancel.
+    if "average" in after:
+        result["average"] = np.maximum(result["average"], result[""])
+    if getattr(optimizer, "grad_averaging", False):
+        # The decay and the step may cancel.
         decay = optimizer._weight_decay(tf.float32).numpy()
         decayed = decay * optimizer._decayed_lr(tf.float32).numpy()
         result["m"] = np.maximum(result["m"], decayed * abs(before[""])).astype(
