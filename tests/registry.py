@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 import third_party
+from reference import weight_decay
 
 import keras_legacy_opt
 
@@ -70,6 +71,8 @@ class Row:
       double: For a class of third parties: the function that makes it.
       common: Names of those of `COMMON` that it takes.
       reference: Of an addon, its update in NumPy; see `reference.updates`.
+      has_norms: Whether a step depends on norms of the whole variable, which
+        the native ops sum in float64.
     """
 
     name: str
@@ -77,6 +80,7 @@ class Row:
     double: Callable[[types.ModuleType], Callable[..., Any]] | None = None
     common: tuple[str, ...] = ()
     reference: Callable[..., Any] | None = None
+    has_norms: bool = False
 
     def make_class(self, library: Library) -> Callable[..., Any]:
         """Returns the class, on the base of a library."""
@@ -422,7 +426,75 @@ def _lion(w, s, g, o, t):
 
 _LION = Option({"learning_rate": 0.1}, ("m",), dense=FLOATS, sparse=FLOATS)
 _LIONS = {"plain": _LION, "weight decay": _extended(_LION, weight_decay=0.2)}
-ADDONS = (Row("Lion", _LIONS, reference=_lion),)
+_DECAYS = {"weight_decay": 0.02, "learning_rate": 0.1}
+_LAMB = Option(
+    _DECAYS,
+    ("m", "v"),
+    everywhere=("variable", "m", "v"),
+    dense=FLOATS,
+    sparse=FLOATS,
+)
+_LARS = Option(
+    {"learning_rate": 0.5, "eeta": 0.3, "weight_decay_rate": 0.02},
+    ("momentum",),
+    everywhere=("variable", "momentum"),
+    dense=FLOATS,
+    sparse=FLOATS,
+)
+_NOVOGRAD = Option(
+    {"learning_rate": 0.1, "beta_2": 0.6},
+    ("m", "v"),
+    everywhere=("v",),
+    dense=FLOATS,
+    sparse=FLOATS,
+)
+ADDONS = (
+    Row("Lion", _LIONS, reference=_lion),
+    Row(
+        "AdamW",
+        {
+            "plain": _extended(_ADAM, weight_decay=0.02),
+            "amsgrad": _extended(_AMSGRAD, weight_decay=0.02),
+        },
+        reference=weight_decay.adamw,
+    ),
+    Row(
+        "SGDW",
+        {
+            "plain": Option(_DECAYS),
+            "nesterov": _extended(_MOMENTUM, nesterov=True, **_DECAYS),
+        },
+        reference=weight_decay.sgdw,
+    ),
+    Row("LAMB", {"plain": _LAMB}, reference=weight_decay.lamb, has_norms=True),
+    Row(
+        "LARS",
+        {
+            "plain": _LARS,
+            "nesterov": _extended(_LARS, nesterov=True),
+            "popular": _extended(_LARS, classic_momentum=False),
+            "popular nesterov": _extended(
+                _LARS, classic_momentum=False, nesterov=True
+            ),
+        },
+        reference=weight_decay.lars,
+        has_norms=True,
+    ),
+    Row(
+        "NovoGrad",
+        {
+            "plain": _NOVOGRAD,
+            "averaging": _extended(
+                _NOVOGRAD, grad_averaging=True, weight_decay=0.02
+            ),
+            "amsgrad": dataclasses.replace(
+                _extended(_NOVOGRAD, amsgrad=True), slots=("m", "v", "vhat")
+            ),
+        },
+        reference=weight_decay.novograd,
+        has_norms=True,
+    ),
+)
 
 ROWS = (*BUILT_IN, *THIRD_PARTY)
 # Whose variables native ops update.

@@ -244,7 +244,8 @@ class Rule:
         knows ("lr_t") to the coefficients of its step; by default, these are
         the hyperparameters.  It changes nothing.
       derived: {coefficient: function of all coefficients before it}, of those
-        that not every way of an update needs.
+        that not every way of an update needs, or that depend on the learning
+        rate, of which a variable may have its own.
       also: {attribute that is a variable which a step sets besides:
         coefficient that it is set to}
       has_schedule: whether the learning rate decays and may have a schedule.
@@ -289,6 +290,11 @@ class Rule:
         return _Lazy(
             {**c, **self.coefficients(optimizer, dtype, c)}, self.derived
         )
+
+    def changed(self, c: Coefficients, changes: Coefficients) -> Coefficients:
+        """The coefficients of a step, of which a variable has some others."""
+        given = {k: v for k, v in c.items() if k not in self.derived}
+        return _Lazy({**given, **changes}, self.derived)
 
 
 def declaration_of(optimizer: Any) -> Rule:

@@ -117,12 +117,13 @@ class Step:
     def coefficients(self, variable: Any) -> Coefficients:
         """The coefficients of this step for a variable."""
         c, own = self.common_coefficients(variable), self.own(variable)
+        if not own.scales():
+            return c
+        changes = dict(own.coefficients)
         if own.lr_factor is not None:
-            dtype = variable.dtype.base_dtype
-            c = {**c, "lr_t": c["lr_t"] * tf.cast(own.lr_factor, dtype)}
-            rule = declaration_of(self.optimizer)
-            c.update(rule.coefficients(self.optimizer, dtype, c))
-        return {**c, **own.coefficients} if own.coefficients else c
+            rate = c["lr_t"]
+            changes["lr_t"] = rate * tf.cast(own.lr_factor, rate.dtype)
+        return declaration_of(self.optimizer).changed(c, changes)
 
     def overridden(self, is_sparse: bool) -> str | None:
         """Which methods of an update are not this package's, in words."""
