@@ -34,6 +34,9 @@ _BUILT_IN_MODULES = frozenset(
     ]
 )
 
+# Packages whose classes are ours now, by the same names.
+_PACKAGES = (hosts.PACKAGE, "tensorflow_addons")
+
 # Marks what Keras 2 turned into a dictionary on its own account, and turned
 # back before any `from_config`.
 _PASSIVE = "__passive_serialization__"
@@ -298,7 +301,7 @@ def _find_class(
     for key in (registered, name):
         if key in custom_objects:
             return custom_objects[key]
-    in_package = str(module).partition(".")[0] == hosts.PACKAGE
+    in_package = str(module).partition(".")[0] in _PACKAGES
     if module in _BUILT_IN_MODULES or in_package:
         own_name = name.rpartition(">")[2]
         cls = hosts.public_class(_FORMER_NAMES.get(own_name, own_name), base)

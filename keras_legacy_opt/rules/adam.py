@@ -43,7 +43,8 @@ def update(state: State, grad: tf.Tensor, c: Coefficients) -> Changes:
 
 
 @functools.cache
-def _formula(amsgrad: bool) -> Formula:
+def formula(amsgrad: bool) -> Formula:
+    """That of Adam, or of AMSGrad."""
     slots = ("m", "v", "vhat") if amsgrad else ("m", "v")
     return Formula(
         slots=slots,
@@ -76,9 +77,10 @@ def _formula(amsgrad: bool) -> Formula:
     )
 
 
-def _coefficients(
+def coefficients(
     optimizer: Any, dtype: tf.DType, c: Coefficients
 ) -> Coefficients:
+    """Those of a step: see `Rule`."""
     step = tf.cast(optimizer.iterations + 1, dtype)
     beta_1 = tf.identity(optimizer._get_hyper("beta_1", dtype))
     beta_2 = tf.identity(optimizer._get_hyper("beta_2", dtype))
@@ -130,9 +132,9 @@ class Adam(DeclaredOptimizer):
     _declaration = Rule(
         hypers=("learning_rate", "decay", "beta_1", "beta_2"),
         options={"epsilon": "epsilon", "amsgrad": "amsgrad"},
-        formula=lambda optimizer: _formula(bool(optimizer.amsgrad)),
-        coefficients=_coefficients,
-        variants=(_formula(False), _formula(True)),
+        formula=lambda optimizer: formula(bool(optimizer.amsgrad)),
+        coefficients=coefficients,
+        variants=(formula(False), formula(True)),
     )
 
     def __init__(

@@ -217,6 +217,8 @@ class Rule:
       slots_alternate: whether all slots of a variable are created before those
         of the next one.
       variants: the formulas of all options, if these make a difference.
+      called: {hyperparameter: its name in the configuration}, where that is
+        another.
     """
 
     hypers: tuple[str, ...]
@@ -231,6 +233,7 @@ class Rule:
     )
     slots_alternate: bool = False
     variants: tuple[Formula, ...] = ()
+    called: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def formulas(self) -> tuple[Formula, ...]:
         """All formulas that optimizers of the class may have."""
