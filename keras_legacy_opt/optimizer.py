@@ -20,7 +20,7 @@ from keras_legacy_opt import (
 )
 from keras_legacy_opt.hosts import overrides
 from keras_legacy_opt.hosts.keras_3_api import Keras3Mixin, scaled_loss
-from keras_legacy_opt.state import saving
+from keras_legacy_opt.state import reads, saving
 from keras_legacy_opt.state.hyperparameters import HyperparameterMixin
 from keras_legacy_opt.state.saving import SavingMixin
 from keras_legacy_opt.state.slots import SlotMixin
@@ -28,6 +28,7 @@ from keras_legacy_opt.state.variables import KnownVariables
 from keras_legacy_opt.state.weights import WeightMixin
 from keras_legacy_opt.step import clipping, gradients, stepper
 from keras_legacy_opt.step.clipping import ClippingMixin
+from keras_legacy_opt.step.own import OwnMixin
 
 _ALLOWED_KWARGS = ("clipnorm", "clipvalue", "decay", "global_clipnorm", "lr")
 _KWARGS_OF_KERAS_3 = {
@@ -60,6 +61,7 @@ class Optimizer(
     SavingMixin,
     WeightMixin,
     ClippingMixin,
+    OwnMixin,
     Keras3Mixin,
     overrides.OverrideMixin,
     hosts.OptimizerShield,
@@ -213,6 +215,7 @@ class Optimizer(
         self._distribution_strategy = distribution.current_strategy()
         self._known_variables = KnownVariables()
         self._clip_limits = clipping.ClipLimits()
+        self._averaging = None
         self.built = False  # Whether any variable has got its slots.
 
     def _init_set_name(self, name: str | None, zero_based: bool = True) -> None:
@@ -447,7 +450,7 @@ class Optimizer(
     ) -> None:
         """Adds coefficients to `apply_state[var_device, var_dtype]`."""
         if "learning_rate" in self._hyper:
-            lr_t = tf.identity(self._decayed_lr(var_dtype))
+            lr_t = reads.once(self._decayed_lr(var_dtype))
             apply_state[var_device, var_dtype]["lr_t"] = lr_t
 
     def _fallback_apply_state(

@@ -18,13 +18,14 @@ def _update(state: f.State, grad: tf.Tensor, c: f.Coefficients) -> f.Changes:
     reward = tf.maximum(state["reward"] - grad * state["tilde_w"], 0)
     largest = tf.maximum(norms + scale, c["alpha"] * scale)
     bet = -total / (scale * largest) * (reward + scale)
+    lr, w = c["lr_t"], state[f.VARIABLE]
     return {
         "lr": scale,
         "grad_norm_sum": norms,
         "gradients_sum": total,
         "tilde_w": bet,
         "reward": reward,
-        f.VARIABLE: state[f.VARIABLE] - state["tilde_w"] + bet,
+        f.VARIABLE: w - lr * state["tilde_w"] + lr * bet,
     }
 
 
@@ -38,8 +39,16 @@ _SLOTS = {
 _FORMULA = f.Formula(
     slots=tuple(_SLOTS.values()),
     update=_update,
-    native=f.Native("cocob", _SLOTS, f.same("alpha")),
+    native=f.Native("cocob", _SLOTS, {"lr": "lr_t", "alpha": "alpha"}),
 )
+
+
+def _coefficients(
+    optimizer: Any, dtype: tf.DType, c: f.Coefficients
+) -> f.Coefficients:
+    # A variable may have a factor of it.
+    ones = tf.ones([], dtype)
+    return {"lr_t": ones, **f.hypers_of(optimizer, dtype, "alpha")}
 
 
 @hosts.public
@@ -74,6 +83,7 @@ class COCOB(DeclaredOptimizer):
     _declaration = f.Rule(
         hypers=("alpha",),
         formula=lambda optimizer: _FORMULA,
+        coefficients=_coefficients,
         initializers={"lr": lambda optimizer: tf.constant_initializer(1e-8)},
         slots_alternate=True,
     )

@@ -21,13 +21,17 @@ def _formula(amsgrad: bool) -> f.Formula:
     return dataclasses.replace(of_adam, native=native, idle=f.Idle.NOTHING)
 
 
-def _coefficients(
-    optimizer: Any, dtype: tf.DType, c: f.Coefficients
-) -> f.Coefficients:
-    of_adam = adam.coefficients(optimizer, dtype, c)
-    root = tf.sqrt(1 - of_adam["beta_2_power"])
-    lr = c["lr_t"] * root / (1 - of_adam["beta_1_power"])
-    return {**of_adam, "lr": lr, "neg_lr": -lr}
+def _bias_corrected(c: f.Coefficients) -> tf.Tensor:
+    """As Adam's kernel rounds it."""
+    root = tf.sqrt(1 - c["beta_2_power"])
+    return c["lr_t"] * root / (1 - c["beta_1_power"])
+
+
+_DERIVED = {
+    **adam.DERIVED,
+    "lr": _bias_corrected,
+    "neg_lr": lambda c: -c["lr"],
+}
 
 
 @hosts.public
@@ -57,7 +61,7 @@ class LazyAdam(adam.Adam):
     _declaration = dataclasses.replace(
         adam.Adam._declaration,
         formula=lambda optimizer: _formula(bool(optimizer.amsgrad)),
-        coefficients=_coefficients,
+        derived=_DERIVED,
         variants=(_formula(False), _formula(True)),
     )
 

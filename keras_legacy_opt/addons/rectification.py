@@ -64,7 +64,7 @@ def coefficients(
     weight_decay = optimizer._get_hyper("weight_decay", dtype)
     if is_schedule(weight_decay):
         weight_decay = tf.cast(weight_decay(optimizer.iterations), dtype)
-    step = tf.cast(optimizer.iterations + 1, dtype)
+    step = f.number_of_step(optimizer, dtype)
     power = tf.pow(beta_2, step)
     return {
         "lr_t": _warmed_up(optimizer, tf.cast(c["lr_t"], dtype), step),

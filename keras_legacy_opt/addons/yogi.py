@@ -75,7 +75,7 @@ def _coefficients(
     optimizer: Any, dtype: tf.DType, c: f.Coefficients
 ) -> f.Coefficients:
     hypers = f.hypers_of(optimizer, dtype, *_HYPERS)
-    step = tf.cast(optimizer.iterations + 1, dtype)
+    step = f.number_of_step(optimizer, dtype)
     root = tf.sqrt(1 - tf.pow(hypers["beta_2"], step))
     lr = c["lr_t"] * root / (1 - tf.pow(hypers["beta_1"], step))
     return {**hypers, "lr": lr}

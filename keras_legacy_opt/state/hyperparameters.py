@@ -19,7 +19,8 @@ import tensorflow as tf
 from keras_legacy_opt import hosts, private_api, serialization
 from keras_legacy_opt.hosts import overrides
 from keras_legacy_opt.schedules import LearningRateSchedule
-from keras_legacy_opt.state import saving
+from keras_legacy_opt.state import reads, saving
+from keras_legacy_opt.state.base import OptimizerBase
 
 # Attributes that Keras 3 reads from every optimizer, with the values that say
 # "not used here".  No class attributes: a subclass may have a hyperparameter
@@ -54,10 +55,9 @@ class _HyperparameterAttribute:
         return instance.__getattr__(self._name)
 
 
-class HyperparameterMixin:
+class HyperparameterMixin(OptimizerBase):
     """The part of an optimizer that keeps its hyperparameters."""
 
-    _hyper: dict[str, Any]
     _hypers_created: bool
     # Whether a trace, made while `decay` was 0, will not notice if it changes.
     _traced_without_decay: bool
@@ -143,6 +143,9 @@ class HyperparameterMixin:
             return _with_digits(np.float32(variable), given)
         if not isinstance(variable, tf.Variable):
             return given
+        if reads.is_plain(variable):
+            value = reads.cast(variable, variable.dtype).numpy()
+            return _with_digits(value, given)
         with tf.init_scope():
             if not tf.executing_eagerly():
                 return given  # In a TF1 graph, whose sessions have the value.
@@ -167,7 +170,7 @@ class HyperparameterMixin:
             return value
         if callable(value):
             value = value()
-        return tf.cast(value, dtype) if dtype else value
+        return reads.cast(value, dtype) if dtype else value
 
     def _create_hypers(self) -> None:
         """Makes variables of the hyperparameters that are numbers.

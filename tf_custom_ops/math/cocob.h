@@ -4,7 +4,7 @@
 //   sum    <- sum + g
 //   reward <- max(reward - g * bet, 0)
 //   bet'   =  -sum / (scale * max(norms + scale, alpha * scale)) * (reward + scale)
-//   var    <- var - bet + bet',  bet <- bet'
+//   var    <- var - lr * bet + lr * bet',  bet <- bet'       lr: 1, or a factor that the variable has
 #ifndef KERAS_LEGACY_OPT_MATH_COCOB_H_
 #define KERAS_LEGACY_OPT_MATH_COCOB_H_
 
@@ -15,13 +15,13 @@ namespace keras_legacy_opt {
 template <class T, Path>
 struct Cocob {
   KLO_SLOTS(scale, norms, sum, bet, reward);
-  KLO_HYPERS(alpha);
+  KLO_HYPERS(lr, alpha);
   static constexpr bool kIdle = false;
   static constexpr bool kSumDuplicates = true;
 
-  T alpha;
+  T lr, alpha;
 
-  KLO_FN explicit Cocob(const Hypers& h) : alpha(h.alpha) {}
+  KLO_FN explicit Cocob(const Hypers& h) : lr(h.lr), alpha(h.alpha) {}
 
   KLO_FN void operator()(T& var, T& scale, T& norms, T& sum, T& bet, T& reward, T g) const {
     scale = MaxOrNan(scale, Abs(g));
@@ -30,7 +30,7 @@ struct Cocob {
     reward = MaxOrNan(reward - g * bet, T(0));
     const T largest = MaxOrNan(norms + scale, alpha * scale);
     const T next = -sum / (scale * largest) * (reward + scale);
-    var = var - bet + next;
+    var = var - lr * bet + lr * next;
     bet = next;
   }
 };

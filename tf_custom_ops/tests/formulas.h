@@ -248,17 +248,17 @@ inline Formula ProximalAdagradFormula() {
 
 inline Formula CocobFormula() {
   return {"Cocob",
-          {50},
+          {0.8L, 50},
           {0.5L, 0.8L, 2, 0.3L, -0.02L, 0.1L},
           [](Real* s, Real g, Hypers h) {
             s[1] = std::max(s[1], std::fabs(g));
             s[2] += std::fabs(g);
             s[3] += g;
             s[5] = std::max(s[5] - g * s[4], Real(0));
-            const Real beta = s[3] / (s[1] * std::max(s[2] + s[1], h[0] * s[1]));
-            s[0] -= s[4];
+            const Real beta = s[3] / (s[1] * std::max(s[2] + s[1], h[1] * s[1]));
+            s[0] -= h[0] * s[4];
             s[4] = -beta * (s[1] + s[5]);
-            s[0] += s[4];
+            s[0] += h[0] * s[4];
           },
           nullptr,
           false,

@@ -257,6 +257,7 @@ def locate(
 
 def _walk(graph: Graph, root: int, targets: Targets) -> dict[int, Any]:
     known = {id(variable) for variable in targets.weights}
+    beside = [targets.optimizer] if targets.has_optimizer else []
     matched: dict[int, Any] = {}
     visited = {root}
     queue = [(root, targets.model)]
@@ -274,7 +275,7 @@ def _walk(graph: Graph, root: int, targets: Targets) -> dict[int, Any]:
             if part is None:
                 others = model_parts.aliases(live) if others is None else others
                 part = others.get(name)
-            if part is not None and part is not targets.optimizer:
+            if part is not None and not any(part is each for each in beside):
                 visited.add(child)
                 queue.append((child, part))
     return matched
