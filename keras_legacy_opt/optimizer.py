@@ -471,6 +471,10 @@ class Optimizer(
             self, distribution, grads_and_vars, apply_state, name
         )
 
+    def _count_skipped_step(self) -> Any:
+        """Counts a step that a loss scale has skipped: an iteration, too."""
+        return self.iterations.assign_add(1, read_value=False)
+
     # The update of one variable; for subclasses to override.
 
     def _resource_apply_dense(

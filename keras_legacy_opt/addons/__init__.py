@@ -1,5 +1,15 @@
 """Optimizers that legacy did not have: the same declarations, the same API."""
 
+from keras_legacy_opt.addons.average_wrapper import AveragedOptimizerWrapper
 from keras_legacy_opt.addons.lion import Lion
+from keras_legacy_opt.addons.lookahead import Lookahead
+from keras_legacy_opt.addons.moving_average import MovingAverage
+from keras_legacy_opt.addons.stochastic_weight_averaging import SWA
 
-__all__ = ["Lion"]
+__all__ = [
+    "SWA",
+    "AveragedOptimizerWrapper",
+    "Lion",
+    "Lookahead",
+    "MovingAverage",
+]

@@ -179,14 +179,18 @@ class HyperparameterMixin:
         with self._distribution_strategy_scope():
             for name, value in sorted(self._hyper.items()):
                 if not callable(value) and not tf.is_tensor(value):
-                    self._hyper[name] = self.add_weight(
-                        name,
-                        shape=[],
-                        trainable=False,
-                        initializer=value,
-                        aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-                    )
+                    self._hyper[name] = self._make_hyper(name, value)
         self._hypers_created = True
+
+    def _make_hyper(self, name: str, value: Any) -> Any:
+        """The variable of a hyperparameter, which checkpoints hold."""
+        return self.add_weight(
+            name,
+            shape=[],
+            trainable=False,
+            initializer=value,
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        )
 
     def _decayed_lr(self, var_dtype: tf.DType) -> tf.Tensor:
         """The learning rate of this step: scheduled, then decayed.

@@ -445,7 +445,10 @@ def _say_what_was_skipped(optimizer: Any, names: Collection[str]) -> None:
 
 
 def _held(optimizer: SavingMixin) -> Iterator[SavingMixin]:
-    """The optimizers that Keras' savers find in another: in its attributes."""
+    """The optimizers that Keras' savers find in another: in its attributes.
+
+    And in theirs.
+    """
     for value in vars(optimizer).values():
         if isinstance(value, Mapping):
             value = list(value.values())
@@ -454,6 +457,7 @@ def _held(optimizer: SavingMixin) -> Iterator[SavingMixin]:
                 each = each.inner_optimizer
             if isinstance(each, SavingMixin):
                 yield each
+                yield from _held(each)
 
 
 def _store_variables(optimizer: SavingMixin, store: Any) -> None:

@@ -82,6 +82,16 @@ class KnownVariables:
         alive = [self._alive(key) for key in self.keys_with_slots]
         return [variable for variable in alive if variable is not None]
 
+    def all(self) -> list[Any]:
+        """All variables that still exist, as they were given."""
+        alive = [self._alive(key) for key in self._given]
+        return [variable for variable in alive if variable is not None]
+
+    def given(self, variable: Any) -> Any:
+        """A `tf.Variable` as its owner gave it, if that still exists."""
+        given = self._alive(var_key(variable))
+        return variable if given is None else given
+
     def names_with_slots(self) -> list[str]:
         """The names of the variables that have slots, in order."""
         alive = [self._alive(key) for key in self.keys_with_slots]
@@ -111,8 +121,7 @@ class KnownVariables:
 
     def name(self, variable: Any) -> str:
         """The name of a `tf.Variable`, or the path of its `keras.Variable`."""
-        given = self._alive(var_key(variable))
-        return hosts.path_of(variable if given is None else given)
+        return hosts.path_of(self.given(variable))
 
     def _alive(self, key: str) -> Any | None:
         reference = self._given.get(key)
