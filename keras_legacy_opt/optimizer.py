@@ -28,6 +28,7 @@ from keras_legacy_opt.state.variables import KnownVariables
 from keras_legacy_opt.state.weights import WeightMixin
 from keras_legacy_opt.step import clipping, gradients, stepper
 from keras_legacy_opt.step.clipping import ClippingMixin
+from keras_legacy_opt.step.own import OwnMixin
 
 _ALLOWED_KWARGS = ("clipnorm", "clipvalue", "decay", "global_clipnorm", "lr")
 _KWARGS_OF_KERAS_3 = {
@@ -60,6 +61,7 @@ class Optimizer(
     SavingMixin,
     WeightMixin,
     ClippingMixin,
+    OwnMixin,
     Keras3Mixin,
     overrides.OverrideMixin,
     hosts.OptimizerShield,
@@ -213,6 +215,7 @@ class Optimizer(
         self._distribution_strategy = distribution.current_strategy()
         self._known_variables = KnownVariables()
         self._clip_limits = clipping.ClipLimits()
+        self._averaging = None
         self.built = False  # Whether any variable has got its slots.
 
     def _init_set_name(self, name: str | None, zero_based: bool = True) -> None:

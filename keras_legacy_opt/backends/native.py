@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from keras_legacy_opt import private_api
 from keras_legacy_opt.backends.base import Backend
 from keras_legacy_opt.fused import groups, loader, places, switch
 from keras_legacy_opt.rules.formula import Coefficients, Native
+from keras_legacy_opt.step.own import Own
 from keras_legacy_opt.step.update import Step, Update
 
 
@@ -42,7 +44,17 @@ class NativeCPU(Backend):
         if updates[0].is_sparse:
             (update,) = updates
             return update_sparse(step, update)
-        return update_dense(step, updates)
+        parts = collections.defaultdict(list)
+        for update in updates:
+            parts[_kind(update.own)].append(update)
+        ops = [update_dense(step, part) for part in parts.values()]
+        return ops[0] if len(ops) == 1 else tf.group(*ops)
+
+
+def _kind(own: Own) -> Hashable:
+    """What variables have in common that one op updates."""
+    coefficients = ((k, id(value)) for k, value in own.coefficients.items())
+    return id(own.lr_factor), *coefficients
 
 
 def refuses_kind(step: Step, is_sparse: bool) -> str | None:

@@ -39,6 +39,7 @@ NO_STATE = "holds no state"
 # What belongs to this process and is made anew in a pickle's reader.
 PROCESS_STATE = frozenset(
     [
+        "_averaging",
         "_clip_limits",
         "_deferred_slot_restorations",
         "_early_slots",

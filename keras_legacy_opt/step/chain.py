@@ -173,7 +173,8 @@ def _refuse_to_fold(optimizer: Any, updates: Sequence[Update]) -> str | None:
             return "some gradients are the variables' new values"
         if update.repeats or update.constraint is not None:
             return "a variable is updated several times, or has a constraint"
-        if not judge(step, update).folds:
+        backend = judge(step, update)
+        if not backend.folds or (step.has_own and not backend.takes_own):
             return "not all are updated by native ops"
     return None
 

@@ -442,6 +442,11 @@ def deduplicate(
     return summed, unique
 
 
+def unique(indices: tf.Tensor, rows: Any) -> tf.Tensor:
+    """The indices without repetitions, as `deduplicate` returns them."""
+    return deduplicate(tf.zeros_like(indices), indices, rows)[1]
+
+
 def with_unique_rows(step: Any, update: Any) -> Any:
     """An update of a step whose sparse gradient has no row twice.
 

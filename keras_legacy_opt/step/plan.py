@@ -30,7 +30,7 @@ from keras_legacy_opt.rules.formula import Formula, formula_of, rule_of
 from keras_legacy_opt.state import saving
 from keras_legacy_opt.state.variables import var_key
 from keras_legacy_opt.step import chain as chains
-from keras_legacy_opt.step import gradients
+from keras_legacy_opt.step import gradients, own
 from keras_legacy_opt.step.update import Step, coefficients, updates_of
 
 # What the short way leaves out or calls on its own terms: an optimizer with its
@@ -378,6 +378,7 @@ def _applies(optimizer: Any) -> bool:
         and optimizer.clipnorm is None
         and optimizer.global_clipnorm is None
         and optimizer.loss_scale_factor is None
+        and not own.may_exist(optimizer)
         and optimizer.built
         and optimizer._pending_weights is None
     )

@@ -10,7 +10,14 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_legacy_opt import originals
-from keras_legacy_opt.rules.formula import Coefficients, Formula, formula_of
+from keras_legacy_opt.rules.formula import (
+    Coefficients,
+    Formula,
+    formula_of,
+    rule_of,
+)
+from keras_legacy_opt.step import own as own_values
+from keras_legacy_opt.step.own import NOTHING, Own
 
 # The methods that an update runs through.  Where one is overridden, it decides.
 _DENSE_METHODS = ("_resource_apply_dense", "get_slot")
@@ -50,6 +57,7 @@ class Update(NamedTuple):
       repeats: whether the step updates the variable several times.
       transform: see `Deferred`.
       condition: see `Deferred`.
+      own: what the variable has of its own, when the update is run.
     """
 
     variable: Any
@@ -59,6 +67,7 @@ class Update(NamedTuple):
     repeats: bool = False
     transform: tf.Tensor | None = None
     condition: tf.Tensor | None = None
+    own: Own = NOTHING
 
 
 class Step:
@@ -67,11 +76,13 @@ class Step:
     Attributes:
       optimizer: whose step it is.
       apply_state: what its `_prepare` returned.
+      has_own: whether variables may have something of their own in it.
     """
 
     def __init__(self, optimizer: Any, apply_state: Mapping | None = None):
         self.optimizer = optimizer
         self.apply_state = apply_state
+        self.has_own = own_values.may_exist(optimizer)
         self._answers: dict[Any, Any] = {}
 
     @functools.cached_property
@@ -79,9 +90,30 @@ class Step:
         """What the optimizer's class declares, for its options."""
         return formula_of(self.optimizer)
 
+    def own(self, variable: Any) -> Own:
+        """What a variable has of its own; asked once, of one on a device."""
+        if not self.has_own:
+            return NOTHING
+        key = Step.own, id(variable)
+        if key not in self._answers:
+            self._answers[key] = own_values.of(
+                self.optimizer, variable, self.apply_state
+            )
+        return self._answers[key]
+
+    def common_coefficients(self, variable: Any) -> Coefficients:
+        """The coefficients of this step for all variables like this one."""
+        return coefficients(self.optimizer, variable, self.apply_state)
+
     def coefficients(self, variable: Any) -> Coefficients:
         """The coefficients of this step for a variable."""
-        return coefficients(self.optimizer, variable, self.apply_state)
+        c, own = self.common_coefficients(variable), self.own(variable)
+        if own.lr_factor is not None:
+            dtype = variable.dtype.base_dtype
+            c = {**c, "lr_t": c["lr_t"] * tf.cast(own.lr_factor, dtype)}
+            rule = rule_of(self.optimizer)
+            c.update(rule.coefficients(self.optimizer, dtype, c))
+        return {**c, **own.coefficients} if own.coefficients else c
 
     def overridden(self, is_sparse: bool) -> str | None:
         """Which methods of an update are not this package's, in words."""
