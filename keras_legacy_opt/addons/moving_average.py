@@ -157,65 +157,6 @@ class MovingAverage(AveragedOptimizerWrapper):
         finally:
             optimizer._averaging = None
 
-    # Averages that are not moved.
-
-    def shadow_copy(self, model_weights: Sequence[Any]) -> None:
-        """Makes averages of variables before they are trained: zeros.
-
-        Args:
-          model_weights: list of variables.
-
-        Raises:
-          ValueError: if it is empty.
-        """
-        if not model_weights:
-            raise ValueError(
-                "`model_weights` is empty: there is nothing to average. Build"
-                " the model first."
-            )
-        with tf.name_scope(self._name), tf.init_scope():
-            for variable in model_weights:
-                self.add_slot(variable, "average")
-
-    def _averaged(self) -> list[tuple[Any, Any]]:
-        """The variables that are trained, or else have a copy; with that."""
-        known = self._known_variables
-        variables = [hosts.unwrap(v) for v in known.with_slots() or known.all()]
-        averages = [self._average_of(variable) for variable in variables]
-        return [
-            (variable, average)
-            for variable, average in zip(variables, averages, strict=True)
-            if average is not None
-        ]
-
-    @property
-    def has_shadow_copy(self) -> bool:
-        """Whether there are averages."""
-        return bool(self._averaged())
-
-    def swap_weights(self) -> None:
-        """Swaps the variables and their averages; once more, swaps them back.
-
-        Call it outside of `strategy.run`.
-
-        Raises:
-          ValueError: if there are no averages, or in replica context.
-        """
-        if tf.distribute.has_strategy() and (
-            not tf.distribute.in_cross_replica_context()
-        ):
-            raise ValueError(
-                "`swap_weights()` swaps the variables of all replicas: call it"
-                " outside of `strategy.run`."
-            )
-        pairs = self._averaged()
-        if not pairs:
-            raise ValueError(
-                f"Optimizer {self._name!r} has no averages to swap: train, or"
-                " call `shadow_copy(model.trainable_variables)` first."
-            )
-        self._change(pairs, _swap)
-
     def get_config(self) -> dict[str, Any]:
         """The configuration; see `keras_legacy_opt.Optimizer.get_config`."""
         count = self._num_updates
@@ -235,12 +176,3 @@ def _growing(count: Any) -> tf.Tensor:
 
 def _weight(decay: tf.Tensor, variable: Any) -> tf.Tensor:
     return 1 - tf.cast(decay, variable.dtype.base_dtype)
-
-
-def _swap(variable: Any, average: Any) -> Any:
-    value, mean = variable.read_value(), average.read_value()
-    with tf.control_dependencies([value, mean]):
-        return wrapper.group(
-            variable.assign(mean, read_value=False),
-            average.assign(value, read_value=False),
-        )

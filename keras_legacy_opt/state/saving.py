@@ -308,7 +308,7 @@ def restore_wrapped(wrapper: SavingMixin, variables: Sequence[Any]) -> None:
     Some wrappers only call `_create_slots` of the optimizer that they hold, and
     have it count with their own iterations.
     """
-    for inner in _held(wrapper):
+    for inner in held(wrapper):
         known = inner._known_variables
         if any(var_key(variable) in inner._slots for variable in variables):
             known.of_wrapper = known.of_wrapper or not inner.built
@@ -387,7 +387,7 @@ def complete_loading(model: Any, optimizer: Any) -> None:
     """
     if optimizer._pending_weights:
         optimizer.build(model.trainable_variables)
-    optimizers = [optimizer, *_held(optimizer)]
+    optimizers = [optimizer, *held(optimizer)]
     waited_for = [
         v
         for v in model.variables
@@ -445,7 +445,7 @@ def _say_what_was_skipped(optimizer: Any, names: Collection[str]) -> None:
     )
 
 
-def _held(optimizer: SavingMixin) -> Iterator[SavingMixin]:
+def held(optimizer: SavingMixin) -> Iterator[SavingMixin]:
     """The optimizers that Keras' savers find in another: in its attributes.
 
     And in theirs.
@@ -458,7 +458,7 @@ def _held(optimizer: SavingMixin) -> Iterator[SavingMixin]:
                 each = each.inner_optimizer
             if isinstance(each, SavingMixin):
                 yield each
-                yield from _held(each)
+                yield from held(each)
 
 
 def _store_variables(optimizer: SavingMixin, store: Any) -> None:
@@ -553,7 +553,7 @@ def _warn_of_what_is_not_saved(optimizer: SavingMixin) -> None:
     """Warns of weights that are not of `optimizer`, nor of what Keras finds."""
     saved = {
         id(variable)
-        for each in [optimizer, *_held(optimizer)]
+        for each in [optimizer, *held(optimizer)]
         for variable in _own_variables(each).values()
     }
     lost = [w.name for w in optimizer.weights if id(w) not in saved]
