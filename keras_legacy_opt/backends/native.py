@@ -16,11 +16,15 @@ from keras_legacy_opt.step.own import Own
 from keras_legacy_opt.step.update import Step, Update
 
 
+_HALVES = (tf.bfloat16, tf.float16)
+
+
 class NativeCPU(Backend):
     """Dense gradients by device and dtype, sparse ones by variable."""
 
     name = "native ops"
     folds = True
+    takes_own = True
 
     def refuses(self, step: Step, update: Update) -> str | None:
         """See `Backend`."""
@@ -54,7 +58,7 @@ class NativeCPU(Backend):
 def _kind(own: Own) -> Hashable:
     """What variables have in common that one op updates."""
     coefficients = ((k, id(value)) for k, value in own.coefficients.items())
-    return id(own.lr_factor), *coefficients
+    return own.average is None, id(own.average_weight), *coefficients
 
 
 def refuses_kind(step: Step, is_sparse: bool) -> str | None:
@@ -66,7 +70,7 @@ def refuses_kind(step: Step, is_sparse: bool) -> str | None:
 
 def update_sparse(step: Step, update: Update) -> Any:
     """Updates a variable by a sparse gradient, on one device."""
-    optimizer, variable = step.optimizer, update.variable
+    optimizer, variable, own = step.optimizer, update.variable, update.own
     native = step.formula.native
     slots = {
         name: optimizer.get_slot(variable, slot).handle
@@ -77,9 +81,11 @@ def update_sparse(step: Step, update: Update) -> Any:
         grad=update.gradient.values,
         indices=update.gradient.indices,
         **slots,
-        **scalars(native, variable, step.coefficients(variable)),
+        **_scalars_of(step, update),
         transform=_joined([update.transform]),
         condition=_joined([update.condition]),
+        **_own_inputs([update]),
+        average=[] if own.average is None else [own.average.handle],
         use_locking=optimizer._use_locking,
         variable_name=optimizer._known_variables.name(variable),
     )
@@ -95,15 +101,17 @@ def update_dense(step: Step, updates: Sequence[Update]) -> Any:
     }
     inputs = {
         "grad": [update.gradient for update in updates],
-        **scalars(native, variables[0], step.coefficients(variables[0])),
+        **_scalars_of(step, updates[0]),
         "transform": _joined([update.transform for update in updates]),
         "condition": _joined([update.condition for update in updates]),
+        **_own_inputs(updates),
     }
+    averages = [u.own.average for u in updates if u.own.average is not None]
     if tf.inside_function():
-        group = group_of(native, variables, slots)
+        group = group_of(native, variables, slots, averages)
         if group is not None:
             return update_group(optimizer, native, group, inputs)
-    members = {"var": variables, **slots}
+    members = {"var": variables, **slots, "average": averages}
     return getattr(loader.load(), native.op)(
         **{name: [v.handle for v in each] for name, each in members.items()},
         **inputs,
@@ -112,18 +120,23 @@ def update_dense(step: Step, updates: Sequence[Update]) -> Any:
 
 
 def group_of(
-    native: Native, variables: Sequence[Any], slots: Mapping[str, Sequence[Any]]
+    native: Native,
+    variables: Sequence[Any],
+    slots: Mapping[str, Sequence[Any]],
+    averages: Sequence[Any] = (),
 ) -> tf.Tensor | None:
     """The group of variables and slots, in the order that its op wants."""
     ops = loader.load()
     names = ops.inputs(native.op)[1 : 1 + len(slots)]
-    return groups.group_of(ops, variables, *(slots[name] for name in names))
+    lists = [slots[name] for name in names]
+    return groups.group_of(ops, variables, *lists, averages)
 
 
 def update_group(
     optimizer: Any, native: Native, group: tf.Tensor, inputs: Mapping[str, Any]
 ) -> Any:
     """Updates the variables of a group; `inputs` are all other inputs."""
+    inputs = {"per_variable": [], "average_weight": [], **inputs}
     return getattr(loader.load(), f"group_{native.op}")(
         group=group, **inputs, use_locking=optimizer._use_locking
     )
@@ -134,9 +147,53 @@ def scalars(
 ) -> dict[str, tf.Tensor]:
     """The scalars of an op: as legacy rounds them, in the op's precision."""
     values = {name: c[key] for name, key in native.coefficients.items()}
-    if variable.dtype.base_dtype in (tf.bfloat16, tf.float16):
+    if variable.dtype.base_dtype in _HALVES:
         return {k: tf.cast(value, tf.float32) for k, value in values.items()}
     return values
+
+
+def _scalars_of(step: Step, update: Update) -> dict[str, tf.Tensor]:
+    """Those of an update, whose learning rate the op multiplies itself."""
+    variable = update.variable
+    c = step.common_coefficients(variable)
+    if update.own.coefficients:
+        c = {**c, **update.own.coefficients}
+    return scalars(step.formula.native, variable, c)
+
+
+def _own_inputs(updates: Sequence[Update]) -> dict[str, list[tf.Tensor]]:
+    """What variables have of their own, as their op takes it."""
+    dtype = updates[0].variable.dtype.base_dtype
+    dtype = tf.float32 if dtype in _HALVES else dtype
+    weight = updates[0].own.average_weight
+    return {
+        "per_variable": _per_variable([u.own for u in updates], dtype),
+        "average_weight": [] if weight is None else [tf.cast(weight, dtype)],
+    }
+
+
+def _per_variable(owns: Sequence[Own], dtype: tf.DType) -> list[tf.Tensor]:
+    """Learning rate factors and decays: one row, or one for each variable."""
+    pairs = [
+        (
+            1.0 if own.lr_factor is None else own.lr_factor,
+            0.0 if own.decay is None else own.decay,
+        )
+        for own in owns
+    ]
+    if all(own.lr_factor is own.decay is None for own in owns):
+        return []
+    # Few are distinct, mostly: each costs some ops.
+    keys = [tuple(id(x) if tf.is_tensor(x) else x for x in p) for p in pairs]
+    rows = dict(zip(keys, pairs, strict=True))
+    places = {key: i for i, key in enumerate(rows)}
+    table = [
+        tf.stack([tf.cast(number, dtype) for number in row])
+        for row in rows.values()
+    ]
+    if len(table) == 1:
+        return table
+    return [tf.gather(tf.stack(table), [places[key] for key in keys])]
 
 
 def _joined(transforms: list[Any]) -> list[tf.Tensor]:

@@ -49,7 +49,10 @@ def test_files_tell_the_class_by_the_slots(case):
 def test_inputs_of_native_ops(native_ops, case):
     native = formula_of(case.build(SUBJECT)).native
     declared = {*native.slots, *native.coefficients}
-    shared = {"var", "grad", "transform", "condition", "use_locking"}
+    shared = {
+        *("var", "grad", "transform", "condition", "use_locking"),
+        *("per_variable", "average", "average_weight"),
+    }
     for op, own in (
         (native.op, {*native.slots}),
         (f"group_{native.op}", {"group"}),
@@ -60,6 +63,8 @@ def test_inputs_of_native_ops(native_ops, case):
     assert len(declared) == len(native.slots) + len(native.coefficients)
     inputs = native_ops.inputs(native.op)
     assert set(inputs[1 : 1 + len(native.slots)]) == {*native.slots}
+    # A factor of the learning rate is multiplied in Python, or in the op.
+    assert native.coefficients["lr"] == "lr_t"
 
 
 @every_case

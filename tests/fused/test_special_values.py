@@ -86,7 +86,12 @@ def _assert_same(ours, theirs, ulp, where, pairs):
 
 @pytest.mark.parametrize(
     "given",
-    [{"transforms": 2}, {"conditions": 2}],
+    [
+        {"transforms": 2},
+        {"conditions": 2},
+        {"per_variables": 2},
+        {"average_weights": 2},
+    ],
     ids=lambda given: next(iter(given)),
 )
 @pytest.mark.parametrize("is_sparse", [False, True], ids=["dense", "sparse"])
@@ -98,6 +103,9 @@ def test_a_second_transform_or_condition_is_refused(
     extra = [
         [tf.ones(4)] * given.get("transforms", 0),
         [tf.constant(True)] * given.get("conditions", 0),
+        [tf.ones(2)] * given.get("per_variables", 0),
+        [],
+        [tf.ones([])] * given.get("average_weights", 0),
     ]
     if is_sparse:
         inputs = variable.handle, tf.ones([1, 2]), [0], 0.1
