@@ -75,7 +75,7 @@ class Lookahead(wrapper.Wrapper):
 
     def _create_slots(self, var_list: Sequence[Any]) -> None:
         for var in var_list:
-            self.add_slot(var, "slow", initializer=var)
+            self._add_copy(var, "slow")
 
     def _begin(self, variables: Sequence[Any]) -> wrapper.Afterwards:
         period = self._get_hyper("sync_period", tf.int64)

@@ -97,7 +97,7 @@ class MovingAverage(AveragedOptimizerWrapper):
 
     def _create_slots(self, var_list: Sequence[Any]) -> None:
         for var in var_list:
-            self.add_slot(var, "average", initializer=var)
+            self._add_copy(var, "average")
 
     # One step.
 
@@ -131,8 +131,7 @@ class MovingAverage(AveragedOptimizerWrapper):
         """Whether the steps of the optimizer inside move the averages, too."""
         inner = self._optimizer
         return (
-            hasattr(inner, "_averaging")
-            and not isinstance(inner, wrapper.Holder)
+            not isinstance(inner, wrapper.Holder)
             and originals.is_own(inner, ("_distributed_apply",))
             and originals.is_own(self, ("average_op", "_begin", "_is_due"))
         )

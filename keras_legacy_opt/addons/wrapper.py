@@ -22,6 +22,7 @@ from keras_legacy_opt.hosts.keras_3_api import (
     check_fit_calls_all,
 )
 from keras_legacy_opt.optimizer import Optimizer
+from keras_legacy_opt.state.variables import var_key
 from keras_legacy_opt.state.weights import WeightMixin
 from keras_legacy_opt.step import chain as chains
 from keras_legacy_opt.step import gradients, stepper
@@ -85,6 +86,10 @@ class Holder(Optimizer):
           See `Optimizer.apply_gradients`.
         """
         raise NotImplementedError
+
+    def _init_process_state(self) -> None:
+        super()._init_process_state()
+        self._uncopied: set[tuple[str, str]] = set()
 
     # One step.
 
@@ -168,7 +173,29 @@ class Holder(Optimizer):
         for optimizer, variables in self._shares(var_list):
             given = [self._known_variables.given(v) for v in variables]
             optimizer._create_all_weights(given)
+        are_given = self._pending_weights is not None or self._early_slots
         super()._create_all_weights(var_list)
+        if are_given:
+            self._uncopied.clear()
+
+    def _add_copy(self, var: Any, slot_name: str) -> Any:
+        """Adds a slot that starts as its variable, unless it is there.
+
+        In the first trace of a function that makes the variable, this has no
+        value yet.  The function is traced again, and then it has.
+        """
+        key = var_key(var), slot_name
+        is_new = slot_name not in self._slots.get(key[0], {})
+        waiting = self._deferred_slot_restorations.get(slot_name, {})
+        if (is_new or key in self._uncopied) and not _has_value(var):
+            if key[0] not in waiting:
+                self._uncopied.add(key)
+            return self.add_slot(var, slot_name)
+        slot = self.add_slot(var, slot_name, initializer=var)
+        if key in self._uncopied:
+            self._uncopied.remove(key)
+            slot.assign(var.read_value())
+        return slot
 
     @property
     def weights(self) -> list[Any]:
@@ -502,6 +529,11 @@ def _hypers(optimizer: Any) -> list[str]:
 
 def _has_hyper(optimizer: Any, name: str) -> bool:
     return any(name in each._hyper for each in wrappers(optimizer))
+
+
+def _has_value(variable: Any) -> bool:
+    """Whether a variable has a value, as far as that can be known now."""
+    return not tf.executing_eagerly() or bool(variable.is_initialized())
 
 
 def for_each(

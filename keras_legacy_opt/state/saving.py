@@ -49,6 +49,8 @@ PROCESS_STATE = frozenset(
         "_known_variables",
         "_slots",
         "_slots_out_of_turn",
+        "_sparse_keys",
+        "_uncopied",
         "_weights",
         "built",
     ]
