@@ -147,11 +147,10 @@ def _roof_library():
     return ctypes.CDLL(str(path))
 
 
-def roof(optimizer, shapes, steps=1):
-    """A step that only moves the bytes that the optimizer has to move."""
+def roof(count, shapes, steps=1):
+    """A step that only moves bytes: those of `count` arrays that it updates."""
     updated = [
-        [np.ones(shape, np.float32) for shape in shapes]
-        for _ in range(OPTIMIZERS[optimizer][0])
+        [np.ones(shape, np.float32) for shape in shapes] for _ in range(count)
     ]
     read = list(_arrays(shapes))
     library = _roof_library()

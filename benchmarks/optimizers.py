@@ -2,11 +2,12 @@
 
     python benchmarks/optimizers.py --json benchmarks/results/mine.json
 
-The contestants of a row take turns, so that what else the machine does hits all
-of them. Printed are medians in milliseconds, the quartiles, and how many times
-the time of ours each of the others takes. `roof` moves the same bytes without
-arithmetic. `small` rows take ten steps per call, because a call of a
-`tf.function` with hundreds of variables costs milliseconds by itself.
+The contestants of a row take turns, in an order that is drawn for each
+repetition, so that what else the machine does hits all of them. Printed are
+medians in milliseconds, the quartiles, and how many times the time of ours each
+of the others takes. `roof` moves the same bytes without arithmetic. `small`
+rows take ten steps per call, because a call of a `tf.function` with hundreds of
+variables costs milliseconds by itself.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import json
 import os
 import pathlib
 import platform
+import random
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -60,13 +62,14 @@ def interleaved(steps, repeats):
     times = {name: [] for name in steps}
     for step in steps.values():
         warm_up(step)
-    order = list(steps)
+    order, draw = list(steps), random.Random(0)
     gc.collect()
     gc.disable()  # like timeit: the objects of one are not the cost of another
     try:
-        for repeat in range(repeats):
-            turn = repeat % len(order)
-            for name in order[turn:] + order[:turn]:
+        for _ in range(repeats):
+            # Who always comes after the same one has its traces in the caches.
+            draw.shuffle(order)
+            for name in order:
                 time.sleep(REST)
                 start = time.perf_counter()
                 steps[name]()
@@ -104,7 +107,7 @@ def sections():
         name: (
             lambda name=name: {
                 **contestants.contestants(name, BIG, "graph", peers=False),
-                "roof": contestants.roof(name, BIG),
+                "roof": contestants.roof(contestants.OPTIMIZERS[name][0], BIG),
             },
             1,
             9,

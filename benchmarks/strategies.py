@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import random
 import statistics
 import time
 
@@ -102,8 +103,9 @@ def main():
         name: Subject(make, args.layers, args.units)
         for name, make in PEERS.items()
     }
+    draw = random.Random(0)
     for _ in range(args.rounds):
-        for subject in subjects.values():
+        for subject in draw.sample(list(subjects.values()), len(subjects)):
             subject.run(args.steps)
 
     ours = statistics.median(subjects["ours"].times)

@@ -20,7 +20,7 @@ from keras_legacy_opt import (
 )
 from keras_legacy_opt.hosts import overrides
 from keras_legacy_opt.hosts.keras_3_api import Keras3Mixin, scaled_loss
-from keras_legacy_opt.state import saving
+from keras_legacy_opt.state import reads, saving
 from keras_legacy_opt.state.hyperparameters import HyperparameterMixin
 from keras_legacy_opt.state.saving import SavingMixin
 from keras_legacy_opt.state.slots import SlotMixin
@@ -450,7 +450,7 @@ class Optimizer(
     ) -> None:
         """Adds coefficients to `apply_state[var_device, var_dtype]`."""
         if "learning_rate" in self._hyper:
-            lr_t = tf.identity(self._decayed_lr(var_dtype))
+            lr_t = reads.once(self._decayed_lr(var_dtype))
             apply_state[var_device, var_dtype]["lr_t"] = lr_t
 
     def _fallback_apply_state(
@@ -578,7 +578,8 @@ class Optimizer(
     ) -> dict[str, Any]:
         """What a checkpoint holds: iterations, hyperparameters, weights.
 
-        A SavedModel's functions may read the clip values, too.
+        A SavedModel's functions may read the clip values, too, and all
+        hyperparameters.
         """
         children = dict(
             private_api.Trackable._trackable_children(self, save_type, **kwargs)
@@ -587,6 +588,11 @@ class Optimizer(
             children.update(
                 {f"_{k}": v for k, v in self._clip_limits.variables.items()}
             )
+            for name, value in self._hyper.items():
+                if isinstance(value, tf.Variable) and (
+                    not self._is_checkpointed(name)
+                ):
+                    children.setdefault(f"_hyper_{name}", value)
         return children
 
     # Configuration.

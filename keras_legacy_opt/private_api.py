@@ -45,6 +45,7 @@ for these jobs:
   class only, whose public name is that of the base of two.
 * `variable_class`: up to Keras 3.6, `keras.Variable` is a subclass of what the
   layers make, and thus says of no variable that it is one.
+* `is_plain`: the class of variables that their handle is all of.
 * `variable_id`, `creation_number`, `shared_name`: the identity that legacy's
   slot keys and slot names are made of.
 """
@@ -113,6 +114,17 @@ def sharded_container(variable: Any) -> Any | None:
     """The `ShardedVariable` that `variable` is a shard of, if it is one."""
     container = getattr(variable, "_sharded_container", None)
     return container() if container else None
+
+
+def is_plain(variable: Any) -> bool:
+    """Whether a variable is one handle: none of a strategy, nor of a graph."""
+    return type(variable) is _plain_class()
+
+
+@functools.cache
+def _plain_class() -> type:
+    name = "tensorflow.python.ops.resource_variable_ops"
+    return importlib.import_module(name).ResourceVariable
 
 
 def variable_id(variable: Any) -> str:

@@ -168,8 +168,8 @@ def _function(given: Any, custom_objects: Mapping[str, Any]) -> Any:
         if callable(found):
             return found
     raise ValueError(
-        f"`scale_fn` of the schedule is {given!r}, which is not registered: pass"
-        " the function in `custom_objects`, by its name."
+        f"`scale_fn` of the schedule is {given!r}, which is not registered:"
+        " pass the function in `custom_objects`, by its name."
     )
 
 

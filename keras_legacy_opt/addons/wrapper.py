@@ -150,7 +150,9 @@ class Holder(Optimizer):
     ) -> Any:
         """Has one that it holds take a step."""
         # Others may have defined `apply_gradients` without that argument.
-        kwargs = {} if aggregate else {"experimental_aggregate_gradients": False}
+        kwargs = (
+            {} if aggregate else {"experimental_aggregate_gradients": False}
+        )
         given = self._known_variables.given
         return optimizer.apply_gradients(
             [(g, given(v)) for g, v in pairs], name=name, **kwargs
@@ -206,26 +208,9 @@ class Holder(Optimizer):
                 weights.setdefault(id(weight), weight)
         return list(weights.values())
 
-    def _make_hyper(self, name: str, value: Any) -> Any:
-        # As in tensorflow_addons, checkpoints do not have it.
-        variable = tf.Variable(
-            value,
-            trainable=False,
-            name=name,
-            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-        )
-        hosts.track(variable)
-        return variable
-
-    def _trackable_children(
-        self, save_type: str = "checkpoint", **kwargs: Any
-    ) -> dict[str, Any]:
-        children = super()._trackable_children(save_type, **kwargs)
-        if save_type == "savedmodel":  # Functions may read them.
-            for name, value in self._hyper.items():
-                if isinstance(value, tf.Variable):
-                    children.setdefault(f"_hyper_{name}", value)
-        return children
+    def _is_checkpointed(self, hyper: str) -> bool:
+        # As in tensorflow_addons.
+        return False
 
 
 @originals.recorded

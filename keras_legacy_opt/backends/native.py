@@ -15,7 +15,6 @@ from keras_legacy_opt.rules.formula import Coefficients, Native
 from keras_legacy_opt.step.own import Own
 from keras_legacy_opt.step.update import Step, Update
 
-
 _HALVES = (tf.bfloat16, tf.float16)
 
 

@@ -49,11 +49,13 @@ _FORMULA = Formula(
 def _coefficients(
     optimizer: Any, dtype: tf.DType, c: Coefficients
 ) -> Coefficients:
-    return {
-        "epsilon": tf.convert_to_tensor(optimizer.epsilon, dtype),
-        "neg_lr_t": -c["lr_t"],
-        "zero": tf.zeros([], tf.int64),  # For subclasses, as legacy.
-    }
+    return {"epsilon": tf.convert_to_tensor(optimizer.epsilon, dtype)}
+
+
+_DERIVED = {
+    "neg_lr_t": lambda c: -c["lr_t"],
+    "zero": lambda c: tf.zeros([], tf.int64),  # For subclasses, as legacy.
+}
 
 
 @hosts.public
@@ -89,6 +91,7 @@ class Adagrad(DeclaredOptimizer):
         },
         formula=lambda optimizer: _FORMULA,
         coefficients=_coefficients,
+        derived=_DERIVED,
         initializers={"accumulator": initial_accumulator},
     )
 

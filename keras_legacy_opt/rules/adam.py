@@ -25,6 +25,8 @@ from keras_legacy_opt.rules.formula import (
     Native,
     Rule,
     State,
+    hyper,
+    number_of_step,
     same,
 )
 
@@ -79,22 +81,29 @@ def _formula(amsgrad: bool) -> Formula:
 def _coefficients(
     optimizer: Any, dtype: tf.DType, c: Coefficients
 ) -> Coefficients:
-    step = tf.cast(optimizer.iterations + 1, dtype)
-    beta_1 = tf.identity(optimizer._get_hyper("beta_1", dtype))
-    beta_2 = tf.identity(optimizer._get_hyper("beta_2", dtype))
-    beta_1_power = tf.pow(beta_1, step)
-    beta_2_power = tf.pow(beta_2, step)
-    correction = tf.sqrt(1 - beta_2_power) / (1 - beta_1_power)
+    step = number_of_step(optimizer, dtype)
+    beta_1 = hyper(optimizer, "beta_1", dtype)
+    beta_2 = hyper(optimizer, "beta_2", dtype)
     return {
-        "lr": c["lr_t"] * correction,
         "epsilon": tf.convert_to_tensor(optimizer.epsilon, dtype),
         "beta_1_t": beta_1,
-        "beta_1_power": beta_1_power,
-        "one_minus_beta_1_t": 1 - beta_1,
+        "beta_1_power": tf.pow(beta_1, step),
         "beta_2_t": beta_2,
-        "beta_2_power": beta_2_power,
-        "one_minus_beta_2_t": 1 - beta_2,
+        "beta_2_power": tf.pow(beta_2, step),
     }
+
+
+def _bias_corrected(c: Coefficients) -> tf.Tensor:
+    """The learning rate that corrects the bias of both moments."""
+    correction = tf.sqrt(1 - c["beta_2_power"]) / (1 - c["beta_1_power"])
+    return c["lr_t"] * correction
+
+
+_DERIVED = {
+    "lr": _bias_corrected,
+    "one_minus_beta_1_t": lambda c: 1 - c["beta_1_t"],
+    "one_minus_beta_2_t": lambda c: 1 - c["beta_2_t"],
+}
 
 
 @hosts.public
@@ -132,6 +141,7 @@ class Adam(DeclaredOptimizer):
         options={"epsilon": "epsilon", "amsgrad": "amsgrad"},
         formula=lambda optimizer: _formula(bool(optimizer.amsgrad)),
         coefficients=_coefficients,
+        derived=_DERIVED,
         variants=(_formula(False), _formula(True)),
     )
 

@@ -22,6 +22,8 @@ from keras_legacy_opt.rules.formula import (
     Native,
     Rule,
     State,
+    hyper,
+    number_of_step,
     same,
 )
 
@@ -65,18 +67,21 @@ _FORMULA = Formula(
 def _coefficients(
     optimizer: Any, dtype: tf.DType, c: Coefficients
 ) -> Coefficients:
-    step = tf.cast(optimizer.iterations + 1, dtype)
-    beta_1 = tf.identity(optimizer._get_hyper("beta_1", dtype))
-    beta_1_power = tf.pow(beta_1, step)
+    step = number_of_step(optimizer, dtype)
+    beta_1 = hyper(optimizer, "beta_1", dtype)
     return {
-        "neg_scaled_lr": -c["lr_t"] / (1 - beta_1_power),
         "epsilon": tf.convert_to_tensor(optimizer.epsilon, dtype),
         "beta_1_t": beta_1,
-        "beta_1_power": beta_1_power,
-        "one_minus_beta_1_t": 1 - beta_1,
-        "beta_2_t": tf.identity(optimizer._get_hyper("beta_2", dtype)),
-        "zero": tf.zeros([], tf.int64),  # For subclasses, as legacy.
+        "beta_1_power": tf.pow(beta_1, step),
+        "beta_2_t": hyper(optimizer, "beta_2", dtype),
     }
+
+
+_DERIVED = {
+    "neg_scaled_lr": lambda c: -c["lr_t"] / (1 - c["beta_1_power"]),
+    "one_minus_beta_1_t": lambda c: 1 - c["beta_1_t"],
+    "zero": lambda c: tf.zeros([], tf.int64),  # For subclasses, as legacy.
+}
 
 
 @hosts.public
@@ -108,6 +113,7 @@ class Adamax(DeclaredOptimizer):
         options={"epsilon": "epsilon"},
         formula=lambda optimizer: _FORMULA,
         coefficients=_coefficients,
+        derived=_DERIVED,
     )
 
     def __init__(

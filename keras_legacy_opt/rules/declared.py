@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_legacy_opt import backends
 from keras_legacy_opt.optimizer import Optimizer
-from keras_legacy_opt.rules.formula import Rule
+from keras_legacy_opt.rules.formula import Rule, hyper
 
 DEFAULT_EPSILON = 1e-7  # Keras' `backend.epsilon()`.
 
@@ -21,21 +21,36 @@ class DeclaredOptimizer(Optimizer):
 
     def _create_slots(self, var_list: Sequence[Any]) -> None:
         rule = self._declaration
-        names = rule.formula(self).slots
+        formula = rule.formula(self)
+        names = formula.slots
         if rule.slots_alternate:
             order = [(var, name) for var in var_list for name in names]
         else:
             order = [(var, name) for name in names for var in var_list]
         initializers = {n: make(self) for n, make in rule.initializers.items()}
         for var, name in order:
-            self.add_slot(var, name, initializers.get(name, "zeros"))
+            shape = [] if name in formula.scalars else None
+            self.add_slot(var, name, initializers.get(name, "zeros"), shape)
 
     def _prepare_local(
         self, var_device: str, var_dtype: tf.DType, apply_state: dict
     ) -> None:
-        super()._prepare_local(var_device, var_dtype, apply_state)
-        c = apply_state[var_device, var_dtype]
-        c.update(self._declaration.coefficients(self, var_dtype, c))
+        rule, c = self._declaration, apply_state[var_device, var_dtype]
+        if rule.has_schedule:
+            super()._prepare_local(var_device, var_dtype, apply_state)
+        else:
+            c["lr_t"] = hyper(self, "learning_rate", var_dtype)
+        c.update(rule.coefficients(self, var_dtype, c))
+        for attribute, name in rule.also.items():
+            variable = getattr(self, attribute)
+            if variable.dtype.base_dtype == var_dtype:
+                c[name] = tf.identity(
+                    tf.compat.v1.assign(
+                        variable, c[name], use_locking=self._use_locking
+                    )
+                )
+        for name, derive in rule.derived.items():
+            c[name] = derive(c)
 
     def _resource_apply_dense(
         self, grad: tf.Tensor, var: Any, apply_state: dict | None = None

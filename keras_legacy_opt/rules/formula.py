@@ -15,6 +15,8 @@ from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
 
+from keras_legacy_opt.state import reads
+
 VARIABLE = "variable"  # among the names of slots
 
 # {key of `apply_state`: tensor}, for one device and dtype
@@ -145,11 +147,14 @@ class Formula:
 
     Attributes:
       slots: their names, in the order in which they are created.
+      scalars: those of them that are one number for each variable; others have
+        the variable's shape.
       update: one step.  A function of the `State`, the gradient and the
         coefficients, which returns the `Changes`.
       kernel: the op of TensorFlow that computes it.
       native: the op of the native library that computes it.
       idle: what sparse gradients change outside their rows.
+      densifies: whether a sparse gradient is as if it were dense, with zeros.
       sums_duplicates: whether rows that a sparse gradient has several times are
         summed first; else they are applied one after the other.
     """
@@ -160,6 +165,8 @@ class Formula:
     native: Native | None = None
     idle: Idle = Idle.NOTHING
     sums_duplicates: bool = True
+    scalars: tuple[str, ...] = ()
+    densifies: bool = False
 
     def step(
         self, state: Mapping[str, tf.Tensor], grad: tf.Tensor, c: Coefficients
@@ -180,13 +187,37 @@ class Formula:
         return {name: changes[name] for name in state}
 
 
+class _Lazy(dict[str, tf.Tensor]):
+    """Coefficients, of which the derived ones are computed when asked for."""
+
+    def __init__(
+        self, values: Coefficients, derived: Mapping[str, Callable[..., Any]]
+    ):
+        super().__init__(values)
+        self._derived = derived
+
+    def __missing__(self, name: str) -> tf.Tensor:
+        value = self[name] = self._derived[name](self)
+        return value
+
+
+def hyper(optimizer: Any, name: str, dtype: tf.DType) -> tf.Tensor:
+    """A hyperparameter, as it is in this step."""
+    return reads.once(optimizer._get_hyper(name, dtype))
+
+
 def hypers_of(
     optimizer: Any, dtype: tf.DType, *names: str
 ) -> dict[str, tf.Tensor]:
     """Coefficients that are hyperparameters as they are."""
-    return {
-        name: tf.identity(optimizer._get_hyper(name, dtype)) for name in names
-    }
+    return {name: hyper(optimizer, name, dtype) for name in names}
+
+
+def number_of_step(
+    optimizer: Any, dtype: tf.DType, ahead: int = 1
+) -> tf.Tensor:
+    """The number of this step, which the first of all has as 1."""
+    return reads.count(optimizer.iterations, ahead, dtype)
 
 
 def _all_hypers(optimizer: Any, dtype: tf.DType, c: Coefficients) -> Any:
@@ -210,8 +241,12 @@ class Rule:
         plain Python values.
       coefficients: function from an optimizer, a dtype and what the base class
         knows ("lr_t") to the coefficients of its step; by default, these are
-        the hyperparameters.
-      also: attributes that are variables which a step changes besides.
+        the hyperparameters.  It changes nothing.
+      derived: {coefficient: function of all coefficients before it}, of those
+        that not every way of an update needs.
+      also: {attribute that is a variable which a step sets besides:
+        coefficient that it is set to}
+      has_schedule: whether the learning rate decays and may have a schedule.
       initializers: {slot: function from an optimizer to its initializer}, of
         slots that do not start from zeros.
       slots_alternate: whether all slots of a variable are created before those
@@ -225,7 +260,11 @@ class Rule:
     coefficients: Callable[[Any, tf.DType, Coefficients], Coefficients] = (
         _all_hypers
     )
-    also: tuple[str, ...] = ()
+    derived: Mapping[str, Callable[[Coefficients], tf.Tensor]] = (
+        dataclasses.field(default_factory=dict)
+    )
+    also: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    has_schedule: bool = True
     initializers: Mapping[str, Callable[[Any], Any]] = dataclasses.field(
         default_factory=dict
     )
@@ -235,6 +274,20 @@ class Rule:
     def formulas(self) -> tuple[Formula, ...]:
         """All formulas that optimizers of the class may have."""
         return self.variants or (self.formula(None),)
+
+    def coefficients_of(self, optimizer: Any, dtype: tf.DType) -> Coefficients:
+        """The coefficients of a step, computed as far as they are asked for.
+
+        Only for optimizers all of whose methods are this package's.
+        """
+        if self.has_schedule:
+            rate = optimizer._decayed_lr(dtype)
+        else:
+            rate = optimizer._get_hyper("learning_rate", dtype)
+        c = {"lr_t": rate}
+        return _Lazy(
+            {**c, **self.coefficients(optimizer, dtype, c)}, self.derived
+        )
 
 
 def rule_of(optimizer: Any) -> Rule | None:

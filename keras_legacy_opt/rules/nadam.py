@@ -24,6 +24,8 @@ from keras_legacy_opt.rules.formula import (
     Native,
     Rule,
     State,
+    hyper,
+    number_of_step,
     same,
 )
 from keras_legacy_opt.state.hyperparameters import (
@@ -71,27 +73,31 @@ _FORMULA = Formula(
 def _coefficients(
     optimizer: Any, dtype: tf.DType, c: Coefficients
 ) -> Coefficients:
-    beta_1 = tf.identity(optimizer._get_hyper("beta_1", dtype))
-    beta_2 = tf.identity(optimizer._get_hyper("beta_2", dtype))
-    step = tf.cast(optimizer.iterations + 1, dtype)
-    next_step = tf.cast(optimizer.iterations + 2, dtype)
+    beta_1 = hyper(optimizer, "beta_1", dtype)
+    beta_2 = hyper(optimizer, "beta_2", dtype)
+    step = number_of_step(optimizer, dtype)
+    next_step = number_of_step(optimizer, dtype, 2)
     mu = _momentum_at(optimizer, step, beta_1)
-    next_mu = _momentum_at(optimizer, next_step, beta_1)
-    cache = _next_cache(optimizer, mu)
     return {
-        "neg_lr_t": -c["lr_t"],
         "epsilon": tf.convert_to_tensor(optimizer.epsilon, dtype),
         "beta_1_t": beta_1,
         "beta_2_t": beta_2,
         "m_t": mu,
-        "m_t_1": next_mu,
-        "one_minus_beta_1_t": 1 - beta_1,
-        "one_minus_beta_2_t": 1 - beta_2,
-        "one_minus_m_t": 1.0 - mu,
-        "one_minus_m_schedule_new": 1.0 - cache,
-        "one_minus_m_schedule_next": 1.0 - cache * next_mu,
-        "v_t_prime_denominator": 1.0 - tf.pow(beta_2, step),
+        "m_t_1": _momentum_at(optimizer, next_step, beta_1),
+        "m_cache": tf.cast(_last_cache(optimizer), dtype) * mu,
+        "beta_2_power": tf.pow(beta_2, step),
     }
+
+
+_DERIVED = {
+    "neg_lr_t": lambda c: -c["lr_t"],
+    "one_minus_beta_1_t": lambda c: 1 - c["beta_1_t"],
+    "one_minus_beta_2_t": lambda c: 1 - c["beta_2_t"],
+    "one_minus_m_t": lambda c: 1.0 - c["m_t"],
+    "one_minus_m_schedule_new": lambda c: 1.0 - c["m_cache"],
+    "one_minus_m_schedule_next": lambda c: 1.0 - c["m_cache"] * c["m_t_1"],
+    "v_t_prime_denominator": lambda c: 1.0 - c["beta_2_power"],
+}
 
 
 # What each optimizer's momentum cache was before the step that it is taking.
@@ -100,18 +106,12 @@ _last_caches: weakref.WeakKeyDictionary[Any, weakref.ref[tf.Tensor]] = (
 )
 
 
-def _next_cache(optimizer: Any, mu: tf.Tensor) -> tf.Tensor:
-    """The momentum cache of this step, which its variable is set to."""
-    variable = optimizer._m_cache
+def _last_cache(optimizer: Any) -> tf.Tensor:
+    """The momentum cache before this step."""
     last = _last_caches.get(optimizer, lambda: None)()
     if last is None or not private_api.is_of_this_trace(last):
-        last = tf.identity(variable)
-    cache = tf.cast(last, mu.dtype) * mu
-    if mu.dtype is not variable.dtype:
-        return cache
-    return tf.identity(
-        tf.compat.v1.assign(variable, cache, use_locking=optimizer._use_locking)
-    )
+        last = tf.identity(optimizer._m_cache)
+    return last
 
 
 def _momentum_at(
@@ -165,7 +165,10 @@ class Nadam(DeclaredOptimizer):
         options={"epsilon": "epsilon"},
         formula=lambda optimizer: _FORMULA,
         coefficients=_coefficients,
-        also=("_m_cache",),
+        derived=_DERIVED,
+        also={"_m_cache": "m_cache"},
+        # Nor has legacy's.
+        has_schedule=False,
     )
 
     def __init__(
@@ -232,15 +235,6 @@ class Nadam(DeclaredOptimizer):
         for state in apply_state.values():
             state["last_m_cache"] = last_cache  # It lives as long as these.
         return apply_state
-
-    def _prepare_local(
-        self, var_device: str, var_dtype: tf.DType, apply_state: dict
-    ) -> None:
-        # Legacy's learning rate does not decay here, nor follow a schedule.
-        lr_t = tf.identity(self._get_hyper("learning_rate", var_dtype))
-        c = {"lr_t": lr_t}
-        c.update(_coefficients(self, var_dtype, c))
-        apply_state[var_device, var_dtype] = c
 
     @classmethod
     def from_config(

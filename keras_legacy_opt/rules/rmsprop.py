@@ -27,6 +27,7 @@ from keras_legacy_opt.rules.formula import (
     Native,
     Rule,
     State,
+    hypers_of,
     same,
 )
 
@@ -70,14 +71,16 @@ def _formula(momentum: bool, centered: bool) -> Formula:
 def _coefficients(
     optimizer: Any, dtype: tf.DType, c: Coefficients
 ) -> Coefficients:
-    rho = tf.identity(optimizer._get_hyper("rho", dtype))
     return {
-        "neg_lr_t": -c["lr_t"],
         "epsilon": tf.convert_to_tensor(optimizer.epsilon, dtype),
-        "rho": rho,
-        "momentum": tf.identity(optimizer._get_hyper("momentum", dtype)),
-        "one_minus_rho": 1.0 - rho,
+        **hypers_of(optimizer, dtype, "rho", "momentum"),
     }
+
+
+_DERIVED = {
+    "neg_lr_t": lambda c: -c["lr_t"],
+    "one_minus_rho": lambda c: 1.0 - c["rho"],
+}
 
 
 @hosts.public
@@ -120,6 +123,7 @@ class RMSprop(DeclaredOptimizer):
             bool(optimizer._momentum), bool(optimizer.centered)
         ),
         coefficients=_coefficients,
+        derived=_DERIVED,
         variants=tuple(
             _formula(*options)
             for options in itertools.product((False, True), repeat=2)

@@ -19,7 +19,7 @@ import tensorflow as tf
 from keras_legacy_opt import hosts, private_api, serialization
 from keras_legacy_opt.hosts import overrides
 from keras_legacy_opt.schedules import LearningRateSchedule
-from keras_legacy_opt.state import saving
+from keras_legacy_opt.state import reads, saving
 
 # Attributes that Keras 3 reads from every optimizer, with the values that say
 # "not used here".  No class attributes: a subclass may have a hyperparameter
@@ -143,6 +143,9 @@ class HyperparameterMixin:
             return _with_digits(np.float32(variable), given)
         if not isinstance(variable, tf.Variable):
             return given
+        if reads.is_plain(variable):
+            value = reads.cast(variable, variable.dtype).numpy()
+            return _with_digits(value, given)
         with tf.init_scope():
             if not tf.executing_eagerly():
                 return given  # In a TF1 graph, whose sessions have the value.
@@ -167,7 +170,7 @@ class HyperparameterMixin:
             return value
         if callable(value):
             value = value()
-        return tf.cast(value, dtype) if dtype else value
+        return reads.cast(value, dtype) if dtype else value
 
     def _create_hypers(self) -> None:
         """Makes variables of the hyperparameters that are numbers.
@@ -183,14 +186,26 @@ class HyperparameterMixin:
         self._hypers_created = True
 
     def _make_hyper(self, name: str, value: Any) -> Any:
-        """The variable of a hyperparameter, which checkpoints hold."""
-        return self.add_weight(
-            name,
-            shape=[],
-            trainable=False,
-            initializer=value,
-            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        """The variable of a hyperparameter."""
+        aggregation = tf.VariableAggregation.ONLY_FIRST_REPLICA
+        if self._is_checkpointed(name):
+            return self.add_weight(
+                name,
+                shape=[],
+                trainable=False,
+                initializer=value,
+                aggregation=aggregation,
+            )
+        variable = tf.Variable(
+            value, trainable=False, name=name, aggregation=aggregation
         )
+        hosts.track(variable)
+        return variable
+
+    def _is_checkpointed(self, hyper: str) -> bool:
+        """Whether checkpoints hold a hyperparameter that is a number."""
+        del hyper
+        return True
 
     def _decayed_lr(self, var_dtype: tf.DType) -> tf.Tensor:
         """The learning rate of this step: scheduled, then decayed.

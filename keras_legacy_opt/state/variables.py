@@ -87,11 +87,6 @@ class KnownVariables:
         alive = [self._alive(key) for key in self._given]
         return [variable for variable in alive if variable is not None]
 
-    def given(self, variable: Any) -> Any:
-        """A `tf.Variable` as its owner gave it, if that still exists."""
-        given = self._alive(var_key(variable))
-        return variable if given is None else given
-
     def names_with_slots(self) -> list[str]:
         """The names of the variables that have slots, in order."""
         alive = [self._alive(key) for key in self.keys_with_slots]
@@ -101,6 +96,11 @@ class KnownVariables:
         """The numbers of variables among those that have slots, if they do."""
         numbers = {key: i for i, key in enumerate(self.keys_with_slots)}
         return [None if key is None else numbers.get(key) for key in keys]
+
+    def given(self, variable: Any) -> Any:
+        """The variable as the caller has it, of a `tf.Variable`."""
+        given = self._alive(var_key(variable))
+        return variable if given is None else given
 
     def constraint(self, variable: Any) -> Callable[[Any], Any] | None:
         """The constraint of a `tf.Variable` or of its `keras.Variable`."""

@@ -1,40 +1,38 @@
-"""The eager step of variables that the optimizer has updated before.
+"""What eager steps remember: a plan for each list of variables.
 
-For many small variables an eager step costs what Python does per variable. What
-was found out in the last step is remembered: that one native op takes all of
-these variables, and where their slots are. That op has one input for all of
-them, because each input of an eager op costs more than a microsecond. The
-coefficients of a step, twenty ops on scalars, come from one function after some
-steps.
+For many small variables an eager step costs what Python does per variable.  A
+`Plan` knows that one native op takes all variables of a list, and the one input
+that stands for them and their slots: each input of an eager op costs more than
+a microsecond.
 
-All that is remembered is compared in each step with what it depends on, in
-`_Memory.is_valid` and `_Settings`. A step that this does not cover goes the
-long way, which yields the same.
+All that this depends on is one list of objects, the plan's signature: each step
+makes it anew and compares.  What a step computes is written when the op has
+accepted it: the op checks everything before it changes anything.  A step that
+has no plan, or that the op refuses, goes the way of all others.
 """
 
 from __future__ import annotations
 
 import collections
-import itertools
 import operator
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from keras_legacy_opt import distribution, hosts, originals
 from keras_legacy_opt.backends import judge, native
-from keras_legacy_opt.rules.formula import Formula, formula_of, rule_of
-from keras_legacy_opt.state import saving
+from keras_legacy_opt.fused import switch
+from keras_legacy_opt.rules.formula import formula_of, rule_of
+from keras_legacy_opt.state import reads
 from keras_legacy_opt.state.variables import var_key
 from keras_legacy_opt.step import chain as chains
 from keras_legacy_opt.step import gradients, own
 from keras_legacy_opt.step.update import Step, coefficients, updates_of
 
-# What the short way leaves out or calls on its own terms: an optimizer with its
-# own idea of one of these takes the long way.
+# What a planned step leaves out: an optimizer with its own idea of one of these
+# has no plan.
 _STEPS = (
     "__getattribute__",
     "_aggregate_gradients",
@@ -43,7 +41,7 @@ _STEPS = (
     "_create_hypers",
     "_create_slots",
     "_distributed_apply",
-    "_prepare",
+    "_resource_apply_dense",
     "_transform_gradients",
     "_transform_unaggregated_gradients",
     "_valid_dtypes",
@@ -51,7 +49,7 @@ _STEPS = (
     "get_slot",
     "iterations",
 )
-# What the coefficients of a step are made by.
+# What makes the coefficients of a step.
 _COEFFICIENTS = (
     "__getattr__",
     "_call_if_callable",
@@ -61,135 +59,34 @@ _COEFFICIENTS = (
     "_prepare",
     "_prepare_local",
 )
-# A trace costs as much as it saves in about as many steps.
-TRACE_AFTER = 100
+_HOOKS = (*_STEPS, *_COEFFICIENTS)
+_hooks_of = operator.attrgetter(*_HOOKS)
+# The options whose handling a planned step leaves out.
+_options_of = operator.attrgetter(
+    "gradient_aggregator",
+    "gradient_transformers",
+    "clipvalue",
+    "clipnorm",
+    "global_clipnorm",
+    "loss_scale_factor",
+    "built",
+    "_pending_weights",
+)
+_constraint_of = operator.attrgetter("constraint")
 # Of one optimizer: a step on other variables forgets those of long ago.
 LISTS_KEPT = 16
 
 
-class _Settings:
-    """All but the values of variables that a trace of the coefficients is of.
-
-    The objects are kept, so that no other can take their identity.
-    """
-
-    # These hold state, or settings that are no coefficients. So do `_self_...`,
-    # which are TensorFlow's.
-    _OTHERS = (saving.PROCESS_STATE - {"_iterations"}) | {
-        "_hyper",
-        "_pending_weights",
-        "_slot_names",
-        "gradient_aggregator",
-        "gradient_transformers",
-    }
-    _KINDS = (
-        bool,
-        int,
-        float,
-        str,
-        np.generic,
-        type(None),
-        tf.Variable,
-        tf.Tensor,
-    )
-
-    def __init__(self, optimizer: Any, formula: Formula):
-        hyper = list(optimizer._hyper.values())
-        values = [
-            value
-            for name, value in vars(optimizer).items()
-            if name not in self._OTHERS and not name.startswith("_self_")
-        ]
-        # Whether none can change without becoming another object: but for the
-        # values of variables, which a trace reads.
-        self.are_traceable = all(
-            isinstance(value, tf.Variable) for value in hyper
-        ) and all(isinstance(value, self._KINDS) for value in values)
-        # Anything else may lead to the optimizer, and keep it alive.
-        self._values = [*hyper, *values] if self.are_traceable else []
-        self._formula = formula
-
-    def are(self, other: _Settings) -> bool:
-        """Whether they are the same objects, as far as there may be a trace."""
-        return (
-            self.are_traceable == other.are_traceable
-            and self._formula is other._formula
-            and len(self._values) == len(other._values)
-            and all(map(operator.is_, self._values, other._values))
-        )
-
-
-class _Coefficients:
-    """The coefficients of a step, for one device and dtype.
-
-    They are traced when they were computed many times without a change of
-    anything that a trace would not notice, and anew after such a change.
-    """
-
-    def __init__(self) -> None:
-        self._steps = 0
-        self._settings: _Settings | None = None
-        self._function: Any = None
-
-    def next(
-        self, optimizer: Any, formula: Formula, variable: Any
-    ) -> dict[str, tf.Tensor]:
-        """The scalars of this step's op; the step is counted."""
-        settings = _Settings(optimizer, formula)
-        if self._settings is None or not settings.are(self._settings):
-            self._settings, self._steps, self._function = settings, 0, None
-        self._steps += 1
-        if not _makes_own_coefficients(optimizer):
-            self._steps, self._function = 0, None
-        if self._function is None:
-            if self._steps <= TRACE_AFTER or not settings.are_traceable:
-                return _counted_coefficients(optimizer, formula, variable)
-            # A strong reference to either would keep it alive.
-            references = weakref.ref(optimizer), weakref.ref(variable)
-
-            @tf.function(autograph=False)
-            def function() -> list[tf.Tensor]:
-                optimizer, variable = (r() for r in references)
-                c = _counted_coefficients(optimizer, formula, variable)
-                return list(c.values())
-
-            self._function = function.get_concrete_function()
-        names = formula.native.coefficients
-        return dict(zip(names, self._function(), strict=True))
-
-
-def _makes_own_coefficients(optimizer: Any) -> bool:
-    """Whether the optimizer's attributes are known, and what reads them."""
-    cls = type(optimizer)
-    return originals.own_class(cls) is cls and originals.is_own(
-        optimizer, _COEFFICIENTS
-    )
-
-
-def _counted_coefficients(
-    optimizer: Any, formula: Formula, variable: Any
-) -> dict[str, tf.Tensor]:
-    apply_state = optimizer._prepare([variable])
-    c = coefficients(optimizer, variable, apply_state)
-    scalars = native.scalars(formula.native, variable, c)
-    optimizer.iterations.assign_add(1)
-    return scalars
-
-
-_constraint_of = operator.attrgetter("constraint")
-
-
-class _Memory:
+class Plan:
     """What is known of a list of variables.
 
     Attributes:
       group: the handle of the group of the variables and their slots; None if
-        these variables must take the long way.
-      coefficients: of the steps of these variables.
+        there is no such way for them.
     """
 
     def __init__(self, optimizer: Any, given: Sequence[Any], forget: Any):
-        """Takes down what is known of the variables `given`.
+        """Plans the steps on the variables `given`.
 
         Raises:
           AttributeError, KeyError, TypeError: if one has no slots yet, or is no
@@ -197,102 +94,153 @@ class _Memory:
         """
         known = optimizer._known_variables
         variables = [known.unwrap(variable) for variable in given]
-        # A memory goes when one of its variables does, of which others may take
+        # A plan goes when one of its variables does, of which others may take
         # the identities then.
         self._alive = [weakref.ref(v, forget) for v in [*given, *variables]]
         self._first = weakref.ref(variables[0])
-        self._variables = list(map(id, variables))
         self._keys = list(map(var_key, variables))
-        self._owners = list(map(known._given.get, self._keys))
+        owners = [owner() for owner in map(known._given.get, self._keys)]
         self._has_keras_variables = any(
-            hosts.is_keras_variable(each)
-            for each in [*given, *(owner() for owner in self._owners)]
+            map(hosts.is_keras_variable, [*given, *owners])
         )
-        self._names: tuple[str, ...] = ()
-        self._slots: list[Any] = []
-        self.coefficients = _Coefficients()
-        self.group: tf.Tensor | None = None
-        if _fit_one_op(optimizer, given):
-            formula = formula_of(optimizer)
-            self._names = formula.slots
-            self._slots = list(self._slots_of(optimizer))
-            count = len(variables)
-            slots = {
-                slot: self._slots[k * count : (k + 1) * count]
-                for k, slot in enumerate(self._names)
-            }
-            inputs = formula.native.slots
-            by_input = {name: slots[slot] for name, slot in inputs.items()}
-            self.group = native.group_of(formula.native, variables, by_input)
+        self._variables = list(map(id, variables))
+        self._own_coefficients = originals.is_own(optimizer, _COEFFICIENTS)
+        # Somebody's code makes them, of which nobody knows what it changes.
+        self._checks_first = not self._own_coefficients or any(
+            callable(value) for value in optimizer._hyper.values()
+        )
+        signature = list(self._depends_on(optimizer, variables))
+        self._signature = list(map(id, signature))
+        self.group = self._group_of(optimizer, given, variables)
+        # That no other object takes the identity of one of these. But what
+        # forbids a plan may lead to the optimizer, and keep it alive.
+        self._kept = None if self.group is None else signature
+
+    def is_valid(self, optimizer: Any, given: Sequence[Any]) -> bool:
+        """Whether all that it depends on is as it was."""
+        try:
+            if self._has_keras_variables:
+                given = [hosts.unwrap(variable) for variable in given]
+                if list(map(id, given)) != self._variables:
+                    return False
+            now = self._depends_on(optimizer, given)
+            return list(map(id, now)) == self._signature
+        except (AttributeError, KeyError, TypeError):
+            return False
+
+    def _depends_on(
+        self, optimizer: Any, variables: Sequence[Any]
+    ) -> Iterator[Any]:
+        """All that a plan depends on, but the identities of the variables."""
+        yield from _hooks_of(type(optimizer))
+        yield from map(vars(optimizer).get, _HOOKS)
+        yield from _options_of(optimizer)
+        yield from optimizer.gradient_transformers  # A list may grow.
+        yield from optimizer._hyper.values()
+        formula = formula_of(optimizer)
+        yield formula
+        yield distribution.current_strategy()
+        yield switch.refuses() is None
+        owners = list(map(optimizer._known_variables._given.get, self._keys))
+        yield from owners
+        if self._has_keras_variables:
+            for owner in owners:
+                yield from _obeyed(owner())
+        yield from map(_constraint_of, variables)
+        if formula is not None and formula.slots:
+            rows = list(map(optimizer._slots.__getitem__, self._keys))
+            for name in formula.slots:
+                yield from map(operator.itemgetter(name), rows)
+
+    def _group_of(
+        self, optimizer: Any, given: Sequence[Any], variables: Sequence[Any]
+    ) -> tf.Tensor | None:
+        if not _has_plans(optimizer) or not _fit_one_op(optimizer, given):
+            return None
+        formula = formula_of(optimizer)
+        return native.group_of(
+            formula.native,
+            variables,
+            {
+                name: [optimizer.get_slot(each, slot) for each in variables]
+                for name, slot in formula.native.slots.items()
+            },
+        )
 
     @property
-    def first(self) -> Any:
-        """One of the `tf.Variable`s: all are on its device and of its dtype."""
-        return self._first()
+    def dtype(self) -> tf.DType:
+        """Of all variables."""
+        return self._first().dtype
 
     def takes(self, grads: Sequence[Any]) -> bool:
-        """Whether these gradients can go the short way: all are eager."""
+        """Whether it is a plan for these gradients: all are eager and dense."""
         return self.group is not None and (
             set(map(type, grads)) == {type(self.group)}
         )
 
-    def is_valid(self, optimizer: Any, given: Sequence[Any]) -> bool:
-        """Whether all is as it was: variables, slots, and what they obey."""
-        owners = map(optimizer._known_variables._given.get, self._keys)
-        if not all(map(operator.is_, owners, self._owners)):
+    def run(
+        self, optimizer: Any, grads: Sequence[Any], chain: chains.Chain
+    ) -> bool:
+        """Takes the step; False if it is refused, and nothing changed."""
+        first, formula = self._first(), formula_of(optimizer)
+        if self._checks_first and not self._fit(grads):
             return False
-        variables = given
-        if self._has_keras_variables:
-            variables = [hosts.unwrap(variable) for variable in given]
-            if list(map(id, variables)) != self._variables:
+        with tf.device(first.device):
+            c = self._coefficients(optimizer, first)
+            inputs = {
+                "grad": grads,
+                **native.scalars(formula.native, first, c),
+                "transform": chains.transform_alone(chain, first.dtype),
+                "condition": [],
+            }
+            try:
+                native.update_group(
+                    optimizer, formula.native, self.group, inputs
+                )
+            except (tf.errors.OpError, TypeError, ValueError):
+                # All others find the same mistake, and have the words for it.
                 return False
-        if self.group is None:
-            return not _fit_one_op(optimizer, given)
+        if self._own_coefficients:  # Else `_prepare` has.
+            for attribute, name in rule_of(optimizer).also.items():
+                getattr(optimizer, attribute).assign(c[name], read_value=False)
+        reads.count_one(optimizer.iterations)
+        return True
+
+    def _fit(self, grads: Sequence[Any]) -> bool:
         try:
-            are_same = map(operator.is_, self._slots_of(optimizer), self._slots)
-            same_slots = all(are_same)
-        except (KeyError, TypeError):
+            for gradient, reference in zip(grads, self._alive, strict=False):
+                gradients.fitted(gradient, hosts.unwrap(reference()), "")
+        except (tf.errors.OpError, TypeError, ValueError):
             return False
-        return (
-            same_slots
-            and formula_of(optimizer).slots == self._names
-            and not any(map(_constraint_of, variables))
-            and not (self._has_keras_variables and self._obeys_keras())
-        )
+        return True
 
-    def _slots_of(self, optimizer: Any) -> Iterator[Any]:
-        rows = (
-            list(map(optimizer._slots.__getitem__, self._keys))
-            if self._names
-            else []
-        )
-        return itertools.chain.from_iterable(
-            map(operator.itemgetter(name), rows) for name in self._names
-        )
+    def _coefficients(
+        self, optimizer: Any, variable: Any
+    ) -> Mapping[str, tf.Tensor]:
+        if self._own_coefficients:
+            rule = rule_of(optimizer)
+            return rule.coefficients_of(optimizer, variable.dtype.base_dtype)
+        return coefficients(optimizer, variable, optimizer._prepare([variable]))
 
-    def _obeys_keras(self) -> bool:
-        """Whether a `keras.Variable` has an update the native ops have not."""
-        owners = [owner() for owner in self._owners]
-        return any(
-            getattr(owner, "constraint", None)
-            or getattr(owner, "overwrite_with_gradient", False)
-            for owner in owners
-            if hosts.is_keras_variable(owner)
-        )
+
+def _obeyed(owner: Any) -> tuple[Any, ...]:
+    """What a `keras.Variable` says of its updates."""
+    return (
+        getattr(owner, "constraint", None),
+        getattr(owner, "overwrite_with_gradient", False),
+    )
 
 
 # By optimizer, then by the identities of the variables.
-_memories: weakref.WeakKeyDictionary[
-    Any, collections.OrderedDict[tuple[int, ...], _Memory]
+_plans: weakref.WeakKeyDictionary[
+    Any, collections.OrderedDict[tuple[int, ...], Plan]
 ] = weakref.WeakKeyDictionary()
 
 
 def step(
-    optimizer: Any,
-    grads_and_vars: Sequence[Any],
-    chain: chains.Chain = (),
+    optimizer: Any, grads_and_vars: Sequence[Any], chain: chains.Chain = ()
 ) -> Any:
-    """Takes the step the short way, if that is possible.
+    """Takes a step that there is a plan for.
 
     Args:
       optimizer: the optimizer.
@@ -302,102 +250,78 @@ def step(
     Returns:
       The optimizer's iterations, or None if nothing was done.
     """
-    grads, variables, memory = _recall(optimizer, grads_and_vars)
-    if memory is None:
-        if variables:
-            _remember(optimizer, variables)
-        return None  # This once: the long way checks everything.
-    if not memory.takes(grads):
+    grads, plan = _recall(optimizer, grads_and_vars, make=True)
+    if plan is None or not plan.takes(grads):
         return None
-    first = memory.first
-    formula = formula_of(optimizer)
-    also = [getattr(optimizer, name) for name in rule_of(optimizer).also]
-    before = [tf.identity(variable) for variable in also]
-    inputs = {
-        "grad": grads,
-        **memory.coefficients.next(optimizer, formula, first),
-        "transform": chains.transform_alone(chain, first.dtype),
-        "condition": [],
-    }
-    try:
-        with tf.device(first.device):
-            native.update_group(optimizer, formula.native, memory.group, inputs)
-    except (tf.errors.OpError, TypeError, ValueError):
-        # The op checks all before it changes any: the long way finds the same
-        # mistake, and has the words for it.
-        optimizer.iterations.assign_sub(1)
-        for variable, value in zip(also, before, strict=True):
-            variable.assign(value)
+    if not plan.run(optimizer, grads, chain):
         return None
     return optimizer.iterations
 
 
 def knows(optimizer: Any, grads_and_vars: Sequence[Any]) -> bool:
     """Whether `step` takes these gradients, however they are scaled."""
-    grads, _, memory = _recall(optimizer, grads_and_vars)
+    grads, plan = _recall(optimizer, grads_and_vars, make=False)
     return (
-        memory is not None
-        and memory.takes(grads)
-        and memory.first.dtype in (tf.float32, tf.float64)
+        plan is not None
+        and plan.takes(grads)
+        and plan.dtype in (tf.float32, tf.float64)
     )
 
 
 def _recall(
-    optimizer: Any, grads_and_vars: Sequence[Any]
-) -> tuple[Sequence[Any], Sequence[Any], _Memory | None]:
-    """Gradients, variables, and what is known of these.
+    optimizer: Any, grads_and_vars: Sequence[Any], make: bool
+) -> tuple[Sequence[Any], Plan | None]:
+    """Gradients, and the plan for their variables, if it is still valid.
 
-    Nothing, where the short way is closed to whatever variables.
+    A new one is for the next step: the first checks what is given.
     """
-    if not _applies(optimizer):
-        return (), (), None
+    if not tf.executing_eagerly():
+        return (), None
     try:
         grads, variables = zip(*grads_and_vars, strict=True)
     except (TypeError, ValueError):
-        return (), (), None  # Malformed, or empty.
-    memories = _memories.get(optimizer, {})
+        return (), None  # Malformed, or empty.
+    plans = _plans.get(optimizer, {})
     key = tuple(map(id, variables))
-    memory = memories.get(key)
-    if memory is not None and not memory.is_valid(optimizer, variables):
-        del memories[key]
-        memory = None
-    if memory is not None:
-        memories.move_to_end(key)
-    return grads, variables, memory
+    plan = plans.get(key)
+    if plan is not None and plan.is_valid(optimizer, variables):
+        plans.move_to_end(key)
+        return grads, plan
+    plans.pop(key, None)
+    if make and optimizer.built:
+        _remember(optimizer, variables, key)
+    return grads, None
 
 
-def _applies(optimizer: Any) -> bool:
+def _remember(optimizer: Any, given: Sequence[Any], key: Any) -> None:
+    """Makes a plan for these variables, once they have slots."""
+    plans = _plans.setdefault(optimizer, collections.OrderedDict())
+
+    def forget(_: Any) -> None:
+        plans.pop(key, None)
+
+    try:
+        plans[key] = Plan(optimizer, given, forget)
+    except (AttributeError, KeyError, TypeError):
+        return
+    while len(plans) > LISTS_KEPT:
+        plans.popitem(last=False)
+
+
+def _has_plans(optimizer: Any) -> bool:
+    """Whether its steps do nothing but what a planned one does."""
     return (
-        tf.executing_eagerly()
-        and distribution.current_strategy() is None
+        distribution.current_strategy() is None
         and native.refuses_kind(Step(optimizer), False) is None
         and originals.is_own(optimizer, _STEPS)
         and optimizer.gradient_aggregator is gradients.all_reduce_sum
         and not optimizer.gradient_transformers
-        and optimizer.clipvalue is None
-        and optimizer.clipnorm is None
-        and optimizer.global_clipnorm is None
+        and not chains.clips_of(optimizer)
         and optimizer.loss_scale_factor is None
         and not own.may_exist(optimizer)
         and optimizer.built
         and optimizer._pending_weights is None
     )
-
-
-def _remember(optimizer: Any, given: Sequence[Any]) -> None:
-    """Takes down what is known of these variables, once they have slots."""
-    memories = _memories.setdefault(optimizer, collections.OrderedDict())
-    key = tuple(map(id, given))
-
-    def forget(_: Any) -> None:
-        memories.pop(key, None)
-
-    try:
-        memories[key] = _Memory(optimizer, given, forget)
-    except (AttributeError, KeyError, TypeError):
-        return
-    while len(memories) > LISTS_KEPT:
-        memories.popitem(last=False)
 
 
 def _fit_one_op(optimizer: Any, given: Sequence[Any]) -> bool:

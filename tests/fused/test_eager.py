@@ -37,8 +37,7 @@ def test_eager_steps_are_remembered(calls):
     assert len(calls) == 6
 
 
-def test_remembered_variables_are_not_kept_alive(monkeypatch):
-    monkeypatch.setattr(plan, "TRACE_AFTER", 1)
+def test_remembered_variables_are_not_kept_alive():
     opt = keras_legacy_opt.SGD(0.5)
     var, other = tf.Variable(tf.ones([3])), tf.Variable(tf.ones([3]))
     for _ in range(5):
@@ -72,22 +71,7 @@ def test_lists_of_variables_may_take_turns(monkeypatch):
         np.testing.assert_array_equal(variable, tf.zeros_like(variable))
 
 
-# The coefficients, which are traced after some steps.
-
-
-@pytest.fixture
-def traces(monkeypatch):
-    """The optimizers whose coefficients were traced, as often as they were."""
-    seen = []
-    original = plan._counted_coefficients
-
-    def spy(optimizer, *args):
-        if tf.inside_function():
-            seen.append(optimizer)
-        return original(optimizer, *args)
-
-    monkeypatch.setattr(plan, "_counted_coefficients", spy)
-    return seen
+# The coefficients, which a planned step computes as far as its op takes them.
 
 
 def overwrite_settings(optimizer, step):
@@ -104,12 +88,18 @@ def overwrite_settings(optimizer, step):
 
 
 @pytest.mark.parametrize("case", own_cases(NATIVE), ids=str)
-def test_traced_coefficients_are_those_of_the_ops(case, traces, monkeypatch):
+def test_coefficients_are_those_of_prepare(case, monkeypatch):
     initial, gradients = stepping.problem(str(case), "float32", "dense")
     records = []
-    for trace_after in (1, 1000):
-        monkeypatch.setattr(plan, "TRACE_AFTER", trace_after)
-        optimizer = case.build(SUBJECT)
+    for prepares in (False, True):
+        optimizer, prepared = case.build(SUBJECT), []
+        if prepares:
+
+            def prepare(variables, opt=optimizer, seen=prepared):
+                seen.append(variables)
+                return type(opt)._prepare(opt, variables)
+
+            optimizer._prepare = prepare
         variables = stepping.make_variables(initial)
         for step, grads in enumerate(gradients):
             overwrite_settings(optimizer, step)
@@ -117,17 +107,14 @@ def test_traced_coefficients_are_those_of_the_ops(case, traces, monkeypatch):
                 [(tf.constant(grads[k]), variables[k]) for k in variables]
             )
             records.append(stepping.record(variables, optimizer))
-        traced = trace_after == 1 and "callable" not in str(case)
-        assert any(o is optimizer for o in traces) == traced
+        assert len(prepared) == prepares * len(gradients)
     half = len(records) // 2
     for ours, expected in zip(records[:half], records[half:], strict=True):
         for a, b in zip(ours.values(), expected.values(), strict=True):
             np.testing.assert_array_equal(a, b)
 
 
-def test_what_a_trace_would_not_notice(traces, monkeypatch):
-    """A new value of a variable needs no trace, all else a new one, or none."""
-    monkeypatch.setattr(plan, "TRACE_AFTER", 1)
+def test_hyperparameters_of_all_kinds_may_change():
     var, opt = tf.Variable([0.0]), keras_legacy_opt.SGD(1.0)
 
     def rate():
@@ -140,21 +127,17 @@ def test_what_a_trace_would_not_notice(traces, monkeypatch):
     assert rate() == 2.0
     opt.learning_rate.assign(4.0)
     assert rate() == 4.0
-    assert len(traces) == 1
     rates = iter([0.5, 0.25, 0.125, 8.0])
     opt.learning_rate = lambda: next(rates)
     assert [rate() for _ in range(4)] == [0.5, 0.25, 0.125, 8.0]
     opt._decayed_lr = lambda dtype: tf.constant(3.0, dtype)
     opt.learning_rate = tf.Variable(1.0)
     assert [rate() for _ in range(4)] == [3.0] * 4
-    assert len(traces) == 1
     del opt._decayed_lr
     assert [rate() for _ in range(4)] == [1.0] * 4
 
 
-def test_a_subclass_makes_its_own_coefficients(traces, monkeypatch):
-    monkeypatch.setattr(plan, "TRACE_AFTER", 1)
-
+def test_a_subclass_makes_its_own_coefficients():
     class Counting(keras_legacy_opt.SGD):
         calls = 0
 
@@ -166,7 +149,6 @@ def test_a_subclass_makes_its_own_coefficients(traces, monkeypatch):
     for _ in range(4):
         opt.apply_gradients([(tf.ones([1]), var)])
     np.testing.assert_array_equal(var, [-1.0 - 2.0 - 3.0 - 4.0])
-    assert not traces
 
 
 # What comes late is seen, as legacy sees it.
@@ -189,7 +171,6 @@ METHODS = (
 @pytest.mark.parametrize("patched", ["instance", "class"])
 @pytest.mark.parametrize("name", METHODS)
 def test_overrides_that_come_late(name, patched, steps_before, monkeypatch):
-    monkeypatch.setattr(plan, "TRACE_AFTER", 1)
     var, opt = tf.Variable([1.0]), keras_legacy_opt.Adam(0.1)
     as_ever = tf.Variable([1.0]), keras_legacy_opt.Adam(0.1)
 
@@ -281,9 +262,8 @@ def test_other_slots():
 @pytest.mark.parametrize(
     "kind", [np.float32, np.array, tf.constant, tf.Variable, float]
 )
-def test_another_epsilon(kind, replaced, monkeypatch):
+def test_another_epsilon(kind, replaced):
     """Of any kind, and changed in place where that is possible."""
-    monkeypatch.setattr(plan, "TRACE_AFTER", 1)
     var, opt = tf.Variable([1.0]), keras_legacy_opt.Adagrad(1.0)
     opt.epsilon = kind(0.0)
 
@@ -314,7 +294,7 @@ def test_few_lists_are_remembered():
         for _ in range(3):
             pairs = [(tf.ones([1]), first), (tf.ones([1]), second)]
             opt.apply_gradients(pairs)
-    assert len(plan._memories[opt]) == plan.LISTS_KEPT
+    assert len(plan._plans[opt]) == plan.LISTS_KEPT
     gc.collect()
     groups = [g for g in fused.groups._groups.values() if len(g.members) == 2]
     assert len(groups) < 40 - 1
@@ -369,6 +349,40 @@ def test_a_refused_step_changes_nothing(name):
                 np.testing.assert_array_equal(a, b)
 
 
+def test_a_refused_step_asks_for_a_callable_once():
+    """As a step of legacy does, whose op fails."""
+    asked = []
+    opt = keras_legacy_opt.SGD(lambda: asked.append(1) or 0.5)
+    var = tf.Variable([1.0])
+    for _ in range(3):
+        opt.apply_gradients([(tf.ones([1]), var)])
+    asked.clear()
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        opt.apply_gradients([(tf.ones([2]), var)])
+    assert len(asked) <= 1
+    np.testing.assert_array_equal(var, [1.0 - 3 * 0.5])
+
+
+def test_transformers_and_clipping_that_come_late():
+    var, opt = tf.Variable([1.0]), keras_legacy_opt.SGD(1.0)
+
+    def step():
+        var.assign([0.0])
+        opt.apply_gradients([(tf.constant([4.0]), var)])
+        return -var.numpy().item()
+
+    assert [step() for _ in range(3)] == [4.0] * 3
+    opt.gradient_transformers.append(
+        lambda pairs: [(g / 2.0, v) for g, v in pairs]
+    )
+    assert step() == 2.0
+    opt.gradient_transformers.clear()
+    opt.clipvalue = 1.0
+    assert step() == 1.0
+    opt.clipvalue = None
+    assert [step() for _ in range(3)] == [4.0] * 3
+
+
 def test_a_variable_of_changing_shape_is_checked_first():
     var = tf.Variable(tf.ones([2]), shape=tf.TensorShape(None))
     other, opt = tf.Variable([1.0]), keras_legacy_opt.SGD(0.5)
@@ -381,9 +395,8 @@ def test_a_variable_of_changing_shape_is_checked_first():
     np.testing.assert_array_equal(var, [0.5, 0.5])
 
 
-def test_no_optimizer_is_kept_alive(monkeypatch):
+def test_no_optimizer_is_kept_alive():
     """By what it holds, and what holds it."""
-    monkeypatch.setattr(plan, "TRACE_AFTER", 1)
 
     def train(**attributes):
         var, opt = tf.Variable([1.0]), keras_legacy_opt.SGD(0.5)

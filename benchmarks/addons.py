@@ -1,0 +1,135 @@
+"""Measures a step of every addon against our Adam, its bytes, and the original.
+
+    python benchmarks/addons.py --json benchmarks/results/addons.json
+
+Like `optimizers.py`, whose contestants take turns in a drawn order. `Adam` is
+ours. `roof` moves the bytes that the addon has to move, without arithmetic.
+`tensorflow_addons` is a contestant where it can be imported:
+
+    pip install --no-deps tensorflow-addons==0.23.0 "typeguard<3"
+"""
+
+import argparse
+import os
+import sys
+import types
+
+# Before TensorFlow is imported: tensorflow_addons wants Keras 2 in tf.keras.
+os.environ["TF_USE_LEGACY_KERAS"] = "1"
+
+import contestants
+import numpy as np
+import optimizers
+import tensorflow as tf
+import tf_keras
+
+import keras_legacy_opt
+from keras_legacy_opt import addons, fused
+
+try:
+    # It asks Keras for a module that tf_keras has under another name.
+    from tf_keras.src.engine import keras_tensor
+
+    sys.modules["keras.src.engine"] = types.ModuleType("keras.src.engine")
+    sys.modules["keras.src.engine"].keras_tensor = keras_tensor
+    import tensorflow_addons.optimizers as originals
+except ImportError:
+    originals = None
+
+# name: (arrays that a step updates, function from a library and its Adam to the
+# optimizer)
+DENSE = {
+    "AdaBelief": (3, lambda lib, adam: lib.AdaBelief()),
+    "AdamW": (3, lambda lib, adam: lib.AdamW(weight_decay=0.01)),
+    "AdamWeightDecay": (
+        3,
+        lambda lib, adam: lib.AdamWeightDecay(weight_decay_rate=0.01),
+    ),
+    "COCOB": (5, lambda lib, adam: lib.COCOB()),
+    "ConditionalGradient": (
+        1,
+        lambda lib, adam: lib.ConditionalGradient(0.9, 10.0),
+    ),
+    "GradientAccumulation of 4": (
+        1,
+        lambda lib, adam: lib.GradientAccumulation(adam(), 4),
+    ),
+    "LAMB": (3, lambda lib, adam: lib.LAMB()),
+    "LARS": (2, lambda lib, adam: lib.LARS()),
+    "Lion": (2, lambda lib, adam: lib.Lion()),
+    "Lookahead of Adam": (3, lambda lib, adam: lib.Lookahead(adam())),
+    "MovingAverage of Adam": (4, lambda lib, adam: lib.MovingAverage(adam())),
+    "NovoGrad": (2, lambda lib, adam: lib.NovoGrad()),
+    "ProximalAdagrad": (2, lambda lib, adam: lib.ProximalAdagrad()),
+    "RectifiedAdam": (3, lambda lib, adam: lib.RectifiedAdam()),
+    "SGDW": (2, lambda lib, adam: lib.SGDW(0.01, 0.01, momentum=0.9)),
+    "SWA of Adam": (3, lambda lib, adam: lib.SWA(adam())),
+    "Yogi": (3, lambda lib, adam: lib.Yogi()),
+}
+BIG = [(1 << 24,)] * 3
+
+
+def dense(name):
+    """{contestant: step()} of a row."""
+    count, make = DENSE[name]
+
+    def step_of(make):
+        return contestants.tensorflow_step(make, BIG, "graph", 1)
+
+    ours, legacy = keras_legacy_opt.Adam, tf_keras.optimizers.legacy.Adam
+    result = {
+        contestants.OURS: step_of(lambda: make(addons, ours)),
+        "Adam": step_of(ours),
+        "roof": contestants.roof(count, BIG),
+    }
+    if hasattr(originals, name.split()[0]):
+        result["tensorflow_addons"] = step_of(lambda: make(originals, legacy))
+    return result
+
+
+def lazy(rows):
+    """{contestant: step()} for a table of which 4,096 rows change."""
+    rng = np.random.default_rng(0)
+    indices = tf.constant(rng.integers(0, rows, 4096) // 2 * 2)
+    values = tf.constant(rng.standard_normal((4096, 64), dtype=np.float32))
+    grad = tf.IndexedSlices(values, indices)
+
+    def step_of(cls):
+        optimizer, variable = cls(), tf.Variable(tf.fill([rows, 64], 0.5))
+
+        @tf.function(autograph=False)
+        def step():
+            optimizer.apply_gradients([(grad, variable)])
+
+        return step
+
+    result = {
+        contestants.OURS: step_of(addons.LazyAdam),
+        "Adam": step_of(keras_legacy_opt.Adam),
+    }
+    if originals is not None:
+        result["tensorflow_addons"] = step_of(originals.LazyAdam)
+    return result
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", help="rows that contain this")
+    parser.add_argument("--json", help="a file to save the seconds in")
+    arguments = parser.parse_args()
+    if not fused.is_available():
+        parser.exit(1, f"No native library: {fused.why_not()}\n")
+    saved = {**optimizers.versions(), "seconds_per_step": {}}
+    rows = {f"dense: {n}": (lambda n=n: dense(n), 9) for n in DENSE}
+    rows["sparse: LazyAdam, 1M x 64"] = lambda: lazy(1_000_000), 21
+    rows["sparse: LazyAdam, 4M x 64"] = lambda: lazy(4_000_000), 9
+    for row, (make, repeats) in rows.items():
+        if arguments.rows and arguments.rows not in row:
+            continue
+        times = optimizers.interleaved(make(), repeats)
+        optimizers.report(row, times, 1)
+        optimizers.save(arguments.json, saved, row, times, 1)
+
+
+if __name__ == "__main__":
+    main()
