@@ -137,18 +137,17 @@ class AdamWeightDecay(PerVariableMixin, Adam):
     ) -> None:
         super()._prepare_local(var_device, var_dtype, apply_state)
         c = apply_state[var_device, var_dtype]
-        c["weight_decay_rate"] = tf.identity(self._weight_decay(var_dtype))
+        c["wd_t"] = c["lr_t"] * self._weight_decay(var_dtype)
 
     def _own_of(self, variable: Any, apply_state: Any) -> Own | None:
         """See `Optimizer`."""
         own = super()._own_of(variable, apply_state)
         if not self._do_use_weight_decay(variable):
             return own
-        c = coefficients(self, variable, apply_state)
-        own, rate = own or NOTHING, c["lr_t"]
+        own = own or NOTHING
+        decay = coefficients(self, variable, apply_state)["wd_t"]
         if own.lr_factor is not None:
-            rate *= tf.cast(own.lr_factor, rate.dtype)
-        decay = rate * c["weight_decay_rate"]
+            decay *= tf.cast(own.lr_factor, decay.dtype)
         return own._replace(decay=decay, decays_all_rows=True)
 
     def get_config(self) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from keras_legacy_opt.optimizer import Optimizer
 from keras_legacy_opt.state.variables import var_key
 from keras_legacy_opt.state.weights import WeightMixin
 from keras_legacy_opt.step import chain as chains
-from keras_legacy_opt.step import gradients, stepper
+from keras_legacy_opt.step import function_arguments, gradients, stepper
 from keras_legacy_opt.step.clipping import CLIPPING, GradsAndVars
 
 # What a holder may have its own idea of: if none has, gradients pass untouched.
@@ -115,7 +115,9 @@ class Holder(Optimizer):
         if self.loss_scale_factor is not None:
             link = chains.Divide(self.loss_scale_factor)
             pairs = [(link.applied(g), v) for g, v in pairs]
-        return self._step(pairs, name, aggregate)
+        checks = function_arguments.checks(self, variables)
+        with tf.control_dependencies(checks):
+            return self._step(pairs, name, aggregate)
 
     def _changes_gradients(self) -> bool:
         """Whether this optimizer itself does something to gradients."""
