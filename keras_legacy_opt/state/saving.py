@@ -10,7 +10,6 @@ from collections.abc import (
     Callable,
     Collection,
     Iterable,
-    Iterator,
     Mapping,
     Sequence,
 )
@@ -447,11 +446,12 @@ def _say_what_was_skipped(optimizer: Any, names: Collection[str]) -> None:
     )
 
 
-def held(optimizer: SavingMixin) -> Iterator[SavingMixin]:
+def held(optimizer: SavingMixin) -> list[SavingMixin]:
     """The optimizers that Keras' savers find in another: in its attributes.
 
-    And in theirs.
+    And in theirs, each once.
     """
+    found = {}
     for value in vars(optimizer).values():
         if isinstance(value, Mapping):
             value = list(value.values())
@@ -459,8 +459,9 @@ def held(optimizer: SavingMixin) -> Iterator[SavingMixin]:
             if isinstance(each, hosts.LossScaleHost):
                 each = each.inner_optimizer
             if isinstance(each, SavingMixin):
-                yield each
-                yield from held(each)
+                for inside in [each, *held(each)]:
+                    found.setdefault(id(inside), inside)
+    return list(found.values())
 
 
 def _store_variables(optimizer: SavingMixin, store: Any) -> None:
