@@ -474,6 +474,10 @@ class Optimizer(
             self, distribution, grads_and_vars, apply_state, name
         )
 
+    def _count_skipped_step(self) -> Any:
+        """Counts a step that a loss scale has skipped: an iteration, too."""
+        return self.iterations.assign_add(1, read_value=False)
+
     # The update of one variable; for subclasses to override.
 
     def _resource_apply_dense(
@@ -574,7 +578,8 @@ class Optimizer(
     ) -> dict[str, Any]:
         """What a checkpoint holds: iterations, hyperparameters, weights.
 
-        A SavedModel's functions may read the clip values, too.
+        A SavedModel's functions may read the clip values, too, and all
+        hyperparameters.
         """
         children = dict(
             private_api.Trackable._trackable_children(self, save_type, **kwargs)
@@ -583,6 +588,11 @@ class Optimizer(
             children.update(
                 {f"_{k}": v for k, v in self._clip_limits.variables.items()}
             )
+            for name, value in self._hyper.items():
+                if isinstance(value, tf.Variable) and (
+                    not self._is_checkpointed(name)
+                ):
+                    children.setdefault(f"_hyper_{name}", value)
         return children
 
     # Configuration.

@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras_legacy_opt import hosts, private_api
 from keras_legacy_opt.checkpoints.report import CheckpointError
 from keras_legacy_opt.optimizer import Optimizer
+from keras_legacy_opt.state import saving
 from keras_legacy_opt.state.variables import KnownVariables, var_key
 
 
@@ -63,7 +64,8 @@ class Targets:
             return {}
         return {
             name: child
-            for name, child in self.optimizer._trackable_children().items()
+            for optimizer in reversed(self._optimizers)
+            for name, child in optimizer._trackable_children().items()
             if isinstance(child, tf.Variable)
         }
 
@@ -80,7 +82,22 @@ class Targets:
         if not self.has_optimizer:
             return {}
         key = var_key(hosts.unwrap(variable))
-        return self.optimizer._slots.get(key, {})
+        return {
+            name: slot
+            for optimizer in self._optimizers
+            for name, slot in optimizer._slots.get(key, {}).items()
+        }
+
+    @property
+    def _optimizers(self) -> list[Any]:
+        """The optimizer, and what is inside it if their names are clear."""
+        found = [self.optimizer, *saving.held(self.optimizer)]
+        names = [
+            name
+            for each in found
+            for name in [*each._hyper, *each.get_slot_names()]
+        ]
+        return found if len({*names}) == len(names) else found[:1]
 
     def name(self, variable: Any) -> str:
         """How reports call a variable."""

@@ -10,7 +10,6 @@ from collections.abc import (
     Callable,
     Collection,
     Iterable,
-    Iterator,
     Mapping,
     Sequence,
 )
@@ -50,6 +49,8 @@ PROCESS_STATE = frozenset(
         "_known_variables",
         "_slots",
         "_slots_out_of_turn",
+        "_sparse_keys",
+        "_uncopied",
         "_weights",
         "built",
     ]
@@ -308,7 +309,7 @@ def restore_wrapped(wrapper: SavingMixin, variables: Sequence[Any]) -> None:
     Some wrappers only call `_create_slots` of the optimizer that they hold, and
     have it count with their own iterations.
     """
-    for inner in _held(wrapper):
+    for inner in held(wrapper):
         known = inner._known_variables
         if any(var_key(variable) in inner._slots for variable in variables):
             known.of_wrapper = known.of_wrapper or not inner.built
@@ -387,7 +388,7 @@ def complete_loading(model: Any, optimizer: SavingMixin) -> None:
     """
     if optimizer._pending_weights:
         optimizer.build(model.trainable_variables)
-    optimizers = [optimizer, *_held(optimizer)]
+    optimizers = [optimizer, *held(optimizer)]
     waited_for = [
         v
         for v in model.variables
@@ -447,8 +448,12 @@ def _say_what_was_skipped(
     )
 
 
-def _held(optimizer: SavingMixin) -> Iterator[SavingMixin]:
-    """The optimizers that Keras' savers find in another: in its attributes."""
+def held(optimizer: SavingMixin) -> list[SavingMixin]:
+    """The optimizers that Keras' savers find in another: in its attributes.
+
+    And in theirs, each once.
+    """
+    found = {}
     for value in vars(optimizer).values():
         if isinstance(value, Mapping):
             value = list(value.values())
@@ -456,7 +461,9 @@ def _held(optimizer: SavingMixin) -> Iterator[SavingMixin]:
             if isinstance(each, hosts.LossScaleHost):
                 each = each.inner_optimizer
             if isinstance(each, SavingMixin):
-                yield each
+                for inside in [each, *held(each)]:
+                    found.setdefault(id(inside), inside)
+    return list(found.values())
 
 
 def _store_variables(optimizer: SavingMixin, store: Any) -> None:
@@ -551,7 +558,7 @@ def _warn_of_what_is_not_saved(optimizer: SavingMixin) -> None:
     """Warns of weights that are not of `optimizer`, nor of what Keras finds."""
     saved = {
         id(variable)
-        for each in [optimizer, *_held(optimizer)]
+        for each in [optimizer, *held(optimizer)]
         for variable in _own_variables(each).values()
     }
     lost = [w.name for w in optimizer.weights if id(w) not in saved]

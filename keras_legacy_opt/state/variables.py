@@ -93,6 +93,11 @@ class KnownVariables:
         alive = [self._alive(key) for key in self.keys_with_slots]
         return [variable for variable in alive if variable is not None]
 
+    def all(self) -> list[Any]:
+        """All variables that still exist, as they were given."""
+        alive = [self._alive(key) for key in self._given]
+        return [variable for variable in alive if variable is not None]
+
     def names_with_slots(self) -> list[str]:
         """The names of the variables that have slots, in order."""
         alive = [self._alive(key) for key in self.keys_with_slots]

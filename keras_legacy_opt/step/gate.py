@@ -76,8 +76,7 @@ class GatedStep:
 
     def skip(self) -> Any:
         """Only counts it."""
-        iterations = self.optimizer.iterations
-        return tf.group(iterations.assign_add(1, read_value=False))
+        return tf.group(self.optimizer._count_skipped_step())
 
 
 def enter(step: GatedStep, afterwards: Afterwards) -> Any:

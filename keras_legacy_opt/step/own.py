@@ -28,6 +28,8 @@ class Own(NamedTuple):
       lr_factor: number that its learning rate is multiplied by.
       decay: fraction of the variable that is subtracted from it before its
         update; of a sparse gradient, in the rows that it has.
+      decays_all_rows: whether a sparse gradient decays those, too, that it has
+        not.
       average: variable beside it, on its device and of its shape and dtype,
         which after the update, and the constraint, moves towards it.
       average_weight: number, by which fraction of their difference.
@@ -37,6 +39,7 @@ class Own(NamedTuple):
 
     lr_factor: Any = None
     decay: Any = None
+    decays_all_rows: bool = False
     average: Any = None
     average_weight: Any = None
     coefficients: Mapping[str, Any] = {}
@@ -103,7 +106,9 @@ def run(
     before, handed, after = [], [], []
     for each in updates:
         own = each.own
-        if own.decay is not None and not takes_own:
+        if own.decay is not None and not (
+            takes_own and not (each.is_sparse and own.decays_all_rows)
+        ):
             before.append(decay(each))
             own = own._replace(decay=None)
         if own.average is not None and not (
@@ -128,7 +133,7 @@ def decay(update: Any) -> Any:
     """Subtracts from a variable what decays of it."""
     variable = update.variable
     fraction = tf.cast(update.own.decay, variable.dtype.base_dtype)
-    if not update.is_sparse:
+    if not update.is_sparse or update.own.decays_all_rows:
         return variable.assign_sub(
             fraction * variable.read_value(), read_value=False
         )
