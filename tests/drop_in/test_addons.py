@@ -38,7 +38,9 @@ def test_old_code():
             extend_with_decoupled_weight_decay,
         )
 
-        sgdw = extend_with_decoupled_weight_decay(tfa.optimizers.AdamW.__base__)
+        sgdw = extend_with_decoupled_weight_decay(
+            tf.keras.optimizers.legacy.SGD
+        )
         ranger = Lookahead(tfa.optimizers.RectifiedAdam(0.1), sync_period=2)
         adamw = AdamW(weight_decay=0.01, learning_rate=0.1)
         copy = pickle.loads(pickle.dumps(adamw))
