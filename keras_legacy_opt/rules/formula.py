@@ -254,6 +254,8 @@ class Rule:
       slots_alternate: whether all slots of a variable are created before those
         of the next one.
       variants: the formulas of all options, if these make a difference.
+      called: {hyperparameter: its name in the configuration}, where that is
+        another.
     """
 
     hypers: tuple[str, ...]
@@ -272,6 +274,7 @@ class Rule:
     )
     slots_alternate: bool = False
     variants: tuple[Formula, ...] = ()
+    called: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def formulas(self) -> tuple[Formula, ...]:
         """All formulas that optimizers of the class may have."""
@@ -282,11 +285,11 @@ class Rule:
 
         Only for optimizers all of whose methods are this package's.
         """
-        if self.has_schedule:
-            rate = optimizer._decayed_lr(dtype)
-        else:
-            rate = optimizer._get_hyper("learning_rate", dtype)
-        c = {"lr_t": rate}
+        c = {}
+        if not self.has_schedule:
+            c["lr_t"] = optimizer._get_hyper("learning_rate", dtype)
+        elif "learning_rate" in self.hypers:
+            c["lr_t"] = optimizer._decayed_lr(dtype)
         return _Lazy(
             {**c, **self.coefficients(optimizer, dtype, c)}, self.derived
         )
