@@ -103,6 +103,9 @@ def run(
     before, handed, after = [], [], []
     for each in updates:
         own = each.own
+        if own is NOTHING:
+            handed.append(each)
+            continue
         if own.decay is not None and not takes_own:
             before.append(decay(each))
             own = own._replace(decay=None)
