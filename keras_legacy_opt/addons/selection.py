@@ -62,10 +62,11 @@ def selects(selection: Selection, known: KnownVariables, variable: Any) -> bool:
     if not isinstance(selection, Sequence):
         return bool(selection(known.given(variable)))
     if isinstance(selection[0], str):
+        patterns = [selection] if isinstance(selection, str) else selection
         name = known.name(variable)
         # As tensorflow_addons sees it, a name has the number of an output.
         names = (name, f"{name}:0")
-        return any(re.search(p, text) for p in selection for text in names)
+        return any(re.search(p, text) for p in patterns for text in names)
     keys = {var_key(hosts.unwrap(v)) for v in _variables(selection)}
     return var_key(variable) in keys
 

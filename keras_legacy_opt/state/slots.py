@@ -145,6 +145,8 @@ class SlotMixin(OptimizerBase):
             for name in self._slot_names:
                 if name in joined or any(name not in slots for slots in shards):
                     continue
+                if shards[0][name].shape.rank == 0:
+                    continue  # Each shard has its number.
                 joined[name] = private_api.ShardedVariable(
                     [slots[name] for slots in shards],
                     name=f"{container.name}/{name}",

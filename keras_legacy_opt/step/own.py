@@ -106,6 +106,9 @@ def run(
     before, handed, after = [], [], []
     for each in updates:
         own = each.own
+        if own is NOTHING:
+            handed.append(each)
+            continue
         if own.decay is not None and not (
             takes_own and not (each.is_sparse and own.decays_all_rows)
         ):

@@ -12,8 +12,11 @@
 #include "../math/adamax.h"
 #include "../math/cocob.h"
 #include "../math/ftrl.h"
+#include "../math/lamb.h"
+#include "../math/lars.h"
 #include "../math/lion.h"
 #include "../math/nadam.h"
+#include "../math/novograd.h"
 #include "../math/proximal_adagrad.h"
 #include "../math/rectified.h"
 #include "../math/rmsprop.h"
@@ -296,6 +299,86 @@ void ForEachFormula(Visitor visit) {
   visit.template operator()<YogiMomentum>(YogiFormula<true>());
   visit.template operator()<ProximalAdagrad>(ProximalAdagradFormula());
   visit.template operator()<Cocob>(CocobFormula());
+}
+
+// A formula with norms. step(s, g, h): s[0] is the whole variable, s[1...] its slots; of a scalar slot, one element.
+struct NormFormula {
+  const char* name;
+  std::vector<Real> hypers;
+  std::vector<Real> first_state;
+  void (*step)(std::vector<std::vector<Real>>& s, const std::vector<Real>& g, Hypers h);
+};
+
+inline Real Norm(const std::vector<Real>& x) {
+  Real sum = 0;
+  for (Real each : x) sum += each * each;
+  return std::sqrt(sum);
+}
+
+// What a step along d is multiplied by.
+inline Real Trust(Real eeta, const std::vector<Real>& w, const std::vector<Real>& d, Real adapt) {
+  const Real norm = Norm(w), other = Norm(d);
+  return adapt != 0 && norm > 0 && other > 0 ? eeta * norm / other : 1;
+}
+
+inline NormFormula LambFormula(Real adapt) {
+  return {"Lamb",
+          {0.01L, 0.9L, 0.999L, 0.729L, 0.997002999L, 1e-6L, 0.1L, adapt},
+          {0.5L, 0.02L, 0.01L},
+          [](auto& s, const auto& g, Hypers h) {
+            std::vector<Real> d(g.size());
+            for (size_t i = 0; i < g.size(); ++i) {
+              s[1][i] = Blend(s[1][i], g[i], h[1]);
+              s[2][i] = Blend(s[2][i], g[i] * g[i], h[2]);
+              d[i] = s[1][i] / (1 - h[3]) / (std::sqrt(s[2][i] / (1 - h[4])) + h[5]) + h[6] * s[0][i];
+            }
+            const Real rate = h[0] * Trust(1, s[0], d, h[7]);
+            for (size_t i = 0; i < g.size(); ++i) s[0][i] -= rate * d[i];
+          }};
+}
+
+template <bool kClassic, bool kNesterov>
+NormFormula LarsFormula() {
+  return {"Lars", {0.5L, 0.9L, 0.1L, 0.02L, 1}, {0.5L, 0.02L}, [](auto& s, const auto& g, Hypers h) {
+            std::vector<Real> d(g.size()), move(g.size());
+            for (size_t i = 0; i < g.size(); ++i) d[i] = g[i] + h[2] * s[0][i];
+            const Real before = kClassic ? h[0] * Trust(h[3], s[0], d, h[4]) : 1;
+            for (size_t i = 0; i < g.size(); ++i) {
+              s[1][i] = h[1] * s[1][i] + before * d[i];
+              move[i] = kNesterov ? h[1] * s[1][i] + before * d[i] : s[1][i];
+            }
+            const Real after = kClassic ? 1 : h[0] * Trust(h[3], s[0], move, h[4]);
+            for (size_t i = 0; i < g.size(); ++i) s[0][i] -= after * move[i];
+          }};
+}
+
+template <bool kAmsgrad>
+NormFormula NovoGradFormula() {
+  std::vector<Real> state = {0.5L, 0.02L};
+  if (kAmsgrad) state.push_back(0.3L);
+  state.push_back(0.2L);
+  return {"NovoGrad", {0.01L, 0.9L, 0.95L, 0.05L, 1e-3L, 0.1L, 0.5L}, state, [](auto& s, const auto& g, Hypers h) {
+            Real& v = s.back()[0];
+            v = h[2] * v + h[3] * Norm(g) * Norm(g);
+            for (size_t i = 0; i < g.size(); ++i) {
+              if (kAmsgrad) s[2][i] = std::max(s[2][i], v);
+              const Real d = (g[i] / (std::sqrt(kAmsgrad ? s[2][i] : v) + h[4]) + h[5] * s[0][i]) * h[6];
+              s[1][i] = h[1] * s[1][i] - h[0] * d;
+              s[0][i] += s[1][i];
+            }
+          }};
+}
+
+template <class Visitor>
+void ForEachNormFormula(Visitor visit) {
+  visit.template operator()<Lamb>(LambFormula(1));
+  visit.template operator()<Lamb>(LambFormula(0));
+  visit.template operator()<LarsClassic>(LarsFormula<true, false>());
+  visit.template operator()<LarsClassicNesterov>(LarsFormula<true, true>());
+  visit.template operator()<LarsPopular>(LarsFormula<false, false>());
+  visit.template operator()<LarsPopularNesterov>(LarsFormula<false, true>());
+  visit.template operator()<NovoGrad>(NovoGradFormula<false>());
+  visit.template operator()<NovoGradAmsgrad>(NovoGradFormula<true>());
 }
 
 }  // namespace keras_legacy_opt
