@@ -101,5 +101,3 @@ class Halves(keras_legacy_opt.Optimizer):
 
     def get_config(self):
         return super().get_config()
-
-

@@ -28,7 +28,9 @@ from keras_legacy_opt import SGD, Adam, LossScaleOptimizer, addons
             "both keep slots called \\['average'\\]",
         ),
         (
-            lambda: addons.Lookahead(addons.MovingAverage(addons.Lookahead("sgd"))),
+            lambda: addons.Lookahead(
+                addons.MovingAverage(addons.Lookahead("sgd"))
+            ),
             ValueError,
             "'slow'",
         ),

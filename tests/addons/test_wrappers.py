@@ -151,9 +151,7 @@ def test_nested(traced):
             a - (a - v) * (1 - np.float32(0.8))
             for a, v in zip(averages, values, strict=True)
         ]
-    for a, b in zip(
-        slots(nested, variables, "average"), averages, strict=True
-    ):
+    for a, b in zip(slots(nested, variables, "average"), averages, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
     counts = [nested, nested._optimizer, nested._optimizer._optimizer]
     assert len({id(each.iterations) for each in counts}) == 1
@@ -244,7 +242,9 @@ def test_variables_that_come_later(traced):
     one = tf.constant(1.0)
     traced(lambda: optimizer.apply_gradients([(one, first)]) and None)()
     traced(
-        lambda: optimizer.apply_gradients([(one, first), (one, second)]) and None
+        lambda: (
+            optimizer.apply_gradients([(one, first), (one, second)]) and None
+        )
     )()
     assert float(optimizer.get_slot(first, "average")) == -1.25
     assert float(optimizer.get_slot(second, "average")) == 9.5
