@@ -36,6 +36,15 @@ def without_loss_scale(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
+def layers(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """A class and config, and those of the optimizers inside wrappers."""
+    inside = config["config"].get("optimizer")
+    if not (isinstance(inside, dict) and "class_name" in inside):
+        return [config]
+    own = {k: v for k, v in config["config"].items() if k != "optimizer"}
+    return [{**config, "config": own}, *layers(inside)]
+
+
 def class_name(config: dict[str, Any]) -> str:
     """The class in a configuration, without the package it is registered in."""
     return config["class_name"].rpartition(">")[2]
@@ -43,8 +52,11 @@ def class_name(config: dict[str, Any]) -> str:
 
 def hyperparameters(config: dict[str, Any]) -> list[tuple[str, Any]]:
     """What of an optimizer's class and config becomes a variable of it."""
+    inside = config["config"].get("optimizer")
+    if isinstance(inside, dict) and "class_name" in inside:
+        return hyperparameters(inside)  # A wrapper's own are no variables.
     cls = hosts.public_class(class_name(config), Optimizer)
-    if cls is None:
+    if cls is None or "optimizer_specs" in config["config"]:
         return []
     variables = cls()._hyper.keys()
     stored = releases.completed(class_name(config), config["config"])
