@@ -289,7 +289,7 @@ def _find_class(
     Configs come from files, and files come from anywhere: a class is ours, one
     that the caller gave or registered, or an imported class of `kind`.
     """
-    name = config["class_name"]
+    name: str = config["class_name"]
     module = config.get("module")
     registered = config.get("registered_name") or name
     for text in (name, registered, module or ""):
@@ -303,7 +303,7 @@ def _find_class(
             return custom_objects[key]
     is_followed = str(module).partition(".")[0] in _FOLLOWED
     if module in _BUILT_IN_MODULES or is_followed:
-        own_name = name.rpartition(">")[2]
+        own_name: str = name.rpartition(">")[2]
         cls = hosts.public_class(_FORMER_NAMES.get(own_name, own_name), base)
         if cls is not None:
             return cls

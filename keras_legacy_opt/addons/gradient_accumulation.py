@@ -93,7 +93,7 @@ class GradientAccumulation(wrapper.Wrapper):
 
     def _init_process_state(self) -> None:
         super()._init_process_state()
-        self._accumulated = None
+        self._accumulated: Any = None
         # Variables whose gradients were sparse.
         self._sparse_keys: set[str] = set()
 

@@ -209,7 +209,8 @@ class Holder(Optimizer):
                 weights.setdefault(id(weight), weight)
         return list(weights.values())
 
-    def _is_checkpointed(self, hyper: str) -> bool:
+    @classmethod
+    def _is_checkpointed(cls, hyper: str) -> bool:
         # As in tensorflow_addons.
         return False
 

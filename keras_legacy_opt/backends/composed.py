@@ -47,7 +47,7 @@ class Composed(Backend):
 
         They may repeat where the formula does not sum duplicates.
         """
-        formula, grad = step.formula, update.gradient
+        formula, grad = step.declared, update.gradient
         c = step.coefficients(update.variable)
         variables = {VARIABLE: update.variable}
         for slot in formula.slots:

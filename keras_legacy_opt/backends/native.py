@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_legacy_opt import private_api
 from keras_legacy_opt.backends.base import Backend
 from keras_legacy_opt.fused import groups, loader, places, switch
-from keras_legacy_opt.rules.formula import Coefficients, Native
+from keras_legacy_opt.rules.formula import Coefficients, Formula, Native
 from keras_legacy_opt.step.own import Own
 from keras_legacy_opt.step.update import Step, Update
 
@@ -67,15 +67,26 @@ def refuses_kind(step: Step, is_sparse: bool) -> str | None:
     return step.overridden(is_sparse) or switch.refuses()
 
 
+def op_of(formula: Formula) -> Native:
+    """The op of a formula, where somebody has asked whether it has one.
+
+    Raises:
+      ValueError: if it has none.
+    """
+    if formula.native is None:
+        raise ValueError("The formula declares no native op.")
+    return formula.native
+
+
 def update_sparse(step: Step, update: Update) -> Any:
     """Updates a variable by a sparse gradient, on one device."""
     optimizer, variable, own = step.optimizer, update.variable, update.own
-    native = step.formula.native
+    native = op_of(step.declared)
     slots = {
         name: optimizer.get_slot(variable, slot).handle
         for name, slot in native.slots.items()
     }
-    return getattr(loader.load(), f"sparse_{native.op}")(
+    return getattr(loader.ops(), f"sparse_{native.op}")(
         var=variable.handle,
         grad=update.gradient.values,
         indices=update.gradient.indices,
@@ -92,7 +103,7 @@ def update_sparse(step: Step, update: Update) -> Any:
 
 def update_dense(step: Step, updates: Sequence[Update]) -> Any:
     """Updates variables by dense gradients, all on one device."""
-    optimizer, native = step.optimizer, step.formula.native
+    optimizer, native = step.optimizer, op_of(step.declared)
     variables = [update.variable for update in updates]
     slots = {
         name: [optimizer.get_slot(variable, slot) for variable in variables]
@@ -111,7 +122,7 @@ def update_dense(step: Step, updates: Sequence[Update]) -> Any:
         if group is not None:
             return update_group(optimizer, native, group, inputs)
     members = {"var": variables, **slots, "average": averages}
-    return getattr(loader.load(), native.op)(
+    return getattr(loader.ops(), native.op)(
         **{name: [v.handle for v in each] for name, each in members.items()},
         **inputs,
         use_locking=optimizer._use_locking,
@@ -125,7 +136,7 @@ def group_of(
     averages: Sequence[Any] = (),
 ) -> tf.Tensor | None:
     """The group of variables and slots, in the order that its op wants."""
-    ops = loader.load()
+    ops = loader.ops()
     names = ops.inputs(native.op)[1 : 1 + len(slots)]
     lists = [slots[name] for name in names]
     return groups.group_of(ops, variables, *lists, averages)
@@ -136,7 +147,7 @@ def update_group(
 ) -> Any:
     """Updates the variables of a group; `inputs` are all other inputs."""
     inputs = {"per_variable": [], "average_weight": [], **inputs}
-    return getattr(loader.load(), f"group_{native.op}")(
+    return getattr(loader.ops(), f"group_{native.op}")(
         group=group, **inputs, use_locking=optimizer._use_locking
     )
 
@@ -157,7 +168,7 @@ def _scalars_of(step: Step, update: Update) -> dict[str, tf.Tensor]:
     c = step.common_coefficients(variable)
     if update.own.coefficients:
         c = {**c, **update.own.coefficients}
-    return scalars(step.formula.native, variable, c)
+    return scalars(op_of(step.declared), variable, c)
 
 
 def _own_inputs(updates: Sequence[Update]) -> dict[str, list[tf.Tensor]]:

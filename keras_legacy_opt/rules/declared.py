@@ -84,7 +84,9 @@ class DeclaredOptimizer(Optimizer):
         return {
             **super().get_config(),
             **{
-                name: self._serialize_hyperparameter(name)
+                self._declaration.called.get(name, name): (
+                    self._serialize_hyperparameter(name)
+                )
                 for name in self._declaration.hypers
             },
             **{
@@ -117,9 +119,19 @@ def declare(optimizer: DeclaredOptimizer, **values: Any) -> None:
     """Sets hyperparameters and options, as the constructor was given them.
 
     Nothing may be left out; `decay` is what the base class was given.
+
+    Raises:
+      ValueError: if that is given to an optimizer that does not have it.
     """
     rule = optimizer._declaration
-    values.setdefault("decay", optimizer._initial_decay)
+    if "decay" in rule.hypers:
+        values.setdefault("decay", optimizer._initial_decay)
+    elif optimizer._initial_decay:
+        raise ValueError(
+            f"{type(optimizer).__name__} has no `decay`. Received:"
+            f" decay={optimizer._initial_decay}. Leave it out; if there is a"
+            " `learning_rate`, pass a schedule: InverseTimeDecay is the same."
+        )
     for name in rule.hypers:
         optimizer._set_hyper(name, values.pop(name))
     for name, attribute in rule.options.items():

@@ -20,6 +20,7 @@ from keras_legacy_opt import hosts, private_api, serialization
 from keras_legacy_opt.hosts import overrides
 from keras_legacy_opt.schedules import LearningRateSchedule
 from keras_legacy_opt.state import reads, saving
+from keras_legacy_opt.state.base import OptimizerBase
 
 # Attributes that Keras 3 reads from every optimizer, with the values that say
 # "not used here".  No class attributes: a subclass may have a hyperparameter
@@ -54,10 +55,9 @@ class _HyperparameterAttribute:
         return instance.__getattr__(self._name)
 
 
-class HyperparameterMixin:
+class HyperparameterMixin(OptimizerBase):
     """The part of an optimizer that keeps its hyperparameters."""
 
-    _hyper: dict[str, Any]
     _hypers_created: bool
     # Whether a trace, made while `decay` was 0, will not notice if it changes.
     _traced_without_decay: bool
@@ -202,7 +202,8 @@ class HyperparameterMixin:
         hosts.track(variable)
         return variable
 
-    def _is_checkpointed(self, hyper: str) -> bool:
+    @classmethod
+    def _is_checkpointed(cls, hyper: str) -> bool:
         """Whether checkpoints hold a hyperparameter that is a number."""
         del hyper
         return True

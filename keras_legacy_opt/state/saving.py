@@ -21,7 +21,8 @@ import tensorflow as tf
 from keras_legacy_opt import distribution, hosts, private_api
 from keras_legacy_opt.hosts import loading, model_parts
 from keras_legacy_opt.state import slot_numbers
-from keras_legacy_opt.state.variables import KnownVariables, var_key
+from keras_legacy_opt.state.base import OptimizerBase
+from keras_legacy_opt.state.variables import var_key
 
 # Under this name, Keras 3's files hold the names of the variables that have
 # slots: UTF-8, one a line.
@@ -96,15 +97,12 @@ class CallableList(list[Any]):
         return list(self)
 
 
-class SavingMixin:
+class SavingMixin(OptimizerBase):
     """The part of an optimizer that hands its state out and takes it in."""
 
     # As what TensorFlow restores us from a SavedModel: an object with slots.
     _object_identifier = private_api.OPTIMIZER_IN_SAVED_MODEL
 
-    _weights: list[Any]
-    built: bool
-    _known_variables: KnownVariables
     # Values that came before the variables: a list from `set_weights`, a
     # dictionary from `load_own_variables` or a pickle.
     _pending_weights: list[Any] | dict[str, Any] | None
@@ -246,7 +244,9 @@ class SavingMixin:
     # Copies and pickles.
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any], Any]:
-        return copyreg.__newobj__, (type(self),), self.__getstate__()
+        # The stubs lack what all pickles have.
+        make = copyreg.__newobj__  # pyright: ignore[reportAttributeAccessIssue]
+        return make, (type(self),), self.__getstate__()
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self.__reduce__()
@@ -340,11 +340,11 @@ def apply_pending_weights(optimizer: SavingMixin) -> None:
 
     It is kept if that fails: no later step must train without it.
     """
-    if optimizer._pending_weights is None:
+    pending = optimizer._pending_weights
+    if pending is None:
         return
 
     def apply() -> None:
-        pending = optimizer._pending_weights
         if isinstance(pending, list):
             optimizer.set_weights(pending)
         else:
@@ -381,7 +381,7 @@ def apply_early_slots(optimizer: SavingMixin, variables: Sequence[Any]) -> None:
     distribution.once_for_all_replicas(apply)
 
 
-def complete_loading(model: Any, optimizer: Any) -> None:
+def complete_loading(model: Any, optimizer: SavingMixin) -> None:
     """Makes the variables that the state of a loaded model is waiting for.
 
     Some may have been frozen after they were trained.
@@ -428,7 +428,9 @@ def _is_of_keras_3(names: Iterable[str]) -> bool:
     return all(name.isdigit() for name in names)
 
 
-def _say_what_was_skipped(optimizer: Any, names: Collection[str]) -> None:
+def _say_what_was_skipped(
+    optimizer: SavingMixin, names: Collection[str]
+) -> None:
     """Warns that `model.load_weights` has left state in the file."""
     if not names:
         return

@@ -16,6 +16,17 @@ def var_key(variable: Any) -> str:
     return private_api.variable_id(private_api.primary_variable(variable))
 
 
+def make_own(variable: Any, path: str) -> None:
+    """Makes a new variable an optimizer's own, for all Kerases.
+
+    Args:
+      variable: the variable.
+      path: what Keras 3's state trees call it, wherever it was created.
+    """
+    hosts.track(variable)
+    variable.path = path
+
+
 class KnownVariables:
     """Leads from a `tf.Variable` back to the `keras.Variable` around it.
 

@@ -13,8 +13,8 @@ from keras_legacy_opt import originals
 from keras_legacy_opt.rules.formula import (
     Coefficients,
     Formula,
+    declaration_of,
     formula_of,
-    rule_of,
 )
 from keras_legacy_opt.step import own as own_values
 from keras_legacy_opt.step.own import NOTHING, Own
@@ -90,6 +90,15 @@ class Step:
         """What the optimizer's class declares, for its options."""
         return formula_of(self.optimizer)
 
+    @property
+    def declared(self) -> Formula:
+        """The `formula`, where somebody has asked whether there is one."""
+        if self.formula is None:
+            raise TypeError(
+                f"{type(self.optimizer).__name__} declares no formula."
+            )
+        return self.formula
+
     def own(self, variable: Any) -> Own:
         """What a variable has of its own; asked once, of one on a device."""
         if not self.has_own:
@@ -108,12 +117,13 @@ class Step:
     def coefficients(self, variable: Any) -> Coefficients:
         """The coefficients of this step for a variable."""
         c, own = self.common_coefficients(variable), self.own(variable)
+        if not own.scales():
+            return c
+        changes = dict(own.coefficients)
         if own.lr_factor is not None:
-            dtype = variable.dtype.base_dtype
-            c = {**c, "lr_t": c["lr_t"] * tf.cast(own.lr_factor, dtype)}
-            rule = rule_of(self.optimizer)
-            c.update(rule.coefficients(self.optimizer, dtype, c))
-        return {**c, **own.coefficients} if own.coefficients else c
+            rate = c["lr_t"]
+            changes["lr_t"] = rate * tf.cast(own.lr_factor, rate.dtype)
+        return declaration_of(self.optimizer).changed(c, changes)
 
     def overridden(self, is_sparse: bool) -> str | None:
         """Which methods of an update are not this package's, in words."""

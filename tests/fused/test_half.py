@@ -10,7 +10,8 @@ from keras_legacy_opt.rules.formula import formula_of
 
 ROWS, WIDTH = 40, 9
 INDICES = np.array([3, 7, 3, 39, 0, 3], np.int32)
-CASES = own_cases(NATIVE)
+# Between two passes, what is stored is rounded.
+CASES = [case for case in own_cases(NATIVE) if not case.row.has_norms]
 OPTIONAL = """
     transform condition per_variable average average_weight
 """.split()

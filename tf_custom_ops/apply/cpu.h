@@ -27,7 +27,7 @@
 
 namespace keras_legacy_opt {
 
-constexpr int kMaxSlots = 3;
+constexpr int kMaxSlots = 5;
 constexpr int kMaxState = kMaxSlots + 2;  // the variable, its slots, its average
 
 // A functor with its hyperparameters filled in, behind pointers to its innermost loops.

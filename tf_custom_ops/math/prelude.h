@@ -77,6 +77,12 @@ KLO_FN double NormOf(double squares, double) { return __builtin_sqrt(squares); }
 KLO_FN float Abs(float x) { return __builtin_fabsf(x); }
 KLO_FN double Abs(double x) { return __builtin_fabs(x); }
 
+// 0 and NaN stay.
+template <class T>
+KLO_FN T Sign(T x) {
+  return x > T(0) ? T(1) : x < T(0) ? T(-1) : x;
+}
+
 // A NaN on the left stays, as in TensorFlow's kernels.
 template <class T>
 KLO_FN T Max(T a, T b) {

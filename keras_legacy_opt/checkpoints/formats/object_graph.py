@@ -251,8 +251,8 @@ def _of_optimizer(graph: Graph, optimizer: int) -> dict[int, Item]:
             result[node] = Item(kind, path, graph.bundle.value(key), *rest)
 
     for name, node in graph.edges(optimizer).items():
-        if name.startswith(_SETTING):
-            key = graph.key(node)
+        key = graph.key(node)
+        if name.startswith(_SETTING) and key is not None:
             result[node] = Item(
                 contents.OTHER,
                 (name,),
@@ -308,6 +308,7 @@ def locate(
 
 def _walk(graph: Graph, root: int, targets: Targets) -> dict[int, Any]:
     known = {id(variable) for variable in targets.weights}
+    beside = [targets.optimizer] if targets.has_optimizer else []
     matched: dict[int, Any] = {}
     visited = {root}
     queue = [(root, targets.model)]
@@ -325,7 +326,7 @@ def _walk(graph: Graph, root: int, targets: Targets) -> dict[int, Any]:
             if part is None:
                 others = model_parts.aliases(live) if others is None else others
                 part = others.get(name)
-            if part is not None and part is not targets.optimizer:
+            if part is not None and not any(part is each for each in beside):
                 visited.add(child)
                 queue.append((child, part))
     return matched

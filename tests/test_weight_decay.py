@@ -1,0 +1,242 @@
+"""Weight decay and learning rates of some variables, in the addons."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+
+import keras_legacy_opt
+from keras_legacy_opt import fused
+from keras_legacy_opt.addons import (
+    LAMB,
+    LARS,
+    SGDW,
+    AdamW,
+    DecoupledWeightDecayExtension,
+    NovoGrad,
+    extend_with_decoupled_weight_decay,
+)
+
+
+def decayed(optimizer, variables, **arguments):
+    """Which variables a step with gradients of zeros has made smaller."""
+    before = [v.numpy() for v in variables]
+    pairs = [(tf.zeros(v.shape), v) for v in variables]
+    optimizer.apply_gradients(pairs, **arguments)
+    return [
+        bool((abs(v.numpy()) < abs(old)).all())
+        for v, old in zip(variables, before, strict=True)
+    ]
+
+
+def some_variables():
+    names = ("dense/kernel", "dense/bias", "norm/gamma")
+    return [tf.Variable([1.0, 2.0], name=name) for name in names]
+
+
+def sgdw(exclude, **arguments):
+    return SGDW(0.5, 0.1, exclude_from_weight_decay=exclude, **arguments)
+
+
+SELECTIONS = {
+    "nothing": (lambda variables: None, [True, True, True]),
+    "patterns": (lambda variables: ["bias$", "^norm"], [True, False, False]),
+    "as a name": (lambda variables: ["bias:0"], [True, False, True]),
+    "a pattern": (lambda variables: "dense", [False, False, True]),
+    "variables": (lambda variables: variables[1:], [True, False, False]),
+    "predicate": (
+        lambda variables: lambda v: "gamma" in v.name,
+        [True, True, False],
+    ),
+}
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("selection", SELECTIONS)
+def test_what_does_not_decay(selection, native):
+    variables = some_variables()
+    select, expected = SELECTIONS[selection]
+    optimizer = sgdw(select(variables))
+    if native:
+        assert decayed(optimizer, variables) == expected
+    else:
+        with fused.disabled():
+            assert decayed(optimizer, variables) == expected
+    # A configuration speaks of variables by their names.
+    config = optimizer.get_config()
+    again = some_variables()
+    assert decayed(SGDW.from_config(config), again) == expected
+
+
+@pytest.mark.parametrize("library", [keras, tf_keras])
+def test_layers_of_a_model(library):
+    """Names repeat; layers do not."""
+    layers = [library.layers.Dense(1, name="same") for _ in range(2)]
+    models = [library.Sequential([layer]) for layer in layers]
+    optimizer = SGDW(
+        0.5,
+        0.125,
+        exclude_from_weight_decay=layers[:1],
+        learning_rate_factors=[([layers[1]], 0.0)],
+    )
+    for model in models:
+        model.build((None, 2))
+    kernels = [layer.kernel for layer in layers]
+    before = [np.array(kernel) for kernel in kernels]
+    optimizer.apply_gradients([(tf.ones([2, 1]), k) for k in kernels])
+    first, second = (np.array(kernel) for kernel in kernels)
+    np.testing.assert_allclose(first, before[0] - 0.125, rtol=1e-6)
+    np.testing.assert_allclose(second, before[1] * 0.5, rtol=1e-6)
+
+
+def test_decay_var_list_counts_for_one_step():
+    variables = some_variables()
+    optimizer = sgdw(["bias"])
+    only = {"decay_var_list": variables[1:2]}
+    assert decayed(optimizer, variables, **only) == [False, True, False]
+    assert decayed(optimizer, variables) == [True, False, True]
+    assert decayed(optimizer, variables, decay_var_list=[]) == [False] * 3
+    optimizer.minimize(
+        lambda: 0.0 * variables[0][0], variables[:1], decay_var_list=[]
+    )
+    assert decayed(optimizer, variables) == [True, False, True]
+
+
+def test_decay_may_be_anything():
+    schedule = keras_legacy_opt.schedules.PiecewiseConstantDecay(
+        [0], [0.5, 0.25]
+    )
+    for decay, expected in (
+        (0.5, [0.5, 0.25, 0.25]),
+        (tf.constant(0.5), [0.5, 0.25]),
+        (lambda: tf.constant(0.5), [0.5, 0.25]),
+        (schedule, [0.5, 0.375]),
+    ):
+        var, optimizer = tf.Variable(1.0), SGDW(decay, 0.1)
+
+        @tf.function
+        def step(optimizer=optimizer, var=var):
+            optimizer.apply_gradients([(tf.zeros([]), var)])
+
+        for number, value in enumerate(expected):
+            if number == 2:
+                optimizer.weight_decay = 0.0  # The trace notices.
+            step()
+            assert float(var) == value
+    config = keras_legacy_opt.serialize(SGDW(schedule, 0.1))
+    again = keras_legacy_opt.deserialize(config)
+    assert again.get_config() == SGDW(schedule, 0.1).get_config()
+
+
+def test_a_factor_is_of_the_learning_rate():
+    """For Adam, whose steps do not depend on the size of gradients."""
+    variables = some_variables()
+    optimizer = AdamW(
+        0.0, 0.1, learning_rate_factors={"kernel": 0.5, "dense": 0.0}
+    )
+    optimizer.apply_gradients([(tf.ones([2]), v) for v in variables])
+    steps = [float(1.0 - v[0]) for v in variables]
+    np.testing.assert_allclose(steps, [0.05, 0.0, 0.1], rtol=1e-5)
+    config = optimizer.get_config()
+    assert AdamW.from_config(config).get_config() == config
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("cls", [LAMB, LARS])
+def test_layer_adaptation_leaves_out(cls, native):
+    decay = {LAMB: "weight_decay", LARS: "weight_decay_rate"}[cls]
+    steps = {}
+    for option in (
+        {},
+        {"exclude_from_weight_decay": ["bias"]},
+        {
+            "exclude_from_weight_decay": ["kernel"],
+            "exclude_from_layer_adaptation": ["bias"],
+        },
+    ):
+        variables = some_variables()
+        optimizer = cls(0.1, **{decay: 0.5}, **option)
+        pairs = [(tf.constant([0.5, -1.0]), v) for v in variables]
+        if native:
+            optimizer.apply_gradients(pairs)
+        else:
+            with fused.disabled():
+                optimizer.apply_gradients(pairs)
+        steps[tuple(option)] = [v.numpy().tolist() for v in variables]
+    plain, without_decay, both = steps.values()
+    assert plain[0] == plain[1] == plain[2] == without_decay[0]
+    # By default, what does not decay is not adapted.
+    assert without_decay[1] != plain[1]
+    assert both[1] not in (plain[1], without_decay[1])
+    assert both[0] not in (plain[0], both[1])
+    assert both[2] == plain[2]
+
+
+def test_novograd_has_one_moment_for_each_variable():
+    table = tf.Variable(tf.ones([4, 3]))
+    optimizer = NovoGrad(0.1)
+    rows = tf.IndexedSlices(tf.ones([2, 3]), tf.constant([1, 1]))
+    optimizer.apply_gradients([(rows, table)])
+    moment = optimizer.get_slot(table, "v")
+    assert moment.shape == []
+    assert float(moment) == 3 * 2.0**2
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: SGDW(-0.1), ValueError, "weight_decay >= 0, received: -0.1"),
+        (lambda: LAMB(weight_decay=-1), ValueError, "weight_decay >= 0"),
+        (lambda: NovoGrad(weight_decay=-1), ValueError, "weight_decay >= 0"),
+        (lambda: LARS(weight_decay_rate=-1), ValueError, "decay_rate >= 0"),
+        (lambda: sgdw(["("]), ValueError, r"'\(' \(missing \)"),
+        (lambda: sgdw(["x", tf.Variable(1.0)]), ValueError, "not both"),
+        (lambda: sgdw([3]), TypeError, "Received: 3 of type int"),
+        (lambda: sgdw(3), TypeError, "must be a list of patterns"),
+        (
+            lambda: LAMB(exclude_from_layer_adaptation=["*"]),
+            ValueError,
+            "adapt",
+        ),
+        (
+            lambda: SGDW(0.1, learning_rate_factors={"x": -1.0}),
+            ValueError,
+            "Received the factor -1.0",
+        ),
+        (
+            lambda: extend_with_decoupled_weight_decay(keras.optimizers.Adam),
+            TypeError,
+            "use keras_legacy_opt.Adam",
+        ),
+        (
+            lambda: extend_with_decoupled_weight_decay(keras_legacy_opt.SGD()),
+            TypeError,
+            "pass a class",
+        ),
+        (
+            lambda: type(
+                "Mixed",
+                (DecoupledWeightDecayExtension, keras.optimizers.Adam),
+                {},
+            ),
+            TypeError,
+            "use keras_legacy_opt.Adam",
+        ),
+    ],
+)
+def test_mistakes(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_an_extended_class_is_an_optimizer_of_both():
+    cls = extend_with_decoupled_weight_decay(keras_legacy_opt.Adam)
+    variables, others = some_variables(), some_variables()
+    ours = cls(0.1, learning_rate=0.01, exclude_from_weight_decay=["bias"])
+    same = AdamW(0.1, 0.01, exclude_from_weight_decay=["bias"])
+    for optimizer, trained in ((ours, variables), (same, others)):
+        for _ in range(2):
+            optimizer.apply_gradients([(tf.ones([2]), v) for v in trained])
+    for ours, expected in zip(variables, others, strict=True):
+        np.testing.assert_array_equal(ours, expected)
