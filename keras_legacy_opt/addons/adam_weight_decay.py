@@ -122,7 +122,8 @@ class AdamWeightDecay(PerVariableMixin, Adam):
         grads, _ = tf.clip_by_global_norm(list(grads), clip_norm=limit)
         return self._aggregator(list(zip(grads, variables, strict=True)))
 
-    def _is_checkpointed(self, hyper: str) -> bool:
+    @classmethod
+    def _is_checkpointed(cls, hyper: str) -> bool:
         # As in transformers and tf-models-official.
         return hyper != "weight_decay_rate"
 

@@ -40,7 +40,8 @@ class GradientAccumulation(wrapper.Wrapper):
     - `iterations` counts the steps of the optimizer inside, which are what
       schedules, `decay` and bias corrections go by: as with large batches.
     - Clipping, here or inside, and `gradient_transformers` are applied to the
-      accumulated gradients.
+      accumulated gradients.  (Of a sparse one, each row is there once, while in
+      a large batch clipping sees rows as often as they occur.)
     - A variable without any gradient in all of the batches is left alone; a
       sparse gradient accumulates into one of all rows that any batch had.
     - Gradients are summed over the replicas of a strategy in each call.  What
@@ -92,7 +93,7 @@ class GradientAccumulation(wrapper.Wrapper):
 
     def _init_process_state(self) -> None:
         super()._init_process_state()
-        self._accumulated = None
+        self._accumulated: Any = None
         # Variables whose gradients were sparse.
         self._sparse_keys: set[str] = set()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import tensorflow as tf
 from keras_legacy_opt import hosts, serialization
 from keras_legacy_opt.addons import wrapper
 from keras_legacy_opt.optimizer import Optimizer
+from keras_legacy_opt.state import slot_numbers
 from keras_legacy_opt.state.variables import var_key
 from keras_legacy_opt.step.clipping import GradsAndVars
 
@@ -253,17 +255,15 @@ class _Shares:
     def _find(
         self, keys: Sequence[str], names: Sequence[str]
     ) -> dict[str, int]:
-        wanted, shares = keys, self._names
-        if self._names:
-            wanted = names
-        else:
-            shares = [
-                {var_key(hosts.unwrap(v)) for v in each}
-                for each in self.variables()
-            ]
+        shares: list[Any] = [
+            {var_key(hosts.unwrap(v)) for v in each}
+            for each in self.variables()
+        ]
         found = {}
-        for key, name, want in zip(keys, names, wanted, strict=True):
-            numbers = [i for i, share in enumerate(shares) if want in share]
+        for key, name in zip(keys, names, strict=True):
+            numbers = [i for i, share in enumerate(shares) if key in share]
+            if self._names:
+                numbers = self._by_name(name)
             if len(numbers) != 1:
                 which = "none" if not numbers else f"those at {numbers}"
                 raise ValueError(
@@ -273,6 +273,18 @@ class _Shares:
                 )
             found[key] = numbers[0]
         return found
+
+    def _by_name(self, name: str) -> list[int]:
+        """The numbers of the optimizers that a name, or what ends so, has."""
+        for are_same in (operator.eq, slot_numbers.are_of_one):
+            numbers = [
+                i
+                for i, names in enumerate(self._names)
+                if any(are_same(name, each) for each in names)
+            ]
+            if numbers:
+                return numbers
+        return []
 
     def __deepcopy__(self, memo: Any) -> _Shares:
         copied = copy.copy(self)

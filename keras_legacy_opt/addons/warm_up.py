@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -39,7 +39,7 @@ class WarmUp(LearningRateSchedule):
     def __init__(
         self,
         initial_learning_rate: Any,
-        decay_schedule_fn: Any,
+        decay_schedule_fn: Callable[[Any], Any],
         warmup_steps: Any,
         power: Any = 1.0,
         name: str | None = None,
@@ -51,7 +51,7 @@ class WarmUp(LearningRateSchedule):
                 f" step. Received: decay_schedule_fn={decay_schedule_fn!r}."
             )
         self.initial_learning_rate = initial_learning_rate
-        self.decay_schedule_fn = decay_schedule_fn
+        self.decay_schedule_fn: Any = decay_schedule_fn
         self.warmup_steps = warmup_steps
         self.power = power
         self.name = name

@@ -23,7 +23,6 @@ from keras_legacy_opt.hosts.keras_3_api import (
 )
 from keras_legacy_opt.optimizer import Optimizer
 from keras_legacy_opt.state.variables import var_key
-from keras_legacy_opt.state.weights import WeightMixin
 from keras_legacy_opt.step import chain as chains
 from keras_legacy_opt.step import function_arguments, gradients, stepper
 from keras_legacy_opt.step.clipping import CLIPPING, GradsAndVars
@@ -210,7 +209,8 @@ class Holder(Optimizer):
                 weights.setdefault(id(weight), weight)
         return list(weights.values())
 
-    def _is_checkpointed(self, hyper: str) -> bool:
+    @classmethod
+    def _is_checkpointed(cls, hyper: str) -> bool:
         # As in tensorflow_addons.
         return False
 
@@ -340,15 +340,15 @@ class Wrapper(Holder):
         if self._iterations is None:
             existing = _iterations_of(self._optimizer)
             if existing is not None:
-                WeightMixin.iterations.fset(self, existing)
+                self._count_with(existing)
                 self._track_trackable(existing, "iter", overwrite=True)
-        count = WeightMixin.iterations.fget(self)
+        count = super().iterations
         _share_iterations(self._optimizer, count)
         return count
 
     @iterations.setter
     def iterations(self, variable: Any) -> None:
-        WeightMixin.iterations.fset(self, variable)
+        self._count_with(variable)
         _share_iterations(self._optimizer, self._iterations)
 
     # Hyperparameters: its own, and those of the optimizer inside.

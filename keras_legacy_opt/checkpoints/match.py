@@ -210,14 +210,29 @@ def _match_config(stored: dict[str, Any], plan: Plan) -> None:
       stored: {"class_name": ..., "config": {...}}.
       plan: has an optimizer.
     """
-    optimizer = plan.targets.optimizer
-    stored = optimizers.without_loss_scale(stored)
-    class_name = optimizers.class_name(stored)
-    if class_name.lower() != type(optimizer).__name__.lower():
-        told = f"the file has {class_name}, not {type(optimizer).__name__}"
+    layers = optimizers.layers(optimizers.without_loss_scale(stored))
+    own = plan.targets.optimizers
+    theirs = [optimizers.class_name(each) for each in layers]
+    names = [type(each).__name__ for each in own]
+    if list(map(str.lower, theirs)) != list(map(str.lower, names)):
+        told = f"the file has {'('.join(theirs)}, not {'('.join(names)}"
         plan.mismatch("optimizer", "optimizer", told)
         return
-    config = releases.completed(class_name, stored["config"])
+    told_of = {
+        name
+        for layer, optimizer in zip(layers, own, strict=True)
+        for name in _match_layer(layer, optimizer, plan)
+    }
+    for name, child in plan.targets.optimizer_children.items():
+        if name not in told_of:
+            plan.not_expected(child)
+
+
+def _match_layer(
+    stored: dict[str, Any], optimizer: Any, plan: Plan
+) -> Iterable[str]:
+    """Likewise, without what is inside; returns the names in the config."""
+    config = releases.completed(optimizers.class_name(stored), stored["config"])
     children = plan.targets.optimizer_children
     own = optimizer.get_config()
     for name, option in config.items():
@@ -229,9 +244,7 @@ def _match_config(stored: dict[str, Any], plan: Plan) -> None:
         elif name in own and name != "name" and not _same(option, own[name]):
             told = f"{_short(option)} in the file, {_short(own[name])} here"
             plan.mismatch(source, f"optimizer/{name}", told)
-    for name, child in children.items():
-        if name not in config:
-            plan.not_expected(child)
+    return config.keys()
 
 
 def _same(stored: Any, own: Any) -> bool:

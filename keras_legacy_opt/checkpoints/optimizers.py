@@ -35,6 +35,15 @@ def without_loss_scale(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
+def layers(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """A class and config, and those of the optimizers inside wrappers."""
+    inside = config["config"].get("optimizer")
+    if not (isinstance(inside, dict) and "class_name" in inside):
+        return [config]
+    own = {k: v for k, v in config["config"].items() if k != "optimizer"}
+    return [{**config, "config": own}, *layers(inside)]
+
+
 def class_name(config: dict[str, Any]) -> str:
     """The class in a configuration, without the package it is registered in."""
     return config["class_name"].rpartition(">")[2]
@@ -42,13 +51,16 @@ def class_name(config: dict[str, Any]) -> str:
 
 def hyperparameters(config: dict[str, Any]) -> list[tuple[str, Any]]:
     """What of an optimizer's class and config becomes a variable of it."""
+    inside = config["config"].get("optimizer")
+    if isinstance(inside, dict) and "class_name" in inside:
+        return hyperparameters(inside)  # A wrapper's own are no variables.
     cls = hosts.public_class(class_name(config), DeclaredOptimizer)
     if cls is None:
         return []
     rule = cls._declaration
     variables = {rule.called.get(name, name): name for name in rule.hypers}
     decay = getattr(cls, "_decay", None)  # Of one whose variables decay.
-    if decay is not None:
+    if decay is not None and cls._is_checkpointed(decay):
         variables[decay] = decay
     stored = releases.completed(class_name(config), config["config"])
     return [

@@ -64,7 +64,7 @@ class Targets:
             return {}
         return {
             name: child
-            for optimizer in reversed(self._optimizers)
+            for optimizer in reversed(self.optimizers)
             for name, child in optimizer._trackable_children().items()
             if isinstance(child, tf.Variable)
         }
@@ -84,20 +84,18 @@ class Targets:
         key = var_key(hosts.unwrap(variable))
         return {
             name: slot
-            for optimizer in self._optimizers
+            for optimizer in self.optimizers
             for name, slot in optimizer._slots.get(key, {}).items()
         }
 
     @property
-    def _optimizers(self) -> list[Any]:
+    def optimizers(self) -> list[Any]:
         """The optimizer, and what is inside it if their names are clear."""
         found = [self.optimizer, *saving.held(self.optimizer)]
-        names = [
-            name
-            for each in found
-            for name in [*each._hyper, *each.get_slot_names()]
-        ]
-        return found if len({*names}) == len(names) else found[:1]
+        hypers = [name for each in found for name in each._hyper]
+        slots = [name for each in found for name in each.get_slot_names()]
+        are_clear = all(len({*each}) == len(each) for each in (hypers, slots))
+        return found if are_clear else found[:1]
 
     def name(self, variable: Any) -> str:
         """How reports call a variable."""

@@ -202,7 +202,8 @@ class HyperparameterMixin(OptimizerBase):
         hosts.track(variable)
         return variable
 
-    def _is_checkpointed(self, hyper: str) -> bool:
+    @classmethod
+    def _is_checkpointed(cls, hyper: str) -> bool:
         """Whether checkpoints hold a hyperparameter that is a number."""
         del hyper
         return True

@@ -42,6 +42,10 @@ class WeightMixin(OptimizerBase):
 
     @iterations.setter
     def iterations(self, variable: Any) -> None:
+        self._count_with(variable)
+
+    def _count_with(self, variable: Any) -> None:
+        """Sets the iterations, or the number to start from."""
         if self._iterations is not None:
             raise RuntimeError(
                 "Cannot set `iterations` to a new Variable after the"

@@ -112,9 +112,21 @@ class Graph:
         # A model may have something called `iter`, too, and so may the root.
         return clear or [i for i in found if i and self._counts(i)]
 
-    def are_inside_each_other(self) -> bool:
+    def inside(self, optimizer: int) -> list[int]:
+        """What has the hyperparameters of an optimizer inside a wrapper.
+
+        It has neither iterations nor slots.
+        """
+        return [
+            node
+            for name, node in self.edges(optimizer).items()
+            if name != "base_optimizer"
+            and optimizers.OF_EACH & {*self.edges(node)}
+        ]
+
+    def are_inside_each_other(self, optimizer_nodes: Sequence[int]) -> bool:
         """Whether all optimizers are one, and wrappers around it."""
-        nodes = {*self.optimizers()}
+        nodes = {*optimizer_nodes}
         inside = {
             node: nodes & {*self.edges(node).values()} - {node}
             for node in nodes
@@ -189,13 +201,16 @@ def read(source: Source) -> Contents:
     assert bundle is not None
     graph = Graph(bundle)
     result = Contents(source.path, FORMAT, [], source=graph)
-    of_each = [_of_optimizer(graph, node) for node in graph.optimizers()]
+    nodes = graph.optimizers()
+    if len(nodes) == 1:
+        nodes += graph.inside(nodes[0])
+    of_each = [_of_optimizer(graph, node) for node in nodes]
     state = of_each[0] if of_each else {}
     others = {node for each in of_each for node in each} - {*state}
     scalars = [item for item in state.values() if not item.slot]
     names = {item.name.split("/")[-2] for item in scalars if "/" in item.name}
     class_names = optimizers.classes_of([*state.values()], names)
-    if graph.are_inside_each_other():
+    if graph.are_inside_each_other(nodes):
         state = _merged(of_each) or state
     seen = {_GRAPH_KEY}
     for node in range(len(graph.nodes)):
@@ -236,8 +251,8 @@ def _of_optimizer(graph: Graph, optimizer: int) -> dict[int, Item]:
             result[node] = Item(kind, path, graph.bundle.value(key), *rest)
 
     for name, node in graph.edges(optimizer).items():
-        if name.startswith(_SETTING):
-            key = graph.key(node)
+        key = graph.key(node)
+        if name.startswith(_SETTING) and key is not None:
             result[node] = Item(
                 contents.OTHER,
                 (name,),
