@@ -21,12 +21,11 @@ class Block(NamedTuple):
 
 
 def blocks(path: Path) -> list[Block]:
-    """The Python code of a document, but for what it includes from files."""
+    """The Python code of a document."""
     text = path.read_text()
     return [
         Block(text.count("\n", 0, match.start(2)), match[1], match[2])
         for match in _FENCED.finditer(text)
-        if not match[2].startswith("--8<--")
     ]
 
 
