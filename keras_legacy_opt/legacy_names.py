@@ -67,6 +67,55 @@ _PUBLIC = {
 }
 
 
+# Beside TensorFlow: the modules of tensorflow_addons, and the names that each
+# has from our `addons`.
+_ADDONS_FILES = {
+    "optimizers.adabelief": ("AdaBelief",),
+    "optimizers.average_wrapper": ("AveragedOptimizerWrapper",),
+    "optimizers.cocob": ("COCOB",),
+    "optimizers.conditional_gradient": ("ConditionalGradient",),
+    "optimizers.cyclical_learning_rate": (
+        "CyclicalLearningRate",
+        "ExponentialCyclicalLearningRate",
+        "Triangular2CyclicalLearningRate",
+        "TriangularCyclicalLearningRate",
+    ),
+    "optimizers.discriminative_layer_training": ("MultiOptimizer",),
+    "optimizers.lamb": ("LAMB",),
+    "optimizers.lazy_adam": ("LazyAdam",),
+    "optimizers.lookahead": ("Lookahead",),
+    "optimizers.moving_average": ("MovingAverage",),
+    "optimizers.novograd": ("NovoGrad",),
+    "optimizers.proximal_adagrad": ("ProximalAdagrad",),
+    "optimizers.rectified_adam": ("RectifiedAdam",),
+    "optimizers.stochastic_weight_averaging": ("SWA",),
+    "optimizers.weight_decay_optimizers": (
+        "AdamW",
+        "DecoupledWeightDecayExtension",
+        "SGDW",
+        "extend_with_decoupled_weight_decay",
+    ),
+    "optimizers.yogi": ("Yogi",),
+    "callbacks.average_model_checkpoint": ("AverageModelCheckpoint",),
+}
+_ADDONS_PACKAGES = ("optimizers", "callbacks")
+ADDONS = {
+    "tensorflow_addons": (),
+    **{
+        f"tensorflow_addons.{package}": tuple(
+            sorted(
+                name
+                for file, names in _ADDONS_FILES.items()
+                if file.startswith(f"{package}.")
+                for name in names
+            )
+        )
+        for package in _ADDONS_PACKAGES
+    },
+    **{f"tensorflow_addons.{k}": v for k, v in _ADDONS_FILES.items()},
+}
+
+
 def attributes(module: str) -> dict[str, str]:
     """What was legacy's in a module.
 

@@ -40,6 +40,10 @@ _HALVES_OF_MINIMIZE = (
 )
 
 
+def _variable(name: str, value: Any, dtype: tf.DType) -> tf.Variable:
+    return tf.Variable(value, dtype=dtype, trainable=False, name=name)
+
+
 class _DynamicScale(private_api.Trackable):
     """The loss scale, and the number of steps since it last changed.
 
@@ -50,15 +54,10 @@ class _DynamicScale(private_api.Trackable):
     def __init__(self, initial_scale: float, growth_steps: int):
         self.initial_scale = initial_scale
         self.growth_steps = growth_steps
-        self.current_loss_scale = tf.Variable(
-            initial_scale,
-            dtype=tf.float32,
-            trainable=False,
-            name="current_loss_scale",
+        self.current_loss_scale = _variable(
+            "current_loss_scale", initial_scale, tf.float32
         )
-        self.good_steps = tf.Variable(
-            0, dtype=tf.int64, trainable=False, name="good_steps"
-        )
+        self.good_steps = _variable("good_steps", 0, tf.int64)
         for name, variable in self.variables().items():
             hosts.track(variable)
             self._track_trackable(variable, name)
@@ -213,6 +212,9 @@ class LossScaleOptimizer(Optimizer, hosts.LossScaleShield, hosts.LossScaleHost):
     built = _Inner()
     lr = _Inner()
 
+    _optimizer: Optimizer
+    _loss_scale: _DynamicScale | float
+
     def __init__(
         self,
         inner_optimizer: Optimizer,
@@ -248,13 +250,11 @@ class LossScaleOptimizer(Optimizer, hosts.LossScaleShield, hosts.LossScaleHost):
         _check_scale(dynamic, initial_scale, dynamic_growth_steps)
         self._optimizer = inner_optimizer
         self._optimizer._is_wrapped_by_loss_scale_optimizer = True
-        if dynamic:
-            self._loss_scale = _DynamicScale(
-                float(_default(initial_scale, DEFAULT_INITIAL_SCALE)),
-                int(_default(dynamic_growth_steps, DEFAULT_GROWTH_STEPS)),
-            )
-        else:
-            self._loss_scale = float(initial_scale)
+        scale = float(_default(initial_scale, DEFAULT_INITIAL_SCALE))
+        growth_steps = int(_default(dynamic_growth_steps, DEFAULT_GROWTH_STEPS))
+        self._loss_scale = (
+            _DynamicScale(scale, growth_steps) if dynamic else scale
+        )
         self._loss_has_been_scaled = False
         self._gradients_have_been_unscaled = False
         # Whether `apply_gradients` gets gradients that are still scaled.
@@ -284,9 +284,10 @@ class LossScaleOptimizer(Optimizer, hosts.LossScaleShield, hosts.LossScaleHost):
     @property
     def loss_scale(self) -> tf.Tensor:
         """float32 scalar tensor: the current loss scale."""
-        if self.dynamic:
-            return tf.convert_to_tensor(self._loss_scale.current_loss_scale)
-        return tf.convert_to_tensor(self._loss_scale)
+        scale = self._loss_scale
+        if isinstance(scale, _DynamicScale):
+            scale = scale.current_loss_scale
+        return tf.convert_to_tensor(scale)
 
     @property
     def dynamic_counter(self) -> tf.Variable | None:
@@ -294,13 +295,16 @@ class LossScaleOptimizer(Optimizer, hosts.LossScaleShield, hosts.LossScaleHost):
 
         `None` if it never does.
         """
-        return self._loss_scale.good_steps if self.dynamic else None
+        scale = self._loss_scale
+        return scale.good_steps if isinstance(scale, _DynamicScale) else None
 
     @property
     def initial_scale(self) -> float:
         """The loss scale at first."""
         scale = self._loss_scale
-        return scale.initial_scale if self.dynamic else scale
+        return (
+            scale.initial_scale if isinstance(scale, _DynamicScale) else scale
+        )
 
     @property
     def dynamic_growth_steps(self) -> int | None:
@@ -308,7 +312,8 @@ class LossScaleOptimizer(Optimizer, hosts.LossScaleShield, hosts.LossScaleHost):
 
         `None` if it never is.
         """
-        return self._loss_scale.growth_steps if self.dynamic else None
+        scale = self._loss_scale
+        return scale.growth_steps if isinstance(scale, _DynamicScale) else None
 
     # Scaling.
 
@@ -326,7 +331,7 @@ class LossScaleOptimizer(Optimizer, hosts.LossScaleShield, hosts.LossScaleHost):
             return lambda: self._scaled(loss())
         return self._scaled(loss)
 
-    def _scaled(self, loss: tf.Tensor) -> tf.Tensor:
+    def _scaled(self, loss: Any) -> tf.Tensor:
         return loss * tf.cast(self.loss_scale, loss.dtype)
 
     def get_unscaled_gradients(self, grads: Sequence[Any]) -> list[Any]:
@@ -475,13 +480,17 @@ class LossScaleOptimizer(Optimizer, hosts.LossScaleShield, hosts.LossScaleHost):
         if not pairs:
             return self._optimizer.apply_gradients([], name=name)
         step = gate.GatedStep(self._optimizer, pairs, name, chain)
-        if not self.dynamic:
+        scale = self._loss_scale
+        if not isinstance(scale, _DynamicScale):
             return step.take(step.grads)
-        return gate.enter(step, self._loss_scale.update)
+        return gate.enter(step, scale.update)
 
     def _summed(
-        self, items: Sequence[Any], aggregate: bool, chain: chains.Chain
-    ) -> tuple[list[Any], chains.Chain]:
+        self,
+        items: Sequence[Any],
+        aggregate: bool,
+        chain: tuple[chains.Multiply, ...],
+    ) -> tuple[list[Any], tuple[chains.Multiply, ...]]:
         """Pairs to apply, summed; and how they are still to be scaled."""
         inner = self._optimizer
         pairs = stepper.given(inner, items, aggregate)
@@ -528,8 +537,9 @@ class LossScaleOptimizer(Optimizer, hosts.LossScaleShield, hosts.LossScaleHost):
 
         The file has the state of the inner optimizer beside it.
         """
-        if self.dynamic:
-            variables = self._loss_scale.variables()
+        scale = self._loss_scale
+        if isinstance(scale, _DynamicScale):
+            variables = scale.variables()
             values = fetch_all(list(variables.values()))
             for name, value in zip(variables, values, strict=True):
                 store[name] = value
@@ -541,8 +551,10 @@ class LossScaleOptimizer(Optimizer, hosts.LossScaleShield, hosts.LossScaleHost):
         """
         if loading.weights_only():
             return  # The inner optimizer tells.
-        if self.dynamic and "current_loss_scale" in store.keys():
-            variables = self._loss_scale.variables()
+        scale = self._loss_scale
+        held = "current_loss_scale" in store.keys()
+        if held and isinstance(scale, _DynamicScale):
+            variables = scale.variables()
             values = [np.asarray(store[name]) for name in variables]
             assign_all(list(variables.values()), values)
 
@@ -593,7 +605,7 @@ class LossScaleOptimizer(Optimizer, hosts.LossScaleShield, hosts.LossScaleHost):
             config["inner_optimizer"] = config.pop("optimizer")
             config.update(_arguments_for(config.pop("loss_scale")))
         inner = config.pop("inner_optimizer")
-        if not isinstance(inner, hosts.OptimizerHost):
+        if not isinstance(inner, Optimizer):
             inner = serialization.deserialize(inner, custom_objects)
         return cls(inner, **config)
 

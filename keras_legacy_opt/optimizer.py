@@ -28,6 +28,7 @@ from keras_legacy_opt.state.variables import KnownVariables
 from keras_legacy_opt.state.weights import WeightMixin
 from keras_legacy_opt.step import clipping, gradients, stepper
 from keras_legacy_opt.step.clipping import ClippingMixin
+from keras_legacy_opt.step.own import OwnMixin
 
 _ALLOWED_KWARGS = ("clipnorm", "clipvalue", "decay", "global_clipnorm", "lr")
 _KWARGS_OF_KERAS_3 = {
@@ -60,6 +61,7 @@ class Optimizer(
     SavingMixin,
     WeightMixin,
     ClippingMixin,
+    OwnMixin,
     Keras3Mixin,
     overrides.OverrideMixin,
     hosts.OptimizerShield,
@@ -213,6 +215,7 @@ class Optimizer(
         self._distribution_strategy = distribution.current_strategy()
         self._known_variables = KnownVariables()
         self._clip_limits = clipping.ClipLimits()
+        self._averaging = None
         self.built = False  # Whether any variable has got its slots.
 
     def _init_set_name(self, name: str | None, zero_based: bool = True) -> None:
@@ -471,6 +474,10 @@ class Optimizer(
             self, distribution, grads_and_vars, apply_state, name
         )
 
+    def _count_skipped_step(self) -> Any:
+        """Counts a step that a loss scale has skipped: an iteration, too."""
+        return self.iterations.assign_add(1, read_value=False)
+
     # The update of one variable; for subclasses to override.
 
     def _resource_apply_dense(
@@ -571,7 +578,8 @@ class Optimizer(
     ) -> dict[str, Any]:
         """What a checkpoint holds: iterations, hyperparameters, weights.
 
-        A SavedModel's functions may read the clip values, too.
+        A SavedModel's functions may read the clip values, too, and all
+        hyperparameters.
         """
         children = dict(
             private_api.Trackable._trackable_children(self, save_type, **kwargs)
@@ -580,6 +588,11 @@ class Optimizer(
             children.update(
                 {f"_{k}": v for k, v in self._clip_limits.variables.items()}
             )
+            for name, value in self._hyper.items():
+                if isinstance(value, tf.Variable) and (
+                    not self._is_checkpointed(name)
+                ):
+                    children.setdefault(f"_hyper_{name}", value)
         return children
 
     # Configuration.

@@ -60,13 +60,33 @@ import importlib.metadata
 import types
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import tensorflow as tf
 
 _Class = TypeVar("_Class", bound=type)
 
-Trackable = tf.__internal__.tracking.Trackable
+if TYPE_CHECKING:
+
+    class Trackable:
+        """What is used of TensorFlow's class, whose types are not known."""
+
+        def _add_variable_with_custom_getter(
+            self, name: str, shape: Any, **kwargs: Any
+        ) -> Any: ...
+
+        def _gather_saveables_for_checkpoint(self) -> dict[str, Any]: ...
+
+        def _track_trackable(
+            self, trackable: Any, name: str, overwrite: bool = False
+        ) -> Any: ...
+
+        def _trackable_children(
+            self, save_type: str = "checkpoint", **kwargs: Any
+        ) -> dict[str, Any]: ...
+
+else:
+    Trackable = tf.__internal__.tracking.Trackable
 MARKS_OF_VALUES = (
     "_copy_trackable_to_cpu",
     "_gather_saveables_for_checkpoint",
@@ -105,9 +125,8 @@ def primary_variable(variable: Any) -> Any:
     if hasattr(variable, "_distributed_container"):
         return variable._distributed_container()
     handle = getattr(variable, "handle", None)
-    if hasattr(handle, "_distributed_container"):
-        return handle._distributed_container()
-    return variable
+    container = getattr(handle, "_distributed_container", None)
+    return variable if container is None else container()
 
 
 def sharded_container(variable: Any) -> Any | None:
@@ -188,6 +207,11 @@ def bundle_entry(serialized: bytes) -> Any:
     return tensor_bundle_pb2.BundleEntryProto.FromString(serialized)
 
 
+def _module(keras: types.ModuleType, name: str) -> Any:
+    """A private module of a Keras."""
+    return importlib.import_module(f"{keras.__name__}.src.{name}")
+
+
 def variable_class(keras: types.ModuleType) -> type:
     """The class of all variables of Keras 3."""
     module = f"{keras.__name__}.src.backend.common.variables"
@@ -202,14 +226,12 @@ def own_optimizers(keras: types.ModuleType) -> types.ModuleType:
 
     That is so after `install`.  Checked on Keras 3.0 to 3.15.
     """
-    return importlib.import_module(f"{keras.__name__}.src.optimizers")
+    return _module(keras, "optimizers")
 
 
 def own_schedules(keras: types.ModuleType) -> types.ModuleType:
     """Likewise, of learning rate schedules."""
-    return importlib.import_module(
-        f"{keras.__name__}.src.optimizers.schedules.learning_rate_schedule"
-    )
+    return _module(keras, "optimizers.schedules.learning_rate_schedule")
 
 
 def loss_scale_class(tf_keras: types.ModuleType) -> type:
@@ -223,9 +245,7 @@ def loss_scale_class(tf_keras: types.ModuleType) -> type:
 
 def let_save(tf_keras: types.ModuleType, base: type) -> None:
     """Makes tf_keras save to `.keras` files the state of objects of `base`."""
-    library = importlib.import_module(
-        f"{tf_keras.__name__}.src.saving.saving_lib"
-    )
+    library = _module(tf_keras, "saving.saving_lib")
     is_saved = library._is_keras_trackable
 
     @functools.wraps(is_saved)
@@ -237,7 +257,7 @@ def let_save(tf_keras: types.ModuleType, base: type) -> None:
 
 def graph_backend(tf_keras: types.ModuleType) -> Any:
     """The module of tf_keras with `get_session` and `track_variable`."""
-    return importlib.import_module(f"{tf_keras.__name__}.src.backend")
+    return _module(tf_keras, "backend")
 
 
 def is_in_graph(value: Any) -> bool:
@@ -265,7 +285,7 @@ def complete_loading(
       scope: makes a context manager, given the path.
       complete: function of (path, model), called with each loaded model.
     """
-    library = importlib.import_module(f"{keras.__name__}.src.saving.saving_lib")
+    library = _module(keras, "saving.saving_lib")
     library.load_model = _completed(library.load_model, complete)
     call_inside(library, "load_model", scope)
 
@@ -274,9 +294,7 @@ def complete_saved_models(
     tf_keras: types.ModuleType, complete: Callable[[str, Any], None]
 ) -> None:
     """The same for SavedModels, which only tf_keras loads."""
-    library = importlib.import_module(
-        f"{tf_keras.__name__}.src.saving.legacy.saved_model.load"
-    )
+    library = _module(tf_keras, "saving.legacy.saved_model.load")
     library.load = _completed(library.load, complete)
 
 
@@ -315,7 +333,7 @@ def weights_inside(
 
     The scope is that of loading only for files of weights into a model.
     """
-    library = importlib.import_module(f"{keras.__name__}.src.saving.saving_lib")
+    library = _module(keras, "saving.saving_lib")
     call_inside(library, "save_model", saving)
     call_inside(library, "save_weights_only", saving)
     call_inside(library, "load_weights_only", loading)
@@ -375,9 +393,7 @@ def tensorflow_trainer(keras: types.ModuleType) -> types.ModuleType | None:
     """The module of a Keras 3 that trains with TensorFlow, if it does."""
     if keras.config.backend() != "tensorflow":
         return None
-    return importlib.import_module(
-        f"{keras.__name__}.src.backend.tensorflow.trainer"
-    )
+    return _module(keras, "backend.tensorflow.trainer")
 
 
 def per_replica(values: Sequence[Any]) -> Any:
@@ -551,7 +567,7 @@ def capture_as(function: Any, captured: Any, placeholder: tf.Tensor) -> None:
     function.graph.replace_capture(captured, placeholder)
 
 
-def describe_members(handle: tf.Tensor, members: Sequence[tf.Tensor]) -> None:
+def describe_members(handle: Any, members: Sequence[Any]) -> None:
     """Lets shape functions see the shapes and dtypes behind the `members`."""
     described = type(members[0]._handle_data)(is_set=True)
     for member in members:

@@ -34,6 +34,9 @@ _BUILT_IN_MODULES = frozenset(
     ]
 )
 
+# Packages whose classes are this package's, by their names.
+_FOLLOWED = (hosts.PACKAGE, "tensorflow_addons", "transformers", "official")
+
 # Marks what Keras 2 turned into a dictionary on its own account, and turned
 # back before any `from_config`.
 _PASSIVE = "__passive_serialization__"
@@ -286,7 +289,7 @@ def _find_class(
     Configs come from files, and files come from anywhere: a class is ours, one
     that the caller gave or registered, or an imported class of `kind`.
     """
-    name = config["class_name"]
+    name: str = config["class_name"]
     module = config.get("module")
     registered = config.get("registered_name") or name
     for text in (name, registered, module or ""):
@@ -298,9 +301,9 @@ def _find_class(
     for key in (registered, name):
         if key in custom_objects:
             return custom_objects[key]
-    in_package = str(module).partition(".")[0] == hosts.PACKAGE
-    if module in _BUILT_IN_MODULES or in_package:
-        own_name = name.rpartition(">")[2]
+    is_followed = str(module).partition(".")[0] in _FOLLOWED
+    if module in _BUILT_IN_MODULES or is_followed:
+        own_name: str = name.rpartition(">")[2]
         cls = hosts.public_class(_FORMER_NAMES.get(own_name, own_name), base)
         if cls is not None:
             return cls

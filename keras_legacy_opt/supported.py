@@ -1,7 +1,8 @@
 """Which TensorFlow and which Kerases this version was tested with.
 
-The one place that says so: `python -m keras_legacy_opt doctor` reads it, and
-`tests/test_package.py` compares README.md and scripts/ with it.
+The one place that says so: `python -m keras_legacy_opt doctor` reads it, so do
+`.ci/run` and scripts/, which run this file without installing anything, and
+`tests/test_package.py` compares README.md and pyproject.toml with it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,30 @@ import re
 import sys
 from typing import NamedTuple
 
-from absl import logging
+
+class Release(NamedTuple):
+    """What a minor version of TensorFlow can be installed with.
+
+    Attributes:
+      tensorflow: the version; that of its own tf_keras is the same.
+      keras: the oldest Keras 3 that it allows.
+      pythons: the oldest and the newest Python that both are there for.
+    """
+
+    tensorflow: tuple[int, int]
+    keras: str
+    pythons: tuple[str, str]
+
+
+RELEASES = (
+    Release((2, 16), "3.0.0", ("3.10", "3.12")),
+    Release((2, 17), "3.2.0", ("3.10", "3.12")),
+    Release((2, 18), "3.5.0", ("3.10", "3.12")),
+    Release((2, 19), "3.5.0", ("3.10", "3.12")),
+    Release((2, 20), "3.10.0", ("3.10", "3.13")),
+    Release((2, 21), "3.12.0", ("3.10", "3.13")),
+)
+_OLDEST, _NEWEST = RELEASES[0].tensorflow, RELEASES[-1].tensorflow
 
 
 class Supported(NamedTuple):
@@ -39,9 +63,9 @@ class Supported(NamedTuple):
         return None
 
 
-TENSORFLOW = Supported("TensorFlow", "tensorflow", (2, 16), (2, 21))
+TENSORFLOW = Supported("TensorFlow", "tensorflow", _OLDEST, _NEWEST)
 KERAS = Supported("Keras", "keras", (3, 0), (3, 15))
-TF_KERAS = Supported("tf_keras", "tf_keras", (2, 16), (2, 21))
+TF_KERAS = Supported("tf_keras", "tf_keras", _OLDEST, _NEWEST)
 PACKAGES = (TENSORFLOW, KERAS, TF_KERAS)
 
 
@@ -79,6 +103,7 @@ def describe(package: Supported) -> str:
 def warn_if_unknown() -> None:
     """Logs a warning if this process' TensorFlow is not a supported one."""
     import tensorflow as tf
+    from absl import logging
 
     remark = TENSORFLOW.remark(tf.__version__)
     if remark is not None:
@@ -88,3 +113,34 @@ def warn_if_unknown() -> None:
             tf.__version__,
             remark,
         )
+
+
+def environments() -> list[str]:
+    """Of each release two: "python requirement requirement ...".
+
+    The oldest Keras in the oldest Python, the newest one in the newest.
+    """
+    lines = []
+    for release in RELEASES:
+        version = "{}.{}.*".format(*release.tensorflow)
+        own = f"tensorflow=={version} tf_keras=={version}"
+        oldest, newest = release.pythons
+        lines += [
+            f"{oldest} {own} keras=={release.keras}",
+            f"{newest} {own} keras>={release.keras}",
+        ]
+    return lines
+
+
+def any_tensorflow() -> str:
+    """The requirement that all supported versions of TensorFlow meet."""
+    (major, oldest), (_, newest) = _OLDEST, _NEWEST
+    return f"tensorflow>={major}.{oldest},<{major}.{newest + 1}"
+
+
+if __name__ == "__main__":
+    # For shell scripts.
+    if sys.argv[1:] == ["environments"]:
+        print(*environments(), sep="\n")
+    else:
+        print(any_tensorflow())

@@ -1,8 +1,7 @@
 # Sourced by the other scripts.
 
-# The newest that is known, see keras_legacy_opt/supported.py; users may install
-# later ones.
-newest_tensorflow="tensorflow>=2.16,<2.22"
+# The newest that is known; users may install later ones.
+newest_tensorflow=$("${PYTHON:-python3}" keras_legacy_opt/supported.py)
 
 # find_python VERSION: prints an interpreter of this version (3.10), if there is
 # one, else python3.

@@ -7,10 +7,10 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 import tf_keras
 import third_party
+from reference import updates, weight_decay
 
 import keras_legacy_opt
 
@@ -70,6 +70,8 @@ class Row:
       double: For a class of third parties: the function that makes it.
       common: Names of those of `COMMON` that it takes.
       reference: Of an addon, its update in NumPy; see `reference.updates`.
+      has_norms: Whether a step depends on norms of the whole variable, which
+        the native ops sum in float64.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Row:
     double: Callable[[types.ModuleType], Callable[..., Any]] | None = None
     common: tuple[str, ...] = ()
     reference: Callable[..., Any] | None = None
+    has_norms: bool = False
 
     def make_class(self, library: Library) -> Callable[..., Any]:
         """Returns the class, on the base of a library."""
@@ -414,19 +417,174 @@ THIRD_PARTY = (
 
 
 # What legacy has not: they are compared with their reference only.
-def _lion(w, s, g, o, t):
-    c = o.beta_1 * s["m"] + (1 - o.beta_1) * g
-    s["m"] = o.beta_2 * s["m"] + (1 - o.beta_2) * g
-    return w - o.learning_rate * (np.sign(c) + o.weight_decay * w)
+def _addon(
+    *slots: str, everywhere: tuple[str, ...] = (), **arguments
+) -> Option:
+    return Option(arguments, slots, everywhere, dense=FLOATS, sparse=FLOATS)
 
 
-_LION = Option({"learning_rate": 0.1}, ("m",), dense=FLOATS, sparse=FLOATS)
-_LIONS = {"plain": _LION, "weight decay": _extended(_LION, weight_decay=0.2)}
-ADDONS = (Row("Lion", _LIONS, reference=_lion),)
+_DECAYS = {"weight_decay": 0.02, "learning_rate": 0.1}
+_LAMB = Option(
+    _DECAYS,
+    ("m", "v"),
+    everywhere=("variable", "m", "v"),
+    dense=FLOATS,
+    sparse=FLOATS,
+)
+_LARS = Option(
+    {"learning_rate": 0.5, "eeta": 0.3, "weight_decay_rate": 0.02},
+    ("momentum",),
+    everywhere=("variable", "momentum"),
+    dense=FLOATS,
+    sparse=FLOATS,
+)
+_NOVOGRAD = Option(
+    {"learning_rate": 0.1, "beta_2": 0.6},
+    ("m", "v"),
+    everywhere=("v",),
+    dense=FLOATS,
+    sparse=FLOATS,
+)
+_DECAYING = (
+    Row(
+        "AdamW",
+        {
+            "plain": _extended(_ADAM, weight_decay=0.02),
+            "amsgrad": _extended(_AMSGRAD, weight_decay=0.02),
+        },
+        reference=weight_decay.adamw,
+    ),
+    Row(
+        "SGDW",
+        {
+            "plain": Option(_DECAYS),
+            "nesterov": _extended(_MOMENTUM, nesterov=True, **_DECAYS),
+        },
+        reference=weight_decay.sgdw,
+    ),
+    Row("LAMB", {"plain": _LAMB}, reference=weight_decay.lamb, has_norms=True),
+    Row(
+        "LARS",
+        {
+            "plain": _LARS,
+            "nesterov": _extended(_LARS, nesterov=True),
+            "popular": _extended(_LARS, classic_momentum=False),
+            "popular nesterov": _extended(
+                _LARS, classic_momentum=False, nesterov=True
+            ),
+        },
+        reference=weight_decay.lars,
+        has_norms=True,
+    ),
+    Row(
+        "NovoGrad",
+        {
+            "plain": _NOVOGRAD,
+            "averaging": _extended(
+                _NOVOGRAD, grad_averaging=True, weight_decay=0.02
+            ),
+            "amsgrad": dataclasses.replace(
+                _extended(_NOVOGRAD, amsgrad=True), slots=("m", "v", "vhat")
+            ),
+        },
+        reference=weight_decay.novograd,
+        has_norms=True,
+    ),
+)
+_LION = _addon("m", learning_rate=0.1)
+# With another beta_2, float32 has no digits for the rectification.
+_RECTIFIED = _addon(
+    "m", "v", everywhere=("m", "v"), learning_rate=0.1, beta_2=0.9
+)
+_WARM_UP = {
+    "weight_decay": 0.2,
+    "amsgrad": True,
+    "total_steps": 8,
+    "warmup_proportion": 0.3,
+    "min_lr": 0.02,
+}
+_VARIANT = dataclasses.replace(
+    _extended(_RECTIFIED, **_WARM_UP), slots=("m", "v", "vhat")
+)
+_PENALTIES = {
+    "l1_regularization_strength": 0.2,
+    "l2_regularization_strength": 0.3,
+}
+# A float32 has this epsilon.
+_YOGI = _addon("v", "m", everywhere=("m",), learning_rate=0.1, epsilon=2.0**-10)
+_PROXIMAL = _addon("accumulator", learning_rate=0.1)
+_COCOB = _addon(
+    *("lr", "grad_norm_sum", "gradients_sum", "tilde_w", "reward"), alpha=50.0
+)
+
+_CONDITIONAL = _addon("conditional_gradient", learning_rate=0.9, lambda_=0.5)
+
+NATIVE_ADDONS = (
+    Row(
+        "Lion",
+        {"plain": _LION, "weight decay": _extended(_LION, weight_decay=0.2)},
+        reference=updates.lion,
+    ),
+    Row(
+        "LazyAdam",
+        {
+            "plain": dataclasses.replace(_ADAM, everywhere=()),
+            "amsgrad": dataclasses.replace(_AMSGRAD, everywhere=()),
+        },
+        reference=updates.adam,
+    ),
+    Row(
+        "RectifiedAdam",
+        {"plain": _RECTIFIED, "all": _VARIANT},
+        reference=updates.rectified_adam,
+    ),
+    Row(
+        "AdaBelief",
+        {
+            "plain": _RECTIFIED,
+            "not rectified": _extended(_VARIANT, rectify=False),
+        },
+        reference=updates.adabelief,
+    ),
+    Row(
+        "Yogi",
+        {
+            "plain": _extended(_YOGI, **_PENALTIES),
+            "no average": dataclasses.replace(
+                _extended(_YOGI, beta1=0.0), slots=("v",), everywhere=()
+            ),
+        },
+        reference=updates.yogi,
+    ),
+    Row(
+        "ProximalAdagrad",
+        {"plain": _PROXIMAL, "penalties": _extended(_PROXIMAL, **_PENALTIES)},
+        reference=updates.proximal_adagrad,
+    ),
+    Row("COCOB", {"plain": _COCOB}, reference=updates.cocob),
+    *_DECAYING,
+)
+# Which native ops do not compute.
+COMPOSED_ADDONS = (
+    Row(
+        "Yogi",
+        {"tanh": _extended(_YOGI, activation="tanh")},
+        reference=updates.yogi,
+    ),
+    Row(
+        "ConditionalGradient",
+        {
+            "plain": _CONDITIONAL,
+            "nuclear": _extended(_CONDITIONAL, ord="nuclear"),
+        },
+        reference=updates.conditional_gradient,
+    ),
+)
+ADDONS = (*NATIVE_ADDONS, *COMPOSED_ADDONS)
 
 ROWS = (*BUILT_IN, *THIRD_PARTY)
 # Whose variables native ops update.
-NATIVE = (*BUILT_IN, *ADDONS)
+NATIVE = (*BUILT_IN, *NATIVE_ADDONS)
 
 
 def own_cases(rows: tuple[Row, ...] = ROWS) -> list[Case]:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+from absl import logging
 
 import keras_legacy_opt
 from keras_legacy_opt import supported
@@ -114,15 +115,24 @@ def test_import_adds_only_us_to_tensorflow(legacy):
 # What is supported.
 
 
-def test_documents_and_scripts_say_what_is_supported():
+def test_the_readme_says_what_is_supported():
     root = pathlib.Path(__file__).parents[1]
     tensorflow = supported.TENSORFLOW
     readme = (root / "README.md").read_text()
     assert f"| TensorFlow | {tensorflow} |" in readme
-    script = (root / "scripts" / "environment.sh").read_text()
-    major, minor = tensorflow.newest
-    oldest = "{}.{}".format(*tensorflow.oldest)
-    assert f'"tensorflow>={oldest},<{major}.{minor + 1}"' in script
+
+
+def test_scripts_read_what_is_supported():
+    """By a bare Python, in which nothing is installed."""
+
+    def told(*arguments):
+        command = [sys.executable, "-S", supported.__file__, *arguments]
+        return subprocess.check_output(command, text=True).splitlines()
+
+    assert told() == [supported.any_tensorflow()]
+    lines = told("environments")
+    assert len(lines) == 2 * len(supported.RELEASES)
+    assert lines[0] == ("3.10 tensorflow==2.16.* tf_keras==2.16.* keras==3.0.0")
 
 
 def test_no_newer_tensorflow_is_forbidden():
@@ -173,7 +183,7 @@ def test_packages_of_other_names_are_known(tmp_path, monkeypatch, module, name):
 
 def test_an_unknown_tensorflow_is_warned_of(monkeypatch):
     told = []
-    monkeypatch.setattr(supported.logging, "warning", lambda *a: told.append(a))
+    monkeypatch.setattr(logging, "warning", lambda *a: told.append(a))
     supported.warn_if_unknown()
     assert not told
     monkeypatch.setattr("tensorflow.__version__", "2.99.0-rc1")

@@ -11,7 +11,8 @@ from keras_legacy_opt.backends.base import Backend
 from keras_legacy_opt.backends.composed import Composed
 from keras_legacy_opt.backends.kernels import Kernels
 from keras_legacy_opt.backends.native import NativeCPU
-from keras_legacy_opt.backends.overridden import Overridden
+from keras_legacy_opt.backends.overridden import Overridden, is_updating
+from keras_legacy_opt.step import own
 from keras_legacy_opt.step.update import Step, Update
 
 _KERNELS, _COMPOSED = Kernels(), Composed()
@@ -45,9 +46,17 @@ def update_as_legacy(
     """Updates a variable as `_resource_apply_*` of legacy does.
 
     Whatever is overridden: a subclass that has its own method calls this one.
+    What the variable has of its own comes with it, unless a step has seen to
+    that, and handed on the coefficients.
     """
     step = Step(optimizer, apply_state)
     is_sparse = isinstance(grad, tf.IndexedSlices)
     update = Update(variable, grad, is_sparse)
     backend = _KERNELS if _KERNELS.lacks(step, update) is None else _COMPOSED
-    return backend.apply(step, update)
+    if not step.has_own:
+        return backend.apply(step, update)
+    if is_updating(optimizer, variable):
+        step.has_own = apply_state is None
+        return backend.apply(step, update)
+    update = update._replace(own=step.own(variable))
+    return own.run([update], False, lambda each: backend.apply(step, each[0]))

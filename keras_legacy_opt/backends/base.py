@@ -19,10 +19,14 @@ class Backend:
       name: for people.
       folds: whether it does to gradients what `Update.transform` and
         `Update.condition` say.  Others are given neither.
+      takes_own: whether it decays variables, and moves their averages, as
+        `Update.own` says.  Others are given neither.  The coefficients of a
+        variable are those that `Step.coefficients` has for it.
     """
 
     name: ClassVar[str]
     folds: ClassVar[bool] = False
+    takes_own: ClassVar[bool] = False
 
     def refuses(self, step: Step, update: Update) -> str | None:
         """Why it does not take an update, in words; None if it does."""

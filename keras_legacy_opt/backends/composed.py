@@ -47,12 +47,14 @@ class Composed(Backend):
 
         They may repeat where the formula does not sum duplicates.
         """
-        formula, grad = step.formula, update.gradient
+        formula, grad = step.declared, update.gradient
         c = step.coefficients(update.variable)
         variables = {VARIABLE: update.variable}
         for slot in formula.slots:
             variables[slot] = step.optimizer.get_slot(update.variable, slot)
-        if update.is_sparse:
+        if update.is_sparse and formula.densifies:
+            grad = _dense(grad, update.variable)
+        elif update.is_sparse:
             rows = _Rows(step.optimizer, formula, variables, grad.indices)
             return rows.written(formula.update(rows, grad.values, c), c)
         values = {name: each.read_value() for name, each in variables.items()}
@@ -78,7 +80,7 @@ class _Rows:
         variables: Mapping[str, Any],
         indices: tf.Tensor,
     ):
-        self._idle = formula.idle
+        self._idle, self._scalars = formula.idle, formula.scalars
         self._variables = variables
         self._indices = indices
         self._averages: dict[str, tf.Tensor] = {}
@@ -91,7 +93,7 @@ class _Rows:
         return name in self._variables
 
     def __getitem__(self, name: str) -> tf.Tensor:
-        if self._idle is Idle.EVERYTHING:
+        if self._idle is Idle.EVERYTHING or name in self._scalars:
             return self._variables[name].read_value()
         return tf.gather(self._variables[name], self._indices)
 
@@ -120,16 +122,13 @@ class _Rows:
 
     def written(self, changes: Changes, c: Coefficients) -> tf.Operation:
         """The operation that makes all changes."""
-        write = (
-            self._write_all
-            if self._idle is Idle.EVERYTHING
-            else self._write_rows
-        )
-        ops = [
-            write(self._variables[name], change, c)
-            for name, change in changes.items()
-            if name not in self._averages
-        ]
+        ops = []
+        for name, change in changes.items():
+            if name in self._averages:
+                continue
+            whole = self._idle is Idle.EVERYTHING or name in self._scalars
+            write = self._write_all if whole else self._write_rows
+            ops.append(write(self._variables[name], change, c))
         ops += self._averages.values()
         return tf.group(*(op for op in ops if op is not None))
 
@@ -146,6 +145,15 @@ class _Rows:
         if isinstance(change, Descended):
             return self._add(variable, self._indices, change.step(c, "neg_"))
         return self._set(variable, self._indices, change)
+
+
+def _dense(gradient: tf.IndexedSlices, variable: Any) -> tf.Tensor:
+    """The gradient of all rows; those out of range are none."""
+    return tf.scatter_nd(
+        tf.expand_dims(gradient.indices, 1),
+        gradient.values,
+        tf.cast(tf.shape(variable), gradient.indices.dtype),
+    )
 
 
 def _scatter_add(variable: Any, indices: tf.Tensor, rows: tf.Tensor) -> Any:

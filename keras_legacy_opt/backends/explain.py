@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_legacy_opt import backends, hosts
 from keras_legacy_opt.backends.native import NativeCPU
+from keras_legacy_opt.optimizer import Optimizer
 from keras_legacy_opt.rules.declared import DeclaredOptimizer
 from keras_legacy_opt.step import gradients
 from keras_legacy_opt.step.update import Step, updates_of
@@ -66,7 +67,7 @@ def explain(optimizer: Any, variables: Any) -> Explanations:
     rotation, dense gradients: TensorFlow's ops (not native ops: ...)
     """
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    if not isinstance(optimizer, hosts.OptimizerHost):
+    if not isinstance(optimizer, Optimizer):
         raise TypeError(
             "`optimizer` must be an optimizer of keras_legacy_opt. Received:"
             f" {optimizer!r} of type {type(optimizer).__name__}."
@@ -97,15 +98,15 @@ def explain(optimizer: Any, variables: Any) -> Explanations:
 def with_native_ops() -> list[str]:
     """The optimizers of this package whose variables native ops update."""
     return [
-        name
-        for name in hosts.public_names(DeclaredOptimizer)
-        if _refusal(_public(name)) is None
+        cls.__name__
+        for cls in hosts.public_classes(DeclaredOptimizer)
+        if _refusal(cls) is None
     ]
 
 
 def without_native_ops() -> list[str]:
     """Kinds of variables that native ops refuse, and why."""
-    cls = _public(hosts.public_names(DeclaredOptimizer)[0])
+    cls: Any = hosts.public_classes(DeclaredOptimizer)[0]
 
     class Subclass(cls):
         def _resource_apply_dense(self, *args: Any, **kwargs: Any) -> Any:
@@ -117,25 +118,23 @@ def without_native_ops() -> list[str]:
     def function() -> None:
         in_xla.append(_refusal(cls, variable))
 
-    variable = tf.Variable([0.0])
+    variable = tf.Variable(tf.zeros([1]))
     function.get_concrete_function()
     reasons = {
         "a complex variable": _refusal(
-            cls, tf.Variable([0j], dtype=tf.complex64)
+            cls, tf.Variable(tf.zeros([1], tf.complex64))
         ),
-        "a constraint": _refusal(cls, tf.Variable([0.0], constraint=tf.abs)),
+        "a constraint": _refusal(
+            cls, tf.Variable(tf.zeros([1]), constraint=tf.abs)
+        ),
         "a function of XLA": in_xla[0],
         "an override": _refusal(Subclass),
     }
     return [f"{what}: {why}" for what, why in reasons.items() if why]
 
 
-def _public(name: str) -> Any:
-    return hosts.public_class(name, DeclaredOptimizer)
-
-
 def _refusal(cls: Any, variable: Any = None) -> str | None:
     """Why native ops do not update a variable by a dense gradient."""
     if variable is None:
-        variable = tf.Variable([0.0])
+        variable = tf.Variable(tf.zeros([1]))
     return explain(cls(), [variable])[0].refusals.get(NativeCPU.name)

@@ -28,7 +28,7 @@ class Kernels(Backend):
 
     def lacks(self, step: Step, update: Update) -> str | None:
         """Why TensorFlow has no op for an update; None if it has."""
-        kernel, is_sparse = step.formula.kernel, update.is_sparse
+        kernel, is_sparse = step.declared.kernel, update.is_sparse
         if kernel is None or (is_sparse and not kernel.is_sparse):
             kind = "sparse" if is_sparse else "dense"
             return f"there is none of this formula for {kind} gradients"
@@ -48,7 +48,9 @@ class Kernels(Backend):
     def apply(self, step: Step, update: Update) -> Any:
         """Updates a variable; the rows of a sparse gradient are unique."""
         variable, grad = update.variable, update.gradient
-        kernel, c = step.formula.kernel, step.coefficients(variable)
+        kernel, c = step.declared.kernel, step.coefficients(variable)
+        if kernel is None:
+            raise ValueError(self.lacks(step, update))
         inputs = {
             name: step.optimizer.get_slot(variable, slot).handle
             for name, slot in kernel.slots.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -10,8 +11,11 @@ import tensorflow as tf
 from keras_legacy_opt import private_api
 from keras_legacy_opt.backends.base import Backend
 from keras_legacy_opt.fused import groups, loader, places, switch
-from keras_legacy_opt.rules.formula import Coefficients, Native
+from keras_legacy_opt.rules.formula import Coefficients, Formula, Native
+from keras_legacy_opt.step.own import Own
 from keras_legacy_opt.step.update import Step, Update
+
+_HALVES = (tf.bfloat16, tf.float16)
 
 
 class NativeCPU(Backend):
@@ -19,6 +23,7 @@ class NativeCPU(Backend):
 
     name = "native ops"
     folds = True
+    takes_own = True
 
     def refuses(self, step: Step, update: Update) -> str | None:
         """See `Backend`."""
@@ -42,7 +47,17 @@ class NativeCPU(Backend):
         if updates[0].is_sparse:
             (update,) = updates
             return update_sparse(step, update)
-        return update_dense(step, updates)
+        parts = collections.defaultdict(list)
+        for update in updates:
+            parts[_kind(update.own)].append(update)
+        ops = [update_dense(step, part) for part in parts.values()]
+        return ops[0] if len(ops) == 1 else tf.group(*ops)
+
+
+def _kind(own: Own) -> Hashable:
+    """What variables have in common that one op updates."""
+    coefficients = ((k, id(value)) for k, value in own.coefficients.items())
+    return own.average is None, id(own.average_weight), *coefficients
 
 
 def refuses_kind(step: Step, is_sparse: bool) -> str | None:
@@ -52,22 +67,35 @@ def refuses_kind(step: Step, is_sparse: bool) -> str | None:
     return step.overridden(is_sparse) or switch.refuses()
 
 
+def op_of(formula: Formula) -> Native:
+    """The op of a formula, where somebody has asked whether it has one.
+
+    Raises:
+      ValueError: if it has none.
+    """
+    if formula.native is None:
+        raise ValueError("The formula declares no native op.")
+    return formula.native
+
+
 def update_sparse(step: Step, update: Update) -> Any:
     """Updates a variable by a sparse gradient, on one device."""
-    optimizer, variable = step.optimizer, update.variable
-    native = step.formula.native
+    optimizer, variable, own = step.optimizer, update.variable, update.own
+    native = op_of(step.declared)
     slots = {
         name: optimizer.get_slot(variable, slot).handle
         for name, slot in native.slots.items()
     }
-    return getattr(loader.load(), f"sparse_{native.op}")(
+    return getattr(loader.ops(), f"sparse_{native.op}")(
         var=variable.handle,
         grad=update.gradient.values,
         indices=update.gradient.indices,
         **slots,
-        **scalars(native, variable, step.coefficients(variable)),
+        **_scalars_of(step, update),
         transform=_joined([update.transform]),
         condition=_joined([update.condition]),
+        **_own_inputs([update]),
+        average=[] if own.average is None else [own.average.handle],
         use_locking=optimizer._use_locking,
         variable_name=optimizer._known_variables.name(variable),
     )
@@ -75,7 +103,7 @@ def update_sparse(step: Step, update: Update) -> Any:
 
 def update_dense(step: Step, updates: Sequence[Update]) -> Any:
     """Updates variables by dense gradients, all on one device."""
-    optimizer, native = step.optimizer, step.formula.native
+    optimizer, native = step.optimizer, op_of(step.declared)
     variables = [update.variable for update in updates]
     slots = {
         name: [optimizer.get_slot(variable, slot) for variable in variables]
@@ -83,16 +111,18 @@ def update_dense(step: Step, updates: Sequence[Update]) -> Any:
     }
     inputs = {
         "grad": [update.gradient for update in updates],
-        **scalars(native, variables[0], step.coefficients(variables[0])),
+        **_scalars_of(step, updates[0]),
         "transform": _joined([update.transform for update in updates]),
         "condition": _joined([update.condition for update in updates]),
+        **_own_inputs(updates),
     }
+    averages = [u.own.average for u in updates if u.own.average is not None]
     if tf.inside_function():
-        group = group_of(native, variables, slots)
+        group = group_of(native, variables, slots, averages)
         if group is not None:
             return update_group(optimizer, native, group, inputs)
-    members = {"var": variables, **slots}
-    return getattr(loader.load(), native.op)(
+    members = {"var": variables, **slots, "average": averages}
+    return getattr(loader.ops(), native.op)(
         **{name: [v.handle for v in each] for name, each in members.items()},
         **inputs,
         use_locking=optimizer._use_locking,
@@ -100,19 +130,24 @@ def update_dense(step: Step, updates: Sequence[Update]) -> Any:
 
 
 def group_of(
-    native: Native, variables: Sequence[Any], slots: Mapping[str, Sequence[Any]]
+    native: Native,
+    variables: Sequence[Any],
+    slots: Mapping[str, Sequence[Any]],
+    averages: Sequence[Any] = (),
 ) -> tf.Tensor | None:
     """The group of variables and slots, in the order that its op wants."""
-    ops = loader.load()
+    ops = loader.ops()
     names = ops.inputs(native.op)[1 : 1 + len(slots)]
-    return groups.group_of(ops, variables, *(slots[name] for name in names))
+    lists = [slots[name] for name in names]
+    return groups.group_of(ops, variables, *lists, averages)
 
 
 def update_group(
     optimizer: Any, native: Native, group: tf.Tensor, inputs: Mapping[str, Any]
 ) -> Any:
     """Updates the variables of a group; `inputs` are all other inputs."""
-    return getattr(loader.load(), f"group_{native.op}")(
+    inputs = {"per_variable": [], "average_weight": [], **inputs}
+    return getattr(loader.ops(), f"group_{native.op}")(
         group=group, **inputs, use_locking=optimizer._use_locking
     )
 
@@ -122,9 +157,53 @@ def scalars(
 ) -> dict[str, tf.Tensor]:
     """The scalars of an op: as legacy rounds them, in the op's precision."""
     values = {name: c[key] for name, key in native.coefficients.items()}
-    if variable.dtype.base_dtype in (tf.bfloat16, tf.float16):
+    if variable.dtype.base_dtype in _HALVES:
         return {k: tf.cast(value, tf.float32) for k, value in values.items()}
     return values
+
+
+def _scalars_of(step: Step, update: Update) -> dict[str, tf.Tensor]:
+    """Those of an update, whose learning rate the op multiplies itself."""
+    variable = update.variable
+    c = step.common_coefficients(variable)
+    if update.own.coefficients:
+        c = {**c, **update.own.coefficients}
+    return scalars(op_of(step.declared), variable, c)
+
+
+def _own_inputs(updates: Sequence[Update]) -> dict[str, list[tf.Tensor]]:
+    """What variables have of their own, as their op takes it."""
+    dtype = updates[0].variable.dtype.base_dtype
+    dtype = tf.float32 if dtype in _HALVES else dtype
+    weight = updates[0].own.average_weight
+    return {
+        "per_variable": _per_variable([u.own for u in updates], dtype),
+        "average_weight": [] if weight is None else [tf.cast(weight, dtype)],
+    }
+
+
+def _per_variable(owns: Sequence[Own], dtype: tf.DType) -> list[tf.Tensor]:
+    """Learning rate factors and decays: one row, or one for each variable."""
+    pairs = [
+        (
+            1.0 if own.lr_factor is None else own.lr_factor,
+            0.0 if own.decay is None else own.decay,
+        )
+        for own in owns
+    ]
+    if all(own.lr_factor is own.decay is None for own in owns):
+        return []
+    # Few are distinct, mostly: each costs some ops.
+    keys = [tuple(id(x) if tf.is_tensor(x) else x for x in p) for p in pairs]
+    rows = dict(zip(keys, pairs, strict=True))
+    places = {key: i for i, key in enumerate(rows)}
+    table = [
+        tf.stack([tf.cast(number, dtype) for number in row])
+        for row in rows.values()
+    ]
+    if len(table) == 1:
+        return table
+    return [tf.gather(tf.stack(table), [places[key] for key in keys])]
 
 
 def _joined(transforms: list[Any]) -> list[tf.Tensor]:

@@ -11,7 +11,6 @@ import importlib
 import json
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from keras_legacy_opt import private_api
@@ -82,17 +81,20 @@ def _built(config: dict[str, Any], keras: Any, safe_mode: bool) -> Any:
 
 
 def _create_if_small(next_creator: Any, **kwargs: Any) -> Any:
-    value = kwargs["initial_value"]
     with tf.Graph().as_default():  # Where nothing is computed.
         value = tf.convert_to_tensor(
-            value() if callable(value) else value, kwargs.get("dtype")
+            _called(kwargs["initial_value"]), kwargs.get("dtype")
         )
     if value.shape.num_elements() * value.dtype.size <= memory.SMALL:
-        zeros = np.zeros(value.shape, value.dtype.as_numpy_dtype)
+        zeros = tf.zeros(value.shape, value.dtype)
         return next_creator(**{**kwargs, "initial_value": zeros})
     return private_api.variable_without_value(
         value.shape, value.dtype, kwargs.get("name"), kwargs.get("trainable")
     )
+
+
+def _called(value: Any) -> Any:
+    return value() if callable(value) else value
 
 
 def _config_of(source: Source) -> tuple[dict[str, Any] | None, Any]:

@@ -22,6 +22,8 @@ _TOLERANCE = 1e-3
 
 def repair(plan: Plan) -> None:
     """Divides the slots `linear` of the plan that need it."""
+    if not plan.targets.has_optimizer:
+        return
     optimizer = plan.targets.optimizer
     if (
         not isinstance(optimizer, Ftrl)

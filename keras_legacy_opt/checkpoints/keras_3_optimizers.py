@@ -155,9 +155,9 @@ def from_keras_3(
     new = getattr(keras_legacy_opt, name)(**config)
     differences += _differences_of_formula(new, name)
     _settle(differences, strict, f"{name} of keras_legacy_opt")
-    if variables is None:
-        variables = optimizer._trainable_variables
-    variables = list(variables)
+    variables = list(
+        optimizer._trainable_variables if variables is None else variables
+    )
     new.build(variables)
     pairs = list(_pairs(name, new, optimizer, variables))
     saving.assign_all(

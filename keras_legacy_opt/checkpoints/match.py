@@ -25,6 +25,7 @@ from keras_legacy_opt.checkpoints.plan import Plan
 from keras_legacy_opt.checkpoints.report import Report
 from keras_legacy_opt.checkpoints.targets import Targets
 from keras_legacy_opt.checkpoints.values import constant, readable
+from keras_legacy_opt.optimizer import Optimizer
 from keras_legacy_opt.state import saving
 
 _Located = Mapping[tuple[str, ...], Any]
@@ -53,7 +54,7 @@ def match(file: Contents, targets: Targets, names: Any = None) -> Plan:
             plan.unused(item.value, file.codec.NO_PLACE)
     for told in file.mismatches:
         plan.mismatch(*told)
-    if targets.optimizer is None:
+    if not targets.has_optimizer:
         for item in _state(file):
             if not item.reason:
                 plan.unused(item.value, "no optimizer was given")
@@ -153,7 +154,7 @@ def _why_not(item: Item, located: _Located, targets: Targets) -> str:
     return f"{targets.name(variable)} is not trainable here"
 
 
-def _is_epsilon(item: Item, optimizer: Any) -> bool:
+def _is_epsilon(item: Item, optimizer: Optimizer) -> bool:
     """Before TensorFlow 1.15, it was a variable."""
     return (
         item.kind == contents.HYPERPARAMETER

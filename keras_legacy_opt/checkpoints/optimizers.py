@@ -18,7 +18,6 @@ from keras_legacy_opt.checkpoints.contents import (
     SLOT,
     Item,
 )
-from keras_legacy_opt.optimizer import Optimizer
 from keras_legacy_opt.rules.declared import DeclaredOptimizer
 
 _LOSS_SCALE_OPTIMIZERS = ("LossScaleOptimizer", "LossScaleOptimizerV1")
@@ -43,13 +42,17 @@ def class_name(config: dict[str, Any]) -> str:
 
 def hyperparameters(config: dict[str, Any]) -> list[tuple[str, Any]]:
     """What of an optimizer's class and config becomes a variable of it."""
-    cls = hosts.public_class(class_name(config), Optimizer)
+    cls = hosts.public_class(class_name(config), DeclaredOptimizer)
     if cls is None:
         return []
-    variables = cls()._hyper.keys()
+    rule = cls._declaration
+    variables = {rule.called.get(name, name): name for name in rule.hypers}
+    decay = getattr(cls, "_decay", None)  # Of one whose variables decay.
+    if decay is not None:
+        variables[decay] = decay
     stored = releases.completed(class_name(config), config["config"])
     return [
-        (name, number)
+        (variables[name], number)
         for name, number in stored.items()
         if name in variables and isinstance(number, (int, float))
     ]
@@ -80,9 +83,9 @@ def classes_of(items: Sequence[Item], names: Collection[str]) -> Sequence[str]:
 def _by_slots() -> dict[frozenset[str], list[str]]:
     """{slots: classes that declare them}, where nothing else tells them."""
     found = collections.defaultdict(list)
-    for name in hosts.public_names(DeclaredOptimizer):
-        rule = hosts.public_class(name, DeclaredOptimizer)._declaration
+    for cls in hosts.public_classes(DeclaredOptimizer):
+        rule = cls._declaration
         if not rule.also:
             for slots in {frozenset(each.slots) for each in rule.formulas()}:
-                found[slots].append(name)
+                found[slots].append(cls.__name__)
     return {slots: names for slots, names in found.items() if slots}

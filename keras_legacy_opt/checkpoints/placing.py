@@ -38,9 +38,9 @@ def placed(file: Contents, model: Any, folder: str) -> Contents:
         (item, places.get(id(hosts.unwrap(located.get(item.path)))))
         for item in file.of(contents.MODEL, contents.SLOT)
     ]
-    _check(file, found, list(places.values()))
+    fitting = _checked(file, found, list(places.values()))
     # A weight of two layers is there twice, and the last one counts.
-    unique = {(place, item.slot): item for item, place in found}
+    unique = {(place, item.slot): item for item, place in fitting}
     rank = {place: number for number, place in enumerate(places.values())}
     others = [
         i for i in file.items if i.kind not in (contents.MODEL, contents.SLOT)
@@ -65,25 +65,30 @@ def placed(file: Contents, model: Any, folder: str) -> Contents:
     )
 
 
-def _check(
+def _checked(
     file: Contents,
     found: Sequence[tuple[Item, Place | None]],
     order: Sequence[Place],
-) -> None:
+) -> list[tuple[Item, Place]]:
+    """The items and their places, which are all places, and fit.
+
+    Raises:
+      CheckpointError: if not.
+    """
     problems = [
         f"{item.value.name} has no place in the model"
         for item, place in found
         if place is None
     ]
+    fitting = [(item, place) for item, place in found if place is not None]
     problems += [
         f"{item.value.name} has shape {item.value.shape}, but {place.name} has"
         f" {place.shape}"
-        for item, place in found
-        if place is not None
-        and item.kind == contents.MODEL
+        for item, place in fitting
+        if item.kind == contents.MODEL
         and place.shape != tuple(item.value.shape)
     ]
-    valued = {p for item, p in found if item.kind == contents.MODEL}
+    valued = {p for item, p in fitting if item.kind == contents.MODEL}
     problems += [
         f"{place.name} is not in the file"
         for place in order
@@ -95,3 +100,4 @@ def _check(
             + "; ".join(problems[:20])
             + (f"; and {len(problems) - 20} more" if problems[20:] else "")
         )
+    return fitting

@@ -25,7 +25,7 @@ _CAME_LATER = {
 _BASE_OF_MOMENTUM_SCHEDULE = 0.96
 
 
-def defaults(optimizer: Any) -> dict[str, float]:
+def defaults(optimizer: Optimizer) -> dict[str, float]:
     """{hyperparameter that came later: what releases without it computed with}.
 
     Args:
@@ -72,7 +72,10 @@ def completed(class_name: str, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def momentum_cache(
-    iterations: int, beta_1: float, decay: float, dtype: Any
+    iterations: int,
+    beta_1: float | np.ndarray,
+    decay: float | np.ndarray,
+    dtype: Any,
 ) -> np.ndarray:
     """The slot of Nadam that Keras 1 and TF1 did not save at first.
 

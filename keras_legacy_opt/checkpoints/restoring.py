@@ -27,7 +27,7 @@ from keras_legacy_opt.optimizer import Optimizer
 def restore(
     path: str | os.PathLike,
     model: Any,
-    optimizer: Any | None = None,
+    optimizer: Optimizer | None = None,
     *,
     strict: bool = True,
     names: Mapping[str, Any] | Callable[[str], Any] | None = None,
@@ -89,7 +89,7 @@ def restore(
     return plan.report
 
 
-def restore_optimizer(path: str, model: Any, optimizer: Any) -> None:
+def restore_optimizer(path: str, model: Any, optimizer: Optimizer) -> None:
     """Restores the optimizer of a model that tf_keras loaded from `path`.
 
     Warns of what was not restored, and why.
@@ -120,7 +120,7 @@ def restore_optimizer(path: str, model: Any, optimizer: Any) -> None:
 def save(
     path: str | os.PathLike,
     model: Any,
-    optimizer: Any | None = None,
+    optimizer: Optimizer | None = None,
     *,
     as_weights: bool = False,
 ) -> str:
@@ -148,7 +148,7 @@ def save(
 def _write(
     prefix: str,
     model: Any,
-    optimizer: Any | None,
+    optimizer: Optimizer | None,
     as_weights: bool,
 ) -> str:
     """Writes what Keras 2 would have written of `model` and `optimizer`."""
@@ -209,7 +209,7 @@ def optimizer_of(
         ) from error
 
 
-def _optimizer_for(model: Any, optimizer: Any | None) -> Any | None:
+def _optimizer_for(model: Any, optimizer: Optimizer | None) -> Optimizer | None:
     if optimizer is None:
         own = getattr(model, "optimizer", None)
         own = getattr(own, "inner_optimizer", own)

@@ -117,7 +117,10 @@ def _starts_of_heaps(content: mmap.mmap) -> Iterator[int]:
 
 
 def _check(file: Any, limits: Limits) -> None:
-    from h5py import h5d, h5g, h5l, h5o
+    import h5py.h5d as h5d
+    import h5py.h5g as h5g
+    import h5py.h5l as h5l
+    import h5py.h5o as h5o
 
     total = 0
     visited = set()
@@ -142,7 +145,7 @@ def _check(file: Any, limits: Limits) -> None:
 
 
 def _check_attributes(name: str, node: Any, limits: Limits) -> None:
-    from h5py import h5a
+    import h5py.h5a as h5a
 
     for index in range(h5a.get_num_attrs(node)):
         attribute = h5a.open(node, index=index)
@@ -156,7 +159,7 @@ def _check_attributes(name: str, node: Any, limits: Limits) -> None:
 
 def _size_of(name: str, dataset: Any, limits: Limits) -> int:
     """What the values of a dataset take, read."""
-    from h5py import h5d
+    import h5py.h5d as h5d
 
     created = dataset.get_create_plist()
     layout = created.get_layout()

@@ -10,6 +10,8 @@ import tensorflow as tf
 
 from keras_legacy_opt import hosts, private_api
 from keras_legacy_opt.checkpoints.report import CheckpointError
+from keras_legacy_opt.optimizer import Optimizer
+from keras_legacy_opt.state import saving
 from keras_legacy_opt.state.variables import KnownVariables, var_key
 
 
@@ -22,9 +24,9 @@ class Targets:
       optimizer: an optimizer of this package, or `None`.
     """
 
-    def __init__(self, model: Any, optimizer: Any | None):
+    def __init__(self, model: Any, optimizer: Optimizer | None):
         self.model = model
-        self.optimizer = optimizer
+        self._optimizer = optimizer
         self.given = list(weights_of(model))
         self.weights = [hosts.unwrap(v) for v in self.given]
         self._names: dict[int, str] = {}
@@ -33,6 +35,18 @@ class Targets:
         if optimizer is not None:
             optimizer.build(list(trainable_of(model)))
             self._name_optimizer()
+
+    @property
+    def has_optimizer(self) -> bool:
+        """Whether an optimizer was given."""
+        return self._optimizer is not None
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The optimizer; ask `has_optimizer` first."""
+        if self._optimizer is None:
+            raise ValueError("No optimizer was given.")
+        return self._optimizer
 
     def _name_optimizer(self) -> None:
         for name, variable in self.optimizer_children.items():
@@ -46,28 +60,44 @@ class Targets:
     @property
     def optimizer_children(self) -> dict[str, Any]:
         """The optimizer's iterations, hyperparameters and other scalars."""
-        if self.optimizer is None:
+        if not self.has_optimizer:
             return {}
         return {
             name: child
-            for name, child in self.optimizer._trackable_children().items()
+            for optimizer in reversed(self._optimizers)
+            for name, child in optimizer._trackable_children().items()
             if isinstance(child, tf.Variable)
         }
 
     @property
     def loss_scale(self) -> dict[str, Any]:
         """The variables of a LossScaleOptimizer around the optimizer."""
-        if self.optimizer is None:
+        if not self.has_optimizer:
             return {}
         scale = self.optimizer._trackable_children().get("loss_scale")
         return dict(scale._trackable_children()) if scale else {}
 
     def slots(self, variable: Any) -> dict[str, Any]:
         """{slot name: slot} of a variable of the model."""
-        if self.optimizer is None:
+        if not self.has_optimizer:
             return {}
         key = var_key(hosts.unwrap(variable))
-        return self.optimizer._slots.get(key, {})
+        return {
+            name: slot
+            for optimizer in self._optimizers
+            for name, slot in optimizer._slots.get(key, {}).items()
+        }
+
+    @property
+    def _optimizers(self) -> list[Any]:
+        """The optimizer, and what is inside it if their names are clear."""
+        found = [self.optimizer, *saving.held(self.optimizer)]
+        names = [
+            name
+            for each in found
+            for name in [*each._hyper, *each.get_slot_names()]
+        ]
+        return found if len({*names}) == len(names) else found[:1]
 
     def name(self, variable: Any) -> str:
         """How reports call a variable."""
@@ -141,7 +171,7 @@ class Unchanged:
     which a failure must undo.
     """
 
-    def __init__(self, optimizer: Any | None):
+    def __init__(self, optimizer: Optimizer | None):
         self._optimizer = optimizer
         if optimizer is not None:
             self._state = {

@@ -35,7 +35,7 @@ def _is_wanted() -> bool:
     return multi_worker.is_wanted(tf.distribute.get_strategy())
 
 
-def _correct_losses(losses: types.ModuleType) -> switch.Fault:
+def _correct_losses(losses: Any) -> switch.Fault:
     reduce_values = losses.reduce_values
     fault = switch.Fault(
         "losses of workers without examples",

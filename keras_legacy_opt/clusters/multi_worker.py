@@ -28,7 +28,7 @@ import functools
 import itertools
 import types
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 import tensorflow as tf
 
@@ -44,14 +44,12 @@ def is_multi_worker(strategy: Any) -> bool:
     )
 
 
-def is_wanted(strategy: Any) -> bool:
+def is_wanted(strategy: Any) -> TypeGuard[tf.distribute.Strategy]:
     """Whether Keras is to be corrected under `strategy`."""
     return is_multi_worker(strategy) and switch.is_on()
 
 
-def correct(
-    trainer: types.ModuleType, metric: Any, variable: Any
-) -> list[switch.Fault]:
+def correct(trainer: Any, metric: Any, variable: Any) -> list[switch.Fault]:
     """Corrects what Keras does on several workers.
 
     Args:
@@ -123,9 +121,7 @@ class _OneStep:
         yield 0, self._take_data()
 
 
-def _correct_reduction(
-    trainer: types.ModuleType, variable: Any
-) -> switch.Fault:
+def _correct_reduction(trainer: Any, variable: Any) -> switch.Fault:
     reduce_per_replica = trainer.reduce_per_replica
     fault = switch.Fault(
         "the mean of what several workers log",
@@ -354,7 +350,11 @@ class _Batches(tf.distribute.DistributedIterator):
         return tf.zeros([1, 1])
 
     def get_next_as_optional(self) -> Any:
-        return tf.experimental.Optional.from_value(self.get_next())
+        # The stubs take this class for `typing.Optional`.
+        optional = tf.experimental.Optional
+        return optional.from_value(  # pyright: ignore[reportAttributeAccessIssue]
+            self.get_next()
+        )
 
     def __iter__(self) -> Any:
         return self

@@ -22,6 +22,7 @@ def knows(name: str) -> bool:
     """Whether a module of this name gets names, if it is imported."""
     return (
         name in _INTERNAL
+        or name in legacy_names.ADDONS
         or _is_experimental(name)
         or bool(legacy_names.attributes(name))
     )
@@ -30,7 +31,7 @@ def knows(name: str) -> bool:
 def of_module(
     name: str, own: Mapping[str, Any], top_level: bool
 ) -> dict[str, Any]:
-    """The attributes that a module gets.
+    """The attributes that a module gets; none, if it is tensorflow_addons'.
 
     Args:
       name: the module's full name, one that `knows` knows.
@@ -52,13 +53,22 @@ def of_module(
 def of_stand_in(
     name: str, of_parent: Mapping[str, Any], top_level: bool
 ) -> dict[str, Any]:
-    """The attributes of a module that Keras does not have.
+    """The attributes of a module that Keras, or nobody, has.
 
     Args:
       name: the module's full name, one that `knows` knows.
       of_parent: the own attributes of the package that it is in.
       top_level: see `of_module`.
     """
+    if name in legacy_names.ADDONS:
+        addons = importlib.import_module(f"{hosts.PACKAGE}.addons")
+        return {
+            **{
+                each: getattr(addons, each)
+                for each in legacy_names.ADDONS[name]
+            },
+            "__getattr__": functools.partial(_not_of_addons, name),
+        }
     if _is_experimental(name):  # What the package had for new ones.
         return {k: v for k, v in of_parent.items() if inspect.isclass(v)}
     return of_module(name, {}, top_level)
@@ -66,8 +76,23 @@ def of_stand_in(
 
 def children(name: str) -> tuple[str, ...]:
     """Stand-ins that are attributes of a module without being imported."""
+    if name in legacy_names.ADDONS:
+        below = name + "."
+        return tuple(
+            each.removeprefix(below)
+            for each in legacy_names.ADDONS
+            if each.startswith(below) and "." not in each.removeprefix(below)
+        )
     is_public = _is_experimental(f"{name}.experimental")
     return ("legacy", "experimental") if is_public else ()
+
+
+def _not_of_addons(module: str, name: str) -> Any:
+    """`__getattr__` of what stands in for a module of tensorflow_addons."""
+    raise AttributeError(
+        f"module {module!r} has no attribute {name!r}: tensorflow_addons is not"
+        f" installed, and {hosts.PACKAGE} stands in for its optimizers only."
+    )
 
 
 def _is_experimental(name: str) -> bool:

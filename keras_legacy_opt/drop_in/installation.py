@@ -101,14 +101,15 @@ class _Installation:
     def fill(self, added: types.ModuleType) -> None:
         """Makes a module of ours what stands in for one that Keras lacks."""
         with self.lock:
-            parent = sys.modules[added.__name__.rpartition(".")[0]]
-            of_parent = self._patches.own(parent)
+            name = added.__name__
+            parent = sys.modules.get(name.rpartition(".")[0])
+            of_parent = {} if parent is None else self._patches.own(parent)
             vars(added).update(
-                contents.of_stand_in(
-                    added.__name__, of_parent, bool(self.level)
-                )
+                contents.of_stand_in(name, of_parent, bool(self.level))
             )
             self._patches.add(added)
+            for child in contents.children(name):
+                self._add_child(name, added, child)
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -209,6 +210,7 @@ def install(top_level: bool = False) -> None:
     - in `tf.keras.optimizers.legacy`, in that module of Keras 3 and of tf_keras
       and of all their copies, and in the files that defined them, such as
       `keras.optimizers.optimizer_v2.adam`;
+    - in `tensorflow_addons.optimizers`, where that is not installed;
     - with `top_level`, in `tf.keras.optimizers`, its `schedules`, `get`,
       `serialize` and `deserialize`, and in `tf.keras.mixed_precision`, too, and
       `compile(optimizer="adam")` means them.  Keras' own are in

@@ -53,6 +53,18 @@ def load() -> Ops | None:
     return _load()[0]
 
 
+def ops() -> Ops:
+    """The native ops, where somebody has asked whether there are some.
+
+    Raises:
+      RuntimeError: if there are none.
+    """
+    loaded = load()
+    if loaded is None:
+        raise RuntimeError(f"There is no native library: {why_not()}.")
+    return loaded
+
+
 def is_available() -> bool:
     """Whether the native library is loaded, or could be just now."""
     return load() is not None

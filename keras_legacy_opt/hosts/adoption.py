@@ -34,6 +34,7 @@ from keras_legacy_opt.hosts import loading
 PACKAGE = "keras_legacy_opt"
 
 _Class = TypeVar("_Class", bound=type)
+_Base = TypeVar("_Base")
 
 
 class OptimizerHost(private_api.Trackable):
@@ -50,6 +51,8 @@ class _LossScaleRoot:
 
 class LossScaleHost(_LossScaleRoot):
     """Empty; its bases become the LossScaleOptimizers of the Kerases."""
+
+    inner_optimizer: OptimizerHost
 
 
 class LossScaleShield:
@@ -195,17 +198,23 @@ def is_kind_of(cls: Any, base: type) -> TypeGuard[type]:
     return isinstance(cls, type) and issubclass(cls, (base, *of_hosts[base]))
 
 
-def public_class(name: str, base: type) -> type | None:
+def public_classes(base: type[_Base]) -> list[type[_Base]]:
+    """Our public subclasses of `base`, by their names."""
+    found = [cls for cls in _public_classes if issubclass(cls, base)]
+    return sorted(found, key=lambda cls: cls.__name__)
+
+
+def public_class(name: str, base: type[_Base]) -> type[_Base] | None:
     """Our public subclass of `base` called `name`, in any letter case."""
-    for cls in _public_classes:
-        if cls.__name__.lower() == name.lower() and issubclass(cls, base):
+    for cls in public_classes(base):
+        if cls.__name__.lower() == name.lower():
             return cls
     return None
 
 
 def public_names(base: type) -> list[str]:
     """The names of our public subclasses of `base`."""
-    return sorted(c.__name__ for c in _public_classes if issubclass(c, base))
+    return [cls.__name__ for cls in public_classes(base)]
 
 
 def registered_object(name: str) -> Any | None:

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_legacy_opt import hosts, originals
 from keras_legacy_opt.hosts import overrides
+from keras_legacy_opt.state.base import OptimizerBase
 
 # What makes gradients in `minimize`, which Keras 3 makes itself.
 HALVES_OF_MINIMIZE = ("_compute_gradients", "_get_gradients")
@@ -26,11 +27,8 @@ def _unsupported(name: str, instead: str) -> Callable[..., NoReturn]:
     return method
 
 
-class Keras3Mixin:
+class Keras3Mixin(OptimizerBase):
     """The part of an optimizer that only Keras 3 knows of."""
-
-    _name: str
-    built: bool
 
     @property
     def name(self) -> str:
@@ -74,8 +72,9 @@ class Keras3Mixin:
           ValueError: if the numbers differ, or no variables are known.
         """
         if trainable_variables is None:
-            trainable_variables = self._known_variables.with_slots()
-        variables = list(trainable_variables)
+            variables = self._known_variables.with_slots()
+        else:
+            variables = list(trainable_variables)
         if len(grads) != len(variables):
             raise ValueError(
                 f"apply() of optimizer {self._name!r} got {len(grads)}"

@@ -39,8 +39,7 @@ _OF_EVERY_MODEL = frozenset(
 
 def is_keras_3_layer(node: Any) -> bool:
     """Whether `node` is a layer or model of Keras 3."""
-    keras = _keras_3()
-    return keras is not None and isinstance(node, keras.layers.Layer)
+    return _knows_keras_3() and isinstance(node, _keras_3().layers.Layer)
 
 
 def children(node: Any, by_name: bool = True) -> dict[str, Any]:
@@ -109,8 +108,12 @@ def _is_tf_keras_layer(part: Any) -> bool:
     )
 
 
-def _keras_3() -> Any | None:
-    return sys.modules["keras"] if "keras" in hosts.adopted() else None
+def _knows_keras_3() -> bool:
+    return "keras" in hosts.adopted()
+
+
+def _keras_3() -> Any:
+    return sys.modules["keras"]
 
 
 @functools.cache

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import tensorflow as tf
 
 from keras_legacy_opt import hosts, private_api
+from keras_legacy_opt.state.base import OptimizerBase
 
 _Model = TypeVar("_Model")
 
@@ -50,17 +51,7 @@ def with_minimize(model: _Model) -> _Model:
     """
     cls, is_keras_3 = hosts.model_class(model)
     if is_keras_3:
-        present = getattr(model.train_step, "__func__", model.train_step)
-        if present not in (cls.train_step, train_step):
-            raise ValueError(
-                f"{type(model).__name__} has a `train_step` of its own. There,"
-                " replace scale_loss, tape.gradient and apply_gradients by"
-                " `self.optimizer.minimize(loss, variables, tape=tape)`, or"
-                " `super().train_step(data)` by"
-                " `keras_legacy_opt.train_step(self, data)`."
-            )
-        model.train_step = types.MethodType(train_step, model)
-        model.train_function = None  # It has the other train_step.
+        _train_by_minimize(model, cls)
     return model
 
 
@@ -96,13 +87,27 @@ def train_step(model: Any, data: Any) -> dict[str, Any]:
     return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
 
+def _train_by_minimize(model: Any, cls: Any) -> None:
+    present = getattr(model.train_step, "__func__", model.train_step)
+    if present not in (cls.train_step, train_step):
+        raise ValueError(
+            f"{type(model).__name__} has a `train_step` of its own. There,"
+            " replace scale_loss, tape.gradient and apply_gradients by"
+            " `self.optimizer.minimize(loss, variables, tape=tape)`, or"
+            " `super().train_step(data)` by"
+            " `keras_legacy_opt.train_step(self, data)`."
+        )
+    model.train_step = types.MethodType(train_step, model)
+    model.train_function = None  # It has the other train_step.
+
+
 def _minimize(
     optimizer: Any, loss: tf.Tensor, variables: Sequence[Any], tape: Any
 ) -> None:
     inner = getattr(optimizer, "inner_optimizer", None)
     if hasattr(optimizer, "minimize"):
         optimizer.minimize(loss, variables, tape=tape)
-    elif isinstance(inner, hosts.OptimizerHost):
+    elif isinstance(inner, OptimizerBase):
         # Keras 3's LossScaleOptimizer, as that of legacy would do it.
         with tape:
             loss = private_api.scaled_by(optimizer, loss)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 import libcst as cst
-from libcst import matchers as m
 
 STRING = (
     "an optimizer's name as an argument: where `compile` gets it, it has to be"
@@ -34,10 +33,15 @@ def other_optimizer(name: str) -> str:
     return f"{name.rpartition('.')[2]} was no legacy optimizer: it stays Keras'"
 
 
+def is_keyword(argument: cst.Arg, name: str) -> bool:
+    """Whether an argument is given by this name."""
+    return argument.keyword is not None and argument.keyword.value == name
+
+
 def of_call(node: cst.Call, names: Collection[str]) -> Iterator[str]:
     """Of a call of what has, by the imports, these full names."""
     for argument in node.args:
-        if m.matches(argument.keyword, m.Name("save_format")):
+        if is_keyword(argument, "save_format"):
             yield (
                 "`save_format=`: Keras 3 has none, and goes by the file's name"
                 " (.keras, .h5; `model.export` for a SavedModel)"

@@ -7,12 +7,13 @@ same name of this package; imports of single names are divided.
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import libcst as cst
+from libcst import helpers, metadata
 from libcst import matchers as m
-from libcst import metadata
 
 from keras_legacy_opt import legacy_names
 from keras_legacy_opt.migrate import advice
@@ -63,6 +64,17 @@ def _is_module(name: str) -> bool:
     return bool(legacy_names.attributes(name))
 
 
+def _is_other_name(name: str) -> bool:
+    """Whether a full name is of such a module, but not legacy's."""
+    module, _, attribute = name.rpartition(".")
+    return (
+        _is_module(module)
+        and module.endswith((".optimizers", ".schedules"))
+        and not _is_module(name)
+        and attribute not in ("experimental", "legacy", "schedules")
+    )
+
+
 class _Search(cst.CSTVisitor):
     """Finds what is to be rewritten, before anything is."""
 
@@ -92,7 +104,13 @@ class _Search(cst.CSTVisitor):
 
     def note(self, node: cst.CSTNode, text: str) -> None:
         position = self.get_metadata(metadata.PositionProvider, node)
+        # By its type, it may also be the default that is not used.
+        position = cast("metadata.CodeRange", position)
         self.notes.append((position.start.line, text))
+
+    def parent_of(self, node: cst.CSTNode) -> cst.CSTNode:
+        parent = self.get_metadata(metadata.ParentNodeProvider, node)
+        return cast("cst.CSTNode", parent)  # Likewise.
 
     def full_names(self, node: cst.CSTNode) -> Iterator[str]:
         """The names that an expression has by the imports of the module."""
@@ -103,49 +121,39 @@ class _Search(cst.CSTVisitor):
 
     def visit_Module(self, node: cst.Module) -> None:
         for found in m.findall(node, m.Attribute(value=m.Name())):
-            asked = self._asked_of.setdefault(found.value.value, set())
-            asked.add(found.attr.value)
+            found = cst.ensure_type(found, cst.Attribute)
+            name = cst.ensure_type(found.value, cst.Name).value
+            self._asked_of.setdefault(name, set()).add(found.attr.value)
 
     def visit_Attribute(self, node: cst.Attribute) -> bool:
-        parent = self.get_metadata(metadata.ParentNodeProvider, node)
+        parent = self.parent_of(node)
+        is_asked = isinstance(parent, cst.Attribute)
         for name in self.full_names(node):
             found = meaning(name)
             if found is None and name.endswith(".schedules"):
-                if m.matches(parent, m.Attribute(value=node)):
+                if is_asked and parent.value is node:
                     continue  # One that legacy did not have.
                 found = "schedules" if _is_module(name) else None
             if found is not None:
                 self._use(node, found)
                 return False
-            if self._is_other_name(name, parent, node):
+            if _is_other_name(name):
                 self.note(node, advice.other_optimizer(name))
                 return False
-            if _is_module(name) and not m.matches(parent, m.Attribute()):
+            if _is_module(name) and not is_asked:
                 self._module(node, parent)
                 return False
         return True
 
     def visit_Name(self, node: cst.Name) -> None:
-        parent = self.get_metadata(metadata.ParentNodeProvider, node)
-        if m.matches(
-            parent,
-            m.Attribute() | m.ImportAlias() | m.AsName() | m.NameItem(),
+        parent = self.parent_of(node)
+        if isinstance(
+            parent, (cst.Attribute, cst.ImportAlias, cst.AsName, cst.NameItem)
         ):
             return
         for name in self.full_names(node):
             if _is_module(name):
                 self._module(node, parent)
-
-    def _is_other_name(
-        self, name: str, parent: cst.CSTNode, node: cst.Attribute
-    ) -> bool:
-        module, _, attribute = name.rpartition(".")
-        return (
-            _is_module(module)
-            and module.endswith((".optimizers", ".schedules"))
-            and not _is_module(name)
-            and attribute not in ("experimental", "legacy", "schedules")
-        )
 
     def _use(self, node: cst.CSTNode, found: str) -> None:
         self.uses[node] = found
@@ -155,18 +163,18 @@ class _Search(cst.CSTVisitor):
 
     def _module(self, node: cst.CSTNode, parent: cst.CSTNode) -> None:
         """A module as a value: it may be given a name, or asked."""
-        if m.matches(parent, m.Assign(value=node)):
+        if isinstance(parent, cst.Assign) and parent.value is node:
             names = [
                 t.target.value
                 for t in parent.targets
-                if m.matches(t.target, m.Name())
+                if isinstance(t.target, cst.Name)
             ]
             if all(self._asked_of.get(n, set()) <= _ATTRIBUTES for n in names):
                 self._use(node, "")
             else:
                 self.note(node, advice.MODULE_AS_VALUE)
-        elif m.matches(parent, m.Arg()):
-            call = self.get_metadata(metadata.ParentNodeProvider, parent)
+        elif isinstance(parent, cst.Arg):
+            call = self.parent_of(parent)
             if not m.matches(call, m.Call(func=m.Name("hasattr"))):
                 self.note(node, advice.MODULE_AS_VALUE)
 
@@ -186,7 +194,7 @@ class _Search(cst.CSTVisitor):
                 continue
             if str(ast.literal_eval(value.value)).lower() not in _NAMES:
                 continue
-            by_name = m.matches(argument.keyword, m.Name("optimizer"))
+            by_name = advice.is_keyword(argument, "optimizer")
             first = index == 0 and argument.keyword is None
             if is_compile and (by_name or first):
                 self.strings.add(value)
@@ -195,7 +203,7 @@ class _Search(cst.CSTVisitor):
 
     def visit_Import(self, node: cst.Import) -> None:
         for alias in node.names:
-            name = cst.helpers.get_full_name_for_node(alias.name) or ""
+            name = helpers.get_full_name_for_node(alias.name) or ""
             if name == PACKAGE:
                 self.known_as = alias.evaluated_alias or PACKAGE
             self._imported(node, name)
@@ -203,7 +211,7 @@ class _Search(cst.CSTVisitor):
     def visit_ImportFrom(self, node: cst.ImportFrom) -> None:
         if node.relative or node.module is None:
             return
-        module = cst.helpers.get_full_name_for_node(node.module) or ""
+        module = helpers.get_full_name_for_node(node.module) or ""
         self._imported(node, module)
         if isinstance(node.names, cst.ImportStar):
             if _is_module(module):
@@ -225,10 +233,11 @@ class _Search(cst.CSTVisitor):
 
     def leave_Module(self, original_node: cst.Module) -> None:
         scopes = set(self.metadata[metadata.ScopeProvider].values())
-        for scope in scopes - {None}:
-            for assignment in scope.assignments:
-                if isinstance(assignment, metadata.ImportAssignment):
-                    self._find_unused(assignment)
+        for scope in scopes:
+            if isinstance(scope, metadata.Scope):
+                for assignment in scope.assignments:
+                    if isinstance(assignment, metadata.ImportAssignment):
+                        self._find_unused(assignment)
 
     def _find_unused(self, assignment: metadata.ImportAssignment) -> None:
         """Takes note of an import all of whose uses are rewritten."""
@@ -255,7 +264,7 @@ def _full_name(statement: cst.CSTNode, alias: cst.ImportAlias) -> str | None:
     if isinstance(statement, cst.Import):
         return alias.evaluated_name
     if isinstance(statement, cst.ImportFrom) and statement.module is not None:
-        module = cst.helpers.get_full_name_for_node(statement.module)
+        module = helpers.get_full_name_for_node(statement.module)
         return f"{module}.{alias.evaluated_name}"
     return None
 
@@ -335,12 +344,11 @@ class _Rewrite(cst.CSTTransformer):
         used = {module: names for module, names in moved.items() if names}
         if not kept and len(used) == 1:  # Its form stays, too.
             ((module, names),) = used.items()
-            path = cst.parse_expression(module)
+            path = _dotted(module)
             return [updated.with_changes(module=path, names=names)]
         result = [updated.with_changes(names=_ended(kept))] if kept else []
         for module, names in used.items():
-            path = cst.parse_expression(module)
-            result.append(cst.ImportFrom(path, _ended(names)))
+            result.append(cst.ImportFrom(_dotted(module), _ended(names)))
         return result
 
     def on_leave(
@@ -361,6 +369,12 @@ class _Rewrite(cst.CSTTransformer):
         if isinstance(result, cst.Module) and self._anchor is None:
             return _with_first(result, line)
         return result
+
+
+def _dotted(name: str) -> cst.Name | cst.Attribute:
+    """The expression that is a dotted name."""
+    first, *rest = map(cst.Name, name.split("."))
+    return functools.reduce(cst.Attribute, rest, first)
 
 
 def _renamed(alias: cst.ImportAlias, name: str) -> cst.ImportAlias:
@@ -411,7 +425,10 @@ def _contains(node: cst.CSTNode, searched: cst.CSTNode) -> bool:
     )
 
 
-def _with_first(module: cst.Module, line: cst.BaseStatement) -> cst.Module:
+def _with_first(
+    module: cst.Module,
+    line: cst.SimpleStatementLine | cst.BaseCompoundStatement,
+) -> cst.Module:
     """A module that begins with a statement, after what must be first."""
     body = list(module.body)
     position = 0

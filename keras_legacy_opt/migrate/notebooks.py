@@ -50,7 +50,8 @@ def rewritten(
         if new != _source(cell):
             is_list = isinstance(cell["source"], list)
             cell["source"] = new.splitlines(keepends=True) if is_list else new
-    indent = len(re.match(r"\{\n( *)", text)[1]) if "\n" in text[:3] else None
+    begin = re.match(r"\{\n( *)", text)
+    indent = None if begin is None else len(begin[1])
     end = "\n" if text.endswith("\n") else ""
     new_text = json.dumps(notebook, indent=indent, ensure_ascii=False) + end
     return new_text, _shown(code), shown

@@ -37,7 +37,7 @@ def update(state: State, grad: tf.Tensor, c: Coefficients) -> Changes:
     v = state.average_of_squares(
         "v", grad, c["beta_2_t"], c["one_minus_beta_2_t"]
     )
-    changes = {"m": m, "v": v}
+    changes: dict[str, Any] = {"m": m, "v": v}
     if "vhat" in state:
         v = changes["vhat"] = tf.maximum(state["vhat"], v)
     changes[VARIABLE] = Descended("lr", m, tf.sqrt(v) + c["epsilon"])
@@ -45,7 +45,8 @@ def update(state: State, grad: tf.Tensor, c: Coefficients) -> Changes:
 
 
 @functools.cache
-def _formula(amsgrad: bool) -> Formula:
+def formula(amsgrad: bool) -> Formula:
+    """That of Adam, or of AMSGrad."""
     slots = ("m", "v", "vhat") if amsgrad else ("m", "v")
     return Formula(
         slots=slots,
@@ -99,7 +100,7 @@ def _bias_corrected(c: Coefficients) -> tf.Tensor:
     return c["lr_t"] * correction
 
 
-_DERIVED = {
+DERIVED = {
     "lr": _bias_corrected,
     "one_minus_beta_1_t": lambda c: 1 - c["beta_1_t"],
     "one_minus_beta_2_t": lambda c: 1 - c["beta_2_t"],
@@ -139,10 +140,10 @@ class Adam(DeclaredOptimizer):
     _declaration = Rule(
         hypers=("learning_rate", "decay", "beta_1", "beta_2"),
         options={"epsilon": "epsilon", "amsgrad": "amsgrad"},
-        formula=lambda optimizer: _formula(bool(optimizer.amsgrad)),
+        formula=lambda optimizer: formula(bool(optimizer.amsgrad)),
         coefficients=_coefficients,
-        derived=_DERIVED,
-        variants=(_formula(False), _formula(True)),
+        derived=DERIVED,
+        variants=(formula(False), formula(True)),
     )
 
     def __init__(

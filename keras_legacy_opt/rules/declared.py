@@ -21,14 +21,16 @@ class DeclaredOptimizer(Optimizer):
 
     def _create_slots(self, var_list: Sequence[Any]) -> None:
         rule = self._declaration
-        names = rule.formula(self).slots
+        formula = rule.formula(self)
+        names = formula.slots
         if rule.slots_alternate:
             order = [(var, name) for var in var_list for name in names]
         else:
             order = [(var, name) for name in names for var in var_list]
         initializers = {n: make(self) for n, make in rule.initializers.items()}
         for var, name in order:
-            self.add_slot(var, name, initializers.get(name, "zeros"))
+            shape = [] if name in formula.scalars else None
+            self.add_slot(var, name, initializers.get(name, "zeros"), shape)
 
     def _prepare_local(
         self, var_device: str, var_dtype: tf.DType, apply_state: dict
@@ -82,7 +84,9 @@ class DeclaredOptimizer(Optimizer):
         return {
             **super().get_config(),
             **{
-                name: self._serialize_hyperparameter(name)
+                self._declaration.called.get(name, name): (
+                    self._serialize_hyperparameter(name)
+                )
                 for name in self._declaration.hypers
             },
             **{
@@ -115,9 +119,19 @@ def declare(optimizer: DeclaredOptimizer, **values: Any) -> None:
     """Sets hyperparameters and options, as the constructor was given them.
 
     Nothing may be left out; `decay` is what the base class was given.
+
+    Raises:
+      ValueError: if that is given to an optimizer that does not have it.
     """
     rule = optimizer._declaration
-    values.setdefault("decay", optimizer._initial_decay)
+    if "decay" in rule.hypers:
+        values.setdefault("decay", optimizer._initial_decay)
+    elif optimizer._initial_decay:
+        raise ValueError(
+            f"{type(optimizer).__name__} has no `decay`. Received:"
+            f" decay={optimizer._initial_decay}. Leave it out; if there is a"
+            " `learning_rate`, pass a schedule: InverseTimeDecay is the same."
+        )
     for name in rule.hypers:
         optimizer._set_hyper(name, values.pop(name))
     for name, attribute in rule.options.items():

@@ -147,11 +147,14 @@ class Formula:
 
     Attributes:
       slots: their names, in the order in which they are created.
+      scalars: those of them that are one number for each variable; others have
+        the variable's shape.
       update: one step.  A function of the `State`, the gradient and the
         coefficients, which returns the `Changes`.
       kernel: the op of TensorFlow that computes it.
       native: the op of the native library that computes it.
       idle: what sparse gradients change outside their rows.
+      densifies: whether a sparse gradient is as if it were dense, with zeros.
       sums_duplicates: whether rows that a sparse gradient has several times are
         summed first; else they are applied one after the other.
     """
@@ -162,6 +165,8 @@ class Formula:
     native: Native | None = None
     idle: Idle = Idle.NOTHING
     sums_duplicates: bool = True
+    scalars: tuple[str, ...] = ()
+    densifies: bool = False
 
     def step(
         self, state: Mapping[str, tf.Tensor], grad: tf.Tensor, c: Coefficients
@@ -217,7 +222,8 @@ def number_of_step(
 
 def _all_hypers(optimizer: Any, dtype: tf.DType, c: Coefficients) -> Any:
     """All hyperparameters but those that the base class knows."""
-    names = [n for n in rule_of(optimizer).hypers if n not in _OF_THE_BASE]
+    hypers = declaration_of(optimizer).hypers
+    names = [name for name in hypers if name not in _OF_THE_BASE]
     return hypers_of(optimizer, dtype, *names)
 
 
@@ -238,7 +244,8 @@ class Rule:
         knows ("lr_t") to the coefficients of its step; by default, these are
         the hyperparameters.  It changes nothing.
       derived: {coefficient: function of all coefficients before it}, of those
-        that not every way of an update needs.
+        that not every way of an update needs, or that depend on the learning
+        rate, of which a variable may have its own.
       also: {attribute that is a variable which a step sets besides:
         coefficient that it is set to}
       has_schedule: whether the learning rate decays and may have a schedule.
@@ -247,6 +254,8 @@ class Rule:
       slots_alternate: whether all slots of a variable are created before those
         of the next one.
       variants: the formulas of all options, if these make a difference.
+      called: {hyperparameter: its name in the configuration}, where that is
+        another.
     """
 
     hypers: tuple[str, ...]
@@ -265,6 +274,7 @@ class Rule:
     )
     slots_alternate: bool = False
     variants: tuple[Formula, ...] = ()
+    called: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def formulas(self) -> tuple[Formula, ...]:
         """All formulas that optimizers of the class may have."""
@@ -275,14 +285,31 @@ class Rule:
 
         Only for optimizers all of whose methods are this package's.
         """
-        if self.has_schedule:
-            rate = optimizer._decayed_lr(dtype)
-        else:
-            rate = optimizer._get_hyper("learning_rate", dtype)
-        c = {"lr_t": rate}
+        c = {}
+        if not self.has_schedule:
+            c["lr_t"] = optimizer._get_hyper("learning_rate", dtype)
+        elif "learning_rate" in self.hypers:
+            c["lr_t"] = optimizer._decayed_lr(dtype)
         return _Lazy(
             {**c, **self.coefficients(optimizer, dtype, c)}, self.derived
         )
+
+    def changed(self, c: Coefficients, changes: Coefficients) -> Coefficients:
+        """The coefficients of a step, of which a variable has some others."""
+        given = {k: v for k, v in c.items() if k not in self.derived}
+        return _Lazy({**given, **changes}, self.derived)
+
+
+def declaration_of(optimizer: Any) -> Rule:
+    """Likewise, where it is known that something is declared.
+
+    Raises:
+      TypeError: if nothing is.
+    """
+    rule = rule_of(optimizer)
+    if rule is None:
+        raise TypeError(f"{type(optimizer).__name__} declares no formula.")
+    return rule
 
 
 def rule_of(optimizer: Any) -> Rule | None:

@@ -36,7 +36,8 @@ def _update(state: State, grad: tf.Tensor, c: Coefficients) -> Changes:
     """The slots say which of the four variants it is."""
     rho, one_minus_rho = c["rho"], c["one_minus_rho"]
     rms = state.average_of_squares("rms", grad, rho, one_minus_rho)
-    changes, variance = {"rms": rms}, rms
+    changes: dict[str, Any] = {"rms": rms}
+    variance = rms
     if "mg" in state:
         mg = changes["mg"] = state.average("mg", grad, rho, one_minus_rho)
         variance = rms - tf.square(mg)

@@ -56,17 +56,20 @@ def _formula(momentum: bool, nesterov: bool) -> Formula:
             native=Native("sgd", slots={}, coefficients={"lr": "lr_t"}),
             sums_duplicates=False,
         )
-    inputs = {
-        "slots": {"accum": "momentum"},
-        "coefficients": {"lr": "lr_t", **same("momentum")},
-    }
+    slots = {"accum": "momentum"}
+    coefficients = {"lr": "lr_t", **same("momentum")}
     return Formula(
         slots=("momentum",),
         update=functools.partial(_update_with_momentum, nesterov=nesterov),
         kernel=Kernel(
-            "KerasMomentum", **inputs, attributes={"use_nesterov": nesterov}
+            "KerasMomentum",
+            slots,
+            coefficients,
+            attributes={"use_nesterov": nesterov},
         ),
-        native=Native("nesterov" if nesterov else "momentum", **inputs),
+        native=Native(
+            "nesterov" if nesterov else "momentum", slots, coefficients
+        ),
     )
 
 

@@ -20,6 +20,7 @@ from keras_legacy_opt import hosts, private_api, serialization
 from keras_legacy_opt.hosts import overrides
 from keras_legacy_opt.schedules import LearningRateSchedule
 from keras_legacy_opt.state import reads, saving
+from keras_legacy_opt.state.base import OptimizerBase
 
 # Attributes that Keras 3 reads from every optimizer, with the values that say
 # "not used here".  No class attributes: a subclass may have a hyperparameter
@@ -54,10 +55,9 @@ class _HyperparameterAttribute:
         return instance.__getattr__(self._name)
 
 
-class HyperparameterMixin:
+class HyperparameterMixin(OptimizerBase):
     """The part of an optimizer that keeps its hyperparameters."""
 
-    _hyper: dict[str, Any]
     _hypers_created: bool
     # Whether a trace, made while `decay` was 0, will not notice if it changes.
     _traced_without_decay: bool
@@ -182,14 +182,30 @@ class HyperparameterMixin:
         with self._distribution_strategy_scope():
             for name, value in sorted(self._hyper.items()):
                 if not callable(value) and not tf.is_tensor(value):
-                    self._hyper[name] = self.add_weight(
-                        name,
-                        shape=[],
-                        trainable=False,
-                        initializer=value,
-                        aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-                    )
+                    self._hyper[name] = self._make_hyper(name, value)
         self._hypers_created = True
+
+    def _make_hyper(self, name: str, value: Any) -> Any:
+        """The variable of a hyperparameter."""
+        aggregation = tf.VariableAggregation.ONLY_FIRST_REPLICA
+        if self._is_checkpointed(name):
+            return self.add_weight(
+                name,
+                shape=[],
+                trainable=False,
+                initializer=value,
+                aggregation=aggregation,
+            )
+        variable = tf.Variable(
+            value, trainable=False, name=name, aggregation=aggregation
+        )
+        hosts.track(variable)
+        return variable
+
+    def _is_checkpointed(self, hyper: str) -> bool:
+        """Whether checkpoints hold a hyperparameter that is a number."""
+        del hyper
+        return True
 
     def _decayed_lr(self, var_dtype: tf.DType) -> tf.Tensor:
         """The learning rate of this step: scheduled, then decayed.

@@ -10,7 +10,6 @@ from collections.abc import (
     Callable,
     Collection,
     Iterable,
-    Iterator,
     Mapping,
     Sequence,
 )
@@ -22,7 +21,8 @@ import tensorflow as tf
 from keras_legacy_opt import distribution, hosts, private_api
 from keras_legacy_opt.hosts import loading, model_parts
 from keras_legacy_opt.state import slot_numbers
-from keras_legacy_opt.state.variables import KnownVariables, var_key
+from keras_legacy_opt.state.base import OptimizerBase
+from keras_legacy_opt.state.variables import var_key
 
 # Under this name, Keras 3's files hold the names of the variables that have
 # slots: UTF-8, one a line.
@@ -39,6 +39,7 @@ NO_STATE = "holds no state"
 # What belongs to this process and is made anew in a pickle's reader.
 PROCESS_STATE = frozenset(
     [
+        "_averaging",
         "_clip_limits",
         "_deferred_slot_restorations",
         "_early_slots",
@@ -48,6 +49,8 @@ PROCESS_STATE = frozenset(
         "_known_variables",
         "_slots",
         "_slots_out_of_turn",
+        "_sparse_keys",
+        "_uncopied",
         "_weights",
         "built",
     ]
@@ -94,15 +97,12 @@ class CallableList(list[Any]):
         return list(self)
 
 
-class SavingMixin:
+class SavingMixin(OptimizerBase):
     """The part of an optimizer that hands its state out and takes it in."""
 
     # As what TensorFlow restores us from a SavedModel: an object with slots.
     _object_identifier = private_api.OPTIMIZER_IN_SAVED_MODEL
 
-    _weights: list[Any]
-    built: bool
-    _known_variables: KnownVariables
     # Values that came before the variables: a list from `set_weights`, a
     # dictionary from `load_own_variables` or a pickle.
     _pending_weights: list[Any] | dict[str, Any] | None
@@ -244,7 +244,9 @@ class SavingMixin:
     # Copies and pickles.
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any], Any]:
-        return copyreg.__newobj__, (type(self),), self.__getstate__()
+        # The stubs lack what all pickles have.
+        make = copyreg.__newobj__  # pyright: ignore[reportAttributeAccessIssue]
+        return make, (type(self),), self.__getstate__()
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self.__reduce__()
@@ -307,7 +309,7 @@ def restore_wrapped(wrapper: SavingMixin, variables: Sequence[Any]) -> None:
     Some wrappers only call `_create_slots` of the optimizer that they hold, and
     have it count with their own iterations.
     """
-    for inner in _held(wrapper):
+    for inner in held(wrapper):
         known = inner._known_variables
         if any(var_key(variable) in inner._slots for variable in variables):
             known.of_wrapper = known.of_wrapper or not inner.built
@@ -338,11 +340,11 @@ def apply_pending_weights(optimizer: SavingMixin) -> None:
 
     It is kept if that fails: no later step must train without it.
     """
-    if optimizer._pending_weights is None:
+    pending = optimizer._pending_weights
+    if pending is None:
         return
 
     def apply() -> None:
-        pending = optimizer._pending_weights
         if isinstance(pending, list):
             optimizer.set_weights(pending)
         else:
@@ -379,14 +381,14 @@ def apply_early_slots(optimizer: SavingMixin, variables: Sequence[Any]) -> None:
     distribution.once_for_all_replicas(apply)
 
 
-def complete_loading(model: Any, optimizer: Any) -> None:
+def complete_loading(model: Any, optimizer: SavingMixin) -> None:
     """Makes the variables that the state of a loaded model is waiting for.
 
     Some may have been frozen after they were trained.
     """
     if optimizer._pending_weights:
         optimizer.build(model.trainable_variables)
-    optimizers = [optimizer, *_held(optimizer)]
+    optimizers = [optimizer, *held(optimizer)]
     waited_for = [
         v
         for v in model.variables
@@ -426,7 +428,9 @@ def _is_of_keras_3(names: Iterable[str]) -> bool:
     return all(name.isdigit() for name in names)
 
 
-def _say_what_was_skipped(optimizer: Any, names: Collection[str]) -> None:
+def _say_what_was_skipped(
+    optimizer: SavingMixin, names: Collection[str]
+) -> None:
     """Warns that `model.load_weights` has left state in the file."""
     if not names:
         return
@@ -444,8 +448,12 @@ def _say_what_was_skipped(optimizer: Any, names: Collection[str]) -> None:
     )
 
 
-def _held(optimizer: SavingMixin) -> Iterator[SavingMixin]:
-    """The optimizers that Keras' savers find in another: in its attributes."""
+def held(optimizer: SavingMixin) -> list[SavingMixin]:
+    """The optimizers that Keras' savers find in another: in its attributes.
+
+    And in theirs, each once.
+    """
+    found = {}
     for value in vars(optimizer).values():
         if isinstance(value, Mapping):
             value = list(value.values())
@@ -453,7 +461,9 @@ def _held(optimizer: SavingMixin) -> Iterator[SavingMixin]:
             if isinstance(each, hosts.LossScaleHost):
                 each = each.inner_optimizer
             if isinstance(each, SavingMixin):
-                yield each
+                for inside in [each, *held(each)]:
+                    found.setdefault(id(inside), inside)
+    return list(found.values())
 
 
 def _store_variables(optimizer: SavingMixin, store: Any) -> None:
@@ -548,7 +558,7 @@ def _warn_of_what_is_not_saved(optimizer: SavingMixin) -> None:
     """Warns of weights that are not of `optimizer`, nor of what Keras finds."""
     saved = {
         id(variable)
-        for each in [optimizer, *_held(optimizer)]
+        for each in [optimizer, *held(optimizer)]
         for variable in _own_variables(each).values()
     }
     lost = [w.name for w in optimizer.weights if id(w) not in saved]

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-_COUNTED = re.compile("(.*?)(?:_([0-9]{1,9}))?", re.DOTALL)
+_NUMBER = re.compile(r"_([0-9]{1,9})\Z")
 
 
 @dataclasses.dataclass
@@ -202,17 +202,23 @@ def _ranked(paths: Sequence[str]) -> list[str]:
     `dense` and `dense_1` of another.
     """
     numbers: dict[str, set[int]] = {}
-    split = [
-        [_COUNTED.fullmatch(part) for part in path.split("/")] for path in paths
-    ]
+    split = [[_counted(part) for part in path.split("/")] for path in paths]
     for parts in split:
-        for part in parts:
-            numbers.setdefault(part[1], set()).add(int(part[2] or 0))
+        for name, number in parts:
+            numbers.setdefault(name, set()).add(number)
     ranks = {name: sorted(found) for name, found in numbers.items()}
     return [
-        "/".join(f"{p[1]}_{ranks[p[1]].index(int(p[2] or 0))}" for p in parts)
+        "/".join(f"{name}_{ranks[name].index(n)}" for name, n in parts)
         for parts in split
     ]
+
+
+def _counted(name: str) -> tuple[str, int]:
+    """A name without the number that Keras has appended; and that, or 0."""
+    number = _NUMBER.search(name)
+    if number is None:
+        return name, 0
+    return name[: number.start()], int(number[1])
 
 
 def _as_here(name: str, pairs: Sequence[tuple[str, str]]) -> str:

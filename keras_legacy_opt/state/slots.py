@@ -10,7 +10,8 @@ from typing import Any
 import tensorflow as tf
 
 from keras_legacy_opt import distribution, hosts, private_api
-from keras_legacy_opt.state.variables import var_key
+from keras_legacy_opt.state.base import OptimizerBase
+from keras_legacy_opt.state.variables import make_own, var_key
 
 _INITIALIZERS = {
     "zeros": tf.zeros_initializer,
@@ -40,17 +41,14 @@ def resolve_initializer(initializer: Any) -> Any:
     return initializer() if inspect.isclass(initializer) else initializer
 
 
-class SlotMixin:
+class SlotMixin(OptimizerBase):
     """The part of an optimizer that keeps its slots."""
 
-    _slots: dict[str, dict[str, Any]]
     _slot_names: list[str]
     # {slot name: {variable key: [checkpoint positions]}}
     _deferred_slot_restorations: dict[str, dict[str, list[Any]]]
     # {(variable key, slot name)} of slots that a checkpoint brought.
     _slots_out_of_turn: set[tuple[str, str]]
-    _name: str
-    _weights: list[Any]
 
     def get_slot_names(self) -> list[str]:
         """The names of this optimizer's slots, in the order of creation."""
@@ -115,8 +113,7 @@ class SlotMixin:
                     trainable=False,
                     initial_value=initial_value,
                 )
-        hosts.track(slot)
-        slot.path = f"{self._name}/{name}"
+        make_own(slot, f"{self._name}/{name}")
         slots[slot_name] = slot
         self._restore_slot_variable(
             slot_name=slot_name, variable=var, slot_variable=slot
@@ -241,7 +238,7 @@ class SlotMixin:
         return _value_after(op, x)
 
 
-def _line_up(optimizer: Any, key: str, slot_name: str) -> None:
+def _line_up(optimizer: SlotMixin, key: str, slot_name: str) -> None:
     """Moves a slot that a checkpoint brought to its place in `weights`.
 
     A checkpoint creates slots in an order of its own; when `_create_slots` then

@@ -16,6 +16,17 @@ def var_key(variable: Any) -> str:
     return private_api.variable_id(private_api.primary_variable(variable))
 
 
+def make_own(variable: Any, path: str) -> None:
+    """Makes a new variable an optimizer's own, for all Kerases.
+
+    Args:
+      variable: the variable.
+      path: what Keras 3's state trees call it, wherever it was created.
+    """
+    hosts.track(variable)
+    variable.path = path
+
+
 class KnownVariables:
     """Leads from a `tf.Variable` back to the `keras.Variable` around it.
 
@@ -82,6 +93,11 @@ class KnownVariables:
         alive = [self._alive(key) for key in self.keys_with_slots]
         return [variable for variable in alive if variable is not None]
 
+    def all(self) -> list[Any]:
+        """All variables that still exist, as they were given."""
+        alive = [self._alive(key) for key in self._given]
+        return [variable for variable in alive if variable is not None]
+
     def names_with_slots(self) -> list[str]:
         """The names of the variables that have slots, in order."""
         alive = [self._alive(key) for key in self.keys_with_slots]
@@ -91,6 +107,11 @@ class KnownVariables:
         """The numbers of variables among those that have slots, if they do."""
         numbers = {key: i for i, key in enumerate(self.keys_with_slots)}
         return [None if key is None else numbers.get(key) for key in keys]
+
+    def given(self, variable: Any) -> Any:
+        """The variable as the caller has it, of a `tf.Variable`."""
+        given = self._alive(var_key(variable))
+        return variable if given is None else given
 
     def constraint(self, variable: Any) -> Callable[[Any], Any] | None:
         """The constraint of a `tf.Variable` or of its `keras.Variable`."""
@@ -111,8 +132,7 @@ class KnownVariables:
 
     def name(self, variable: Any) -> str:
         """The name of a `tf.Variable`, or the path of its `keras.Variable`."""
-        given = self._alive(var_key(variable))
-        return hosts.path_of(variable if given is None else given)
+        return hosts.path_of(self.given(variable))
 
     def _alive(self, key: str) -> Any | None:
         reference = self._given.get(key)

@@ -11,13 +11,12 @@ import tensorflow as tf
 
 from keras_legacy_opt import hosts
 from keras_legacy_opt.state import slots
+from keras_legacy_opt.state.base import OptimizerBase
+from keras_legacy_opt.state.variables import make_own
 
 
-class WeightMixin:
+class WeightMixin(OptimizerBase):
     """The part of an optimizer that creates its own variables."""
-
-    _iterations: Any
-    _weights: list[Any]
 
     @property
     def iterations(self) -> Any:
@@ -112,9 +111,7 @@ class WeightMixin:
                 synchronization=synchronization,
                 aggregation=aggregation,
             )
-        hosts.track(variable)
-        # What Keras 3's state trees call it, wherever it was created.
-        variable.path = f"{self._name}/{name}"
+        make_own(variable, f"{self._name}/{name}")
         return variable
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import tensorflow as tf
 
@@ -67,7 +67,9 @@ class Gate(NamedTuple):
     condition: Any
 
 
-Chain = tuple[Multiply | Divide | Clip | Gate, ...]
+Scale = Multiply | Divide
+Chain = tuple[Scale | Clip | Gate, ...]
+_Scale = TypeVar("_Scale", bound=Scale)
 
 # The chains that fold.  Where norms are clipped, they cannot be told, to the
 # bit, without the products.
@@ -92,7 +94,7 @@ def _kinds(chain: Chain) -> tuple[str, ...]:
     )
 
 
-def clips_of(optimizer: Any) -> Chain:
+def clips_of(optimizer: Any) -> tuple[Clip, ...]:
     """How an optimizer clips, in the order of application."""
     return tuple(
         Clip(option)
@@ -101,9 +103,14 @@ def clips_of(optimizer: Any) -> Chain:
     )
 
 
+def scales_of(chain: Chain) -> tuple[Scale, ...]:
+    """The links that scale."""
+    return tuple(x for x in chain if isinstance(x, (Multiply, Divide)))
+
+
 def scale(
-    optimizer: Any, grads_and_vars: GradsAndVars, chain: Chain
-) -> tuple[GradsAndVars, Chain]:
+    optimizer: Any, grads_and_vars: GradsAndVars, chain: tuple[_Scale, ...]
+) -> tuple[GradsAndVars, tuple[_Scale, ...]]:
     """Applies a chain now, unless the updates can do it, clipping included.
 
     Returns:
@@ -123,7 +130,7 @@ def scale(
 
 
 def applied(
-    optimizer: Any, grads_and_vars: GradsAndVars, chain: Chain
+    optimizer: Any, grads_and_vars: GradsAndVars, chain: Sequence[Scale]
 ) -> GradsAndVars:
     """The pairs after a chain, by TensorFlow's ops."""
     known = optimizer._known_variables
@@ -139,7 +146,7 @@ def refuses(
     optimizer: Any, grads_and_vars: GradsAndVars, chain: Chain
 ) -> str | None:
     """Why the updates cannot do this, and then clip; None if they can."""
-    whole = chain + clips_of(optimizer)
+    whole = (*chain, *clips_of(optimizer))
     if _kinds(whole) not in _FOLDING:
         return "the four numbers of a transform cannot say it"
     updates = updates_of(optimizer, grads_and_vars)
@@ -173,7 +180,8 @@ def _refuse_to_fold(optimizer: Any, updates: Sequence[Update]) -> str | None:
             return "some gradients are the variables' new values"
         if update.repeats or update.constraint is not None:
             return "a variable is updated several times, or has a constraint"
-        if not judge(step, update).folds:
+        backend = judge(step, update)
+        if not backend.folds or (step.has_own and not backend.takes_own):
             return "not all are updated by native ops"
     return None
 
@@ -189,8 +197,8 @@ def defer(
       chain: what `scale` left, and perhaps a `Gate`.
     """
     (condition,) = [g.condition for g in chain if isinstance(g, Gate)] or [None]
-    scaling = tuple(link for link in chain if not isinstance(link, Gate))
-    whole = scaling + clips_of(optimizer)
+    scaling = scales_of(chain)
+    whole = (*scaling, *clips_of(optimizer))
     if scaling or (
         whole and refuses(optimizer, grads_and_vars, scaling) is None
     ):
@@ -210,10 +218,10 @@ def defer(
 
 def transform_alone(chain: Chain, dtype: tf.DType) -> list[tf.Tensor]:
     """The transform of gradients that are not clipped, as an op takes it."""
-    numbers = _Numbers()
-    for link in chain:
+    scales, numbers = scales_of(chain), _Numbers()
+    for link in scales:
         numbers = numbers.after(link, dtype)
-    return [numbers.tensor(dtype)] if chain else []
+    return [numbers.tensor(dtype)] if scales else []
 
 
 class _Numbers(NamedTuple):
@@ -224,7 +232,7 @@ class _Numbers(NamedTuple):
     multiplier: Any = 1.0
     divisor: Any = 1.0
 
-    def after(self, link: Any, dtype: tf.DType) -> _Numbers:
+    def after(self, link: Scale, dtype: tf.DType) -> _Numbers:
         """With a link that scales."""
         if isinstance(link, Multiply):
             return self._replace(factor=tf.cast(link.factor, dtype))
@@ -236,7 +244,9 @@ class _Numbers(NamedTuple):
 
 
 def _folded(
-    optimizer: Any, grads_and_vars: GradsAndVars, chain: Chain
+    optimizer: Any,
+    grads_and_vars: GradsAndVars,
+    chain: Sequence[Scale | Clip],
 ) -> list[tf.Tensor]:
     """One transform per gradient; the same tensor for all where possible."""
     dtype = grads_and_vars[0][1].dtype.base_dtype

@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_legacy_opt import distribution
+from keras_legacy_opt.state.base import OptimizerBase
 
 GradsAndVars = Sequence[tuple[Any, Any]]
 Limit = Callable[[tf.DType], Any]
@@ -86,9 +87,12 @@ def _exact(value: Any) -> Any:
     return tf.cast(value, tf.float64) if tf.is_tensor(value) else value
 
 
-class ClippingMixin:
+class ClippingMixin(OptimizerBase):
     """The part of an optimizer that keeps its limits."""
 
+    _clipnorm: float | None
+    _global_clipnorm: float | None
+    _clipvalue: float | None
     _clip_limits: ClipLimits
     gradient_transformers: Sequence[Callable[..., GradsAndVars]]
 

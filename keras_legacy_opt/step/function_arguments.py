@@ -13,10 +13,13 @@ from typing import Any
 import tensorflow as tf
 
 from keras_legacy_opt import private_api
+from keras_legacy_opt.state.base import OptimizerBase
 from keras_legacy_opt.state.variables import var_key
 
 
-def checks(optimizer: Any, variables: Sequence[Any]) -> list[tf.Operation]:
+def checks(
+    optimizer: OptimizerBase, variables: Sequence[Any]
+) -> list[tf.Operation]:
     """Ops that fail if the slots of a variable would be another's.
 
     Args:

@@ -14,9 +14,10 @@ from typing import Any
 import tensorflow as tf
 
 from keras_legacy_opt import hosts, private_api
+from keras_legacy_opt.backends import finite
 from keras_legacy_opt.fused import switch
 from keras_legacy_opt.step import chain as chains
-from keras_legacy_opt.step import finite, stepper
+from keras_legacy_opt.step import stepper
 
 # Function of whether the gradients of a step were finite; returns an operation.
 Afterwards = Callable[[tf.Tensor], Any]
@@ -36,7 +37,7 @@ class GatedStep:
         optimizer: Any,
         grads_and_vars: Sequence[Any],
         name: str | None,
-        chain: chains.Chain,
+        chain: tuple[chains.Multiply, ...],
     ):
         self.optimizer = optimizer
         self.grads = [g for g, _ in grads_and_vars]
@@ -75,8 +76,7 @@ class GatedStep:
 
     def skip(self) -> Any:
         """Only counts it."""
-        iterations = self.optimizer.iterations
-        return tf.group(iterations.assign_add(1, read_value=False))
+        return tf.group(self.optimizer._count_skipped_step())
 
 
 def enter(step: GatedStep, afterwards: Afterwards) -> Any:

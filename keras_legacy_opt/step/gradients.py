@@ -326,9 +326,7 @@ def _like(example: Any, gradient: Any, variable: tf.Variable) -> Any:
 
     Nothing of `example` but its kind is used: it is another replica's.
     """
-    shape, dtype = variable.shape, _dtype_of(variable)
-    if not shape.is_fully_defined():
-        shape = tf.shape(variable)
+    shape, dtype = _shape_to_fill(variable), _dtype_of(variable)
     if _kind(example) is _Kind.SPARSE:
         return tf.IndexedSlices(
             tf.zeros(tf.concat([[0], shape[1:]], 0), dtype),
@@ -346,6 +344,12 @@ def _like(example: Any, gradient: Any, variable: tf.Variable) -> Any:
         tf.convert_to_tensor(gradient.indices),
         shape[0],
     )
+
+
+def _shape_to_fill(variable: tf.Variable) -> Any:
+    """The static shape, or a tensor where that is not known."""
+    shape = variable.shape
+    return shape if shape.is_fully_defined() else tf.shape(variable)
 
 
 def _dtype_of(variable: tf.Variable) -> tf.DType:
@@ -442,12 +446,17 @@ def deduplicate(
     return summed, unique
 
 
+def unique(indices: tf.Tensor, rows: Any) -> tf.Tensor:
+    """The indices without repetitions, as `deduplicate` returns them."""
+    return deduplicate(tf.zeros_like(indices), indices, rows)[1]
+
+
 def with_unique_rows(step: Any, update: Any) -> Any:
     """An update of a step whose sparse gradient has no row twice.
 
     Unless its formula applies them one after the other.
     """
-    if not update.is_sparse or not step.formula.sums_duplicates:
+    if not update.is_sparse or not step.declared.sums_duplicates:
         return update
     gradient = update.gradient
     values, indices = deduplicate(

@@ -24,11 +24,11 @@ import tensorflow as tf
 from keras_legacy_opt import distribution, hosts, originals
 from keras_legacy_opt.backends import judge, native
 from keras_legacy_opt.fused import switch
-from keras_legacy_opt.rules.formula import formula_of, rule_of
+from keras_legacy_opt.rules.formula import declaration_of, formula_of
 from keras_legacy_opt.state import reads
 from keras_legacy_opt.state.variables import var_key
 from keras_legacy_opt.step import chain as chains
-from keras_legacy_opt.step import gradients
+from keras_legacy_opt.step import gradients, own
 from keras_legacy_opt.step.update import Step, coefficients, updates_of
 
 # What a planned step leaves out: an optimizer with its own idea of one of these
@@ -41,6 +41,7 @@ _STEPS = (
     "_create_hypers",
     "_create_slots",
     "_distributed_apply",
+    "_own_of",
     "_resource_apply_dense",
     "_transform_gradients",
     "_transform_unaggregated_gradients",
@@ -71,6 +72,7 @@ _options_of = operator.attrgetter(
     "loss_scale_factor",
     "built",
     "_pending_weights",
+    "_averaging",
 )
 _constraint_of = operator.attrgetter("constraint")
 # Of one optimizer: a step on other variables forgets those of long ago.
@@ -81,6 +83,7 @@ class Plan:
     """What is known of a list of variables.
 
     Attributes:
+      dtype: of all variables.
       group: the handle of the group of the variables and their slots; None if
         there is no such way for them.
     """
@@ -98,6 +101,7 @@ class Plan:
         # the identities then.
         self._alive = [weakref.ref(v, forget) for v in [*given, *variables]]
         self._first = weakref.ref(variables[0])
+        self.dtype: tf.DType = variables[0].dtype
         self._keys = list(map(var_key, variables))
         owners = [owner() for owner in map(known._given.get, self._keys)]
         self._has_keras_variables = any(
@@ -157,20 +161,12 @@ class Plan:
     ) -> tf.Tensor | None:
         if not _has_plans(optimizer) or not _fit_one_op(optimizer, given):
             return None
-        formula = formula_of(optimizer)
-        return native.group_of(
-            formula.native,
-            variables,
-            {
-                name: [optimizer.get_slot(each, slot) for each in variables]
-                for name, slot in formula.native.slots.items()
-            },
-        )
-
-    @property
-    def dtype(self) -> tf.DType:
-        """Of all variables."""
-        return self._first().dtype
+        op = native.op_of(declaration_of(optimizer).formula(optimizer))
+        slots = {
+            name: [optimizer.get_slot(each, slot) for each in variables]
+            for name, slot in op.slots.items()
+        }
+        return native.group_of(op, variables, slots)
 
     def takes(self, grads: Sequence[Any]) -> bool:
         """Whether it is a plan for these gradients: all are eager and dense."""
@@ -182,26 +178,28 @@ class Plan:
         self, optimizer: Any, grads: Sequence[Any], chain: chains.Chain
     ) -> bool:
         """Takes the step; False if it is refused, and nothing changed."""
-        first, formula = self._first(), formula_of(optimizer)
+        first, group = self._first(), self.group
+        if first is None or group is None:
+            return False
         if self._checks_first and not self._fit(grads):
             return False
+        rule = declaration_of(optimizer)
+        op = native.op_of(rule.formula(optimizer))
         with tf.device(first.device):
             c = self._coefficients(optimizer, first)
             inputs = {
                 "grad": grads,
-                **native.scalars(formula.native, first, c),
+                **native.scalars(op, first, c),
                 "transform": chains.transform_alone(chain, first.dtype),
                 "condition": [],
             }
             try:
-                native.update_group(
-                    optimizer, formula.native, self.group, inputs
-                )
+                native.update_group(optimizer, op, group, inputs)
             except (tf.errors.OpError, TypeError, ValueError):
                 # All others find the same mistake, and have the words for it.
                 return False
         if self._own_coefficients:  # Else `_prepare` has.
-            for attribute, name in rule_of(optimizer).also.items():
+            for attribute, name in rule.also.items():
                 getattr(optimizer, attribute).assign(c[name], read_value=False)
         reads.count_one(optimizer.iterations)
         return True
@@ -218,8 +216,8 @@ class Plan:
         self, optimizer: Any, variable: Any
     ) -> Mapping[str, tf.Tensor]:
         if self._own_coefficients:
-            rule = rule_of(optimizer)
-            return rule.coefficients_of(optimizer, variable.dtype.base_dtype)
+            dtype = variable.dtype.base_dtype
+            return declaration_of(optimizer).coefficients_of(optimizer, dtype)
         return coefficients(optimizer, variable, optimizer._prepare([variable]))
 
 
@@ -281,7 +279,7 @@ def _recall(
         grads, variables = zip(*grads_and_vars, strict=True)
     except (TypeError, ValueError):
         return (), None  # Malformed, or empty.
-    plans = _plans.get(optimizer, {})
+    plans = _plans.get(optimizer) or collections.OrderedDict()
     key = tuple(map(id, variables))
     plan = plans.get(key)
     if plan is not None and plan.is_valid(optimizer, variables):
@@ -318,6 +316,7 @@ def _has_plans(optimizer: Any) -> bool:
         and not optimizer.gradient_transformers
         and not chains.clips_of(optimizer)
         and optimizer.loss_scale_factor is None
+        and not own.may_exist(optimizer)
         and optimizer.built
         and optimizer._pending_weights is None
     )

@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_legacy_opt.backends import judge
 from keras_legacy_opt.backends.base import Backend
 from keras_legacy_opt.distribution import name_scope_in_graph
+from keras_legacy_opt.step import own
 from keras_legacy_opt.step.update import Step, Update
 
 
@@ -22,7 +23,13 @@ def run(
 
     Returns:
       The operations, of which each replica may have some.
+
+    Raises:
+      ValueError: if the learning rate of a variable has a factor, and nothing
+        says what it changes.
     """
+    if step.has_own:
+        _check_factors(step, updates)
     groups = collections.defaultdict(list)
     alone = []
     for update in updates:
@@ -75,8 +82,9 @@ def _run_group(
 ) -> Any:
     """Runs a group where its variables are: on one device."""
     del first
-    return backend.run(
+    return _run_here(
         step,
+        backend,
         [
             update._replace(variable=variable, gradient=gradient)
             for update, variable, gradient in zip(
@@ -97,8 +105,28 @@ def _run_alone(
     )
     if is_sparse != update.is_sparse:  # Only on other replicas it is the other.
         backend = judge(step, here._replace(repeats=True))
-    op = backend.run(step, [here])
-    if update.constraint is None:
-        return op
-    with tf.control_dependencies([op]):
-        return variable.assign(update.constraint(variable))
+    return _run_here(step, backend, [here])
+
+
+def _run_here(step: Step, backend: Backend, updates: Sequence[Update]) -> Any:
+    """Runs updates on one device, with all that comes before and after."""
+    if step.has_own:
+        updates = [u._replace(own=step.own(u.variable)) for u in updates]
+    return own.run(
+        updates, backend.takes_own, functools.partial(backend.run, step)
+    )
+
+
+def _check_factors(step: Step, updates: Sequence[Update]) -> None:
+    if step.formula is not None:
+        return
+    for update in updates:
+        if step.own(update.variable).scales():
+            optimizer = step.optimizer
+            name = optimizer._known_variables.name(update.variable)
+            raise ValueError(
+                f"Variable {name!r} has a learning rate of its own, but"
+                f" {type(optimizer).__name__} declares no formula: its"
+                " `_resource_apply_*` would not notice. Multiply the learning"
+                " rate there, or give the variable no factor."
+            )

@@ -48,7 +48,7 @@ def take(
     iterations = plan.step(optimizer, items, chain)
     if iterations is not None:
         return iterations
-    pairs = _checked(optimizer, given(optimizer, items, aggregate))
+    pairs = checked(optimizer, given(optimizer, items, aggregate))
     if optimizer.loss_scale_factor is not None:
         division = (chains.Divide(optimizer.loss_scale_factor),)
         if chain:
@@ -103,7 +103,7 @@ def summed(
     return [(g, before.get(id(v), v)) for g, v in pairs]
 
 
-def _checked(
+def checked(
     optimizer: Any, pairs: Sequence[tuple[Any, Any]]
 ) -> list[tuple[Any, Any]]:
     """Pairs of gradient and `tf.Variable` that fit each other.

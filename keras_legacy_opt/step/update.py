@@ -10,7 +10,14 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_legacy_opt import originals
-from keras_legacy_opt.rules.formula import Coefficients, Formula, formula_of
+from keras_legacy_opt.rules.formula import (
+    Coefficients,
+    Formula,
+    declaration_of,
+    formula_of,
+)
+from keras_legacy_opt.step import own as own_values
+from keras_legacy_opt.step.own import NOTHING, Own
 
 # The methods that an update runs through.  Where one is overridden, it decides.
 _DENSE_METHODS = ("_resource_apply_dense", "get_slot")
@@ -50,6 +57,7 @@ class Update(NamedTuple):
       repeats: whether the step updates the variable several times.
       transform: see `Deferred`.
       condition: see `Deferred`.
+      own: what the variable has of its own, when the update is run.
     """
 
     variable: Any
@@ -59,6 +67,7 @@ class Update(NamedTuple):
     repeats: bool = False
     transform: tf.Tensor | None = None
     condition: tf.Tensor | None = None
+    own: Own = NOTHING
 
 
 class Step:
@@ -67,11 +76,13 @@ class Step:
     Attributes:
       optimizer: whose step it is.
       apply_state: what its `_prepare` returned.
+      has_own: whether variables may have something of their own in it.
     """
 
     def __init__(self, optimizer: Any, apply_state: Mapping | None = None):
         self.optimizer = optimizer
         self.apply_state = apply_state
+        self.has_own = own_values.may_exist(optimizer)
         self._answers: dict[Any, Any] = {}
 
     @functools.cached_property
@@ -79,9 +90,40 @@ class Step:
         """What the optimizer's class declares, for its options."""
         return formula_of(self.optimizer)
 
+    @property
+    def declared(self) -> Formula:
+        """The `formula`, where somebody has asked whether there is one."""
+        if self.formula is None:
+            raise TypeError(
+                f"{type(self.optimizer).__name__} declares no formula."
+            )
+        return self.formula
+
+    def own(self, variable: Any) -> Own:
+        """What a variable has of its own; asked once, of one on a device."""
+        if not self.has_own:
+            return NOTHING
+        key = Step.own, id(variable)
+        if key not in self._answers:
+            self._answers[key] = own_values.of(
+                self.optimizer, variable, self.apply_state
+            )
+        return self._answers[key]
+
+    def common_coefficients(self, variable: Any) -> Coefficients:
+        """The coefficients of this step for all variables like this one."""
+        return coefficients(self.optimizer, variable, self.apply_state)
+
     def coefficients(self, variable: Any) -> Coefficients:
         """The coefficients of this step for a variable."""
-        return coefficients(self.optimizer, variable, self.apply_state)
+        c, own = self.common_coefficients(variable), self.own(variable)
+        if not own.scales():
+            return c
+        changes = dict(own.coefficients)
+        if own.lr_factor is not None:
+            rate = c["lr_t"]
+            changes["lr_t"] = rate * tf.cast(own.lr_factor, rate.dtype)
+        return declaration_of(self.optimizer).changed(c, changes)
 
     def overridden(self, is_sparse: bool) -> str | None:
         """Which methods of an update are not this package's, in words."""

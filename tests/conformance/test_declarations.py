@@ -6,34 +6,58 @@ import numpy as np
 import pytest
 import stepping
 import tensorflow as tf
-from registry import ALL_DTYPES, NATIVE, SUBJECT, own_cases
+from registry import ADDONS, ALL_DTYPES, BUILT_IN, NATIVE, SUBJECT, own_cases
 
 from keras_legacy_opt import backends
 from keras_legacy_opt.backends.composed import Composed
 from keras_legacy_opt.backends.kernels import Kernels
 from keras_legacy_opt.backends.native import NativeCPU
 from keras_legacy_opt.checkpoints import optimizers
-from keras_legacy_opt.rules.formula import VARIABLE, Idle, formula_of, rule_of
+from keras_legacy_opt.rules.formula import (
+    VARIABLE,
+    Idle,
+    Values,
+    formula_of,
+    rule_of,
+)
+from keras_legacy_opt.step.update import Step
 
-CASES = own_cases(NATIVE)
+CASES = own_cases((*BUILT_IN, *ADDONS))
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
+every_native_case = pytest.mark.parametrize("case", own_cases(NATIVE), ids=str)
 
 
 def names_of(op, besides):
     return set(inspect.signature(op).parameters) - {*besides, "name"}
 
 
+class Averages(Values):
+    """Values that know which of them an update averaged."""
+
+    def average(self, slot, x, decay, weight):
+        self.names = {*getattr(self, "names", ()), slot}
+        return super().average(slot, x, decay, weight)
+
+
 @every_case
 def test_slots_and_idle_rows(case):
-    formula = formula_of(case.build(SUBJECT))
+    optimizer = case.build(SUBJECT)
+    formula = formula_of(optimizer)
     assert formula.slots == case.option.slots
+    variable = tf.Variable([1.0])
+    optimizer._create_all_weights([variable])
+    state = Averages(dict.fromkeys((VARIABLE, *formula.slots), tf.ones(1)))
+    c = optimizer._prepare([variable])[variable.device, tf.float32]
+    formula.update(state, tf.ones(1), c)
+    averages = getattr(state, "names", ())
     idle = {
         Idle.NOTHING: (),
-        Idle.SLOTS: formula.slots,
-        Idle.EVERYTHING: ("variable", *formula.slots),
+        Idle.SLOTS: averages,
+        Idle.EVERYTHING: ("variable", *averages),
     }
     # A maximum does not change where what it is of decays.
-    assert {*idle[formula.idle]} - {"vhat"} == {*case.option.everywhere}
+    changed = {*idle[formula.idle], *formula.scalars} - {"vhat"}
+    assert changed == {*case.option.everywhere}
 
 
 @every_case
@@ -45,11 +69,14 @@ def test_files_tell_the_class_by_the_slots(case):
         assert case.row.name in optimizers._by_slots()[slots]
 
 
-@every_case
+@every_native_case
 def test_inputs_of_native_ops(native_ops, case):
     native = formula_of(case.build(SUBJECT)).native
     declared = {*native.slots, *native.coefficients}
-    shared = {"var", "grad", "transform", "condition", "use_locking"}
+    shared = {
+        *("var", "grad", "transform", "condition", "use_locking"),
+        *("per_variable", "average", "average_weight"),
+    }
     for op, own in (
         (native.op, {*native.slots}),
         (f"group_{native.op}", {"group"}),
@@ -60,6 +87,8 @@ def test_inputs_of_native_ops(native_ops, case):
     assert len(declared) == len(native.slots) + len(native.coefficients)
     inputs = native_ops.inputs(native.op)
     assert set(inputs[1 : 1 + len(native.slots)]) == {*native.slots}
+    # A factor of the learning rate is multiplied in Python, or in the op.
+    assert native.coefficients["lr"] == "lr_t"
 
 
 @every_case
@@ -89,7 +118,12 @@ def test_inputs_of_kernels(case):
 def test_configuration(case):
     optimizer = case.build(SUBJECT)
     rule = rule_of(optimizer)
-    assert list(optimizer.get_config()) == ["name", *rule.hypers, *rule.options]
+    hypers = [rule.called.get(name, name) for name in rule.hypers]
+    declared = ["name", *hypers, *rule.options]
+    if "_declaration" not in vars(type(optimizer)):  # It has some besides.
+        assert {*declared} < {*optimizer.get_config()}
+        return
+    assert list(optimizer.get_config()) == declared
     assert {*rule.hypers} == {*optimizer._hyper}
 
 
@@ -149,6 +183,9 @@ def test_the_function_is_pure(case, rng):
     formula = formula_of(optimizer)
     c = other._prepare([variable])[variable.device, tf.float64]
     state = {VARIABLE: tf.constant(variable)}
+    decay = Step(optimizer).own(variable).decay
+    if decay is not None:
+        state[VARIABLE] -= decay * state[VARIABLE]
     for slot in formula.slots:
         state[slot] = tf.constant(optimizer.get_slot(variable, slot))
     grad = tf.constant(rng.standard_normal(5))

@@ -175,7 +175,7 @@ def test_shape_functions_see_the_members(native_ops):
     @tf.function
     def step(*grads):
         rate = tf.constant(0.5, grads[0].dtype)
-        native_ops.group_sgd(group, grads, rate, [], [])
+        native_ops.group_sgd(group, grads, rate, *[[]] * 4)
 
     with pytest.raises(ValueError, match="must be equal"):
         step(tf.ones([3]), tf.ones([]))
@@ -191,7 +191,7 @@ def test_a_group_knows_its_variables(native_ops):
 
     def step(*grads):
         rate = tf.constant(0.5, grads[0].dtype)
-        native_ops.group_sgd(group, grads, rate, [], [])
+        native_ops.group_sgd(group, grads, rate, *[[]] * 4)
 
     step(tf.ones([2]), tf.ones([]))
     np.testing.assert_array_equal(variables[0], [0.5, 1.5])

@@ -10,7 +10,11 @@ from keras_legacy_opt.rules.formula import formula_of
 
 ROWS, WIDTH = 40, 9
 INDICES = np.array([3, 7, 3, 39, 0, 3], np.int32)
-CASES = own_cases(NATIVE)
+# Between two passes, what is stored is rounded.
+CASES = [case for case in own_cases(NATIVE) if not case.row.has_norms]
+OPTIONAL = """
+    transform condition per_variable average average_weight
+""".split()
 
 
 def coefficients_of(optimizer, formula):
@@ -58,8 +62,7 @@ def test_rounds_once(native_ops, rng, case, dtype):
                 grad=cast(rows),
                 indices=indices,
                 **scalars,
-                transform=[],
-                condition=[],
+                **dict.fromkeys(OPTIONAL, []),
             )
         else:
             handles = [[v.handle] for v in variables]
@@ -67,8 +70,7 @@ def test_rounds_once(native_ops, rng, case, dtype):
                 **dict(zip(inputs, handles, strict=True)),
                 grad=[cast(dense)],
                 **scalars,
-                transform=[],
-                condition=[],
+                **dict.fromkeys(OPTIONAL, []),
             )
         return [v.numpy() for v in variables]
 

@@ -71,7 +71,7 @@ def test_the_op_itself_takes_a_variable_twice(native_ops):
     var = tf.Variable(tf.ones([40000]))
     native_ops.sgd(
         [var.handle] * 3, [tf.fill([40000], g) for g in (1.0, 2.0, 4.0)],
-        tf.constant(0.5), [], [],
+        tf.constant(0.5), *[[]] * 5,
     )  # fmt: skip
     np.testing.assert_array_equal(var, np.full(40000, 1 - 3.5))
 
@@ -117,7 +117,7 @@ def test_tf1_graph(calls):
 def test_uninitialized_variable(native_ops):
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         var = tf.compat.v1.get_variable("v", shape=[2], use_resource=True)
-        step = native_ops.sgd([var.handle], [tf.ones([2])], 0.5, [], [])
+        step = native_ops.sgd([var.handle], [tf.ones([2])], 0.5, *[[]] * 5)
         with pytest.raises(tf.errors.FailedPreconditionError, match="'v'"):
             session.run(step)
 
@@ -153,7 +153,7 @@ def test_shapes_are_checked_when_traced_and_when_run(native_ops):
     var, slot = tf.Variable(tf.ones([2])), tf.Variable(tf.ones([3]))
 
     def step(handles, grad):
-        native_ops.adagrad(*handles, [grad], 0.1, 1e-7, [], [])
+        native_ops.adagrad(*handles, [grad], 0.1, 1e-7, *[[]] * 5)
 
     @tf.function
     def traced():
@@ -182,14 +182,13 @@ def test_concurrent_steps_lose_nothing(native_ops):
     def train(thread):
         order = slice(None, None, 1 if thread % 2 else -1)
         for step in range(100):
-            native_ops.sgd(handles[order], grads[order], lr, [], [])
+            native_ops.sgd(handles[order], grads[order], lr, *[[]] * 5)
             native_ops.sparse_sgd(
                 table.handle,
                 tf.fill([3, 8], -1.0),
                 tf.constant([step % 50, 7, 7]),
                 lr,
-                [],
-                [],
+                *[[]] * 5,
             )
 
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
@@ -216,7 +215,7 @@ def test_concurrent_readers_see_whole_steps(native_ops):
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         reading = pool.submit(read)
         for _ in range(100):
-            native_ops.sgd([twin.handle, var.handle], [grad] * 2, lr, [], [])
+            native_ops.sgd([twin.handle, var.handle], [grad] * 2, lr, *[[]] * 5)
         done = True
         reading.result()
     np.testing.assert_array_equal(var, np.full(size, 100))
@@ -311,6 +310,7 @@ def test_transform_and_condition(native_ops):
             1.0,
             [transform],
             [tf.constant(finite, tf.bool)],
+            *[[]] * 3,
         )
 
     step(False)

@@ -4,6 +4,8 @@ import types
 
 import numpy as np
 
+from reference.updates import INITIAL
+
 # Legacy uses these as they are given.  The others pass through float32 on their
 # way to the update, whatever the dtype of what is trained.
 EXACT = frozenset(
@@ -67,16 +69,17 @@ def train(update, initial, gradients, options, slots, everywhere):
     o = types.SimpleNamespace(
         **{key: _held(key, value) for key, value in options.items()}
     )
-    rate = o.learning_rate
+    rate = getattr(o, "learning_rate", 0.0)  # COCOB has none.
+    starts = {
+        slot: getattr(o, start) if isinstance(start, str) else start
+        for slot, start in INITIAL.get(update, {}).items()
+    }
     state = {}
     for variable, value in initial.items():
         value = value.astype(np.float64)
         state[variable, "variable"] = value
         for slot in slots:
-            start = (
-                o.initial_accumulator_value if slot == "accumulator" else 0.0
-            )
-            state[variable, slot] = np.full_like(value, start)
+            state[variable, slot] = np.full_like(value, starts.get(slot, 0.0))
     history = []
     for t, step_gradients in enumerate(gradients, start=1):
         o.learning_rate = rate / (1 + o.decay * (t - 1))
@@ -87,6 +90,9 @@ def train(update, initial, gradients, options, slots, everywhere):
                 values, touched = gradient
                 gradient = np.zeros_like(old["variable"])
                 np.add.at(gradient, touched, values)
+            o.touched = None
+            if touched is not None:
+                o.touched = np.isin(np.arange(len(gradient)), touched)
             s = {slot: old[slot] for slot in slots}
             w = update(old["variable"], s, gradient, o, t)
             for slot, new in {"variable": w, **s}.items():

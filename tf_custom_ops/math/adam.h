@@ -3,7 +3,7 @@
 //   v    <- beta_2 * v + (1 - beta_2) * g^2
 //   vhat <- max(vhat, v)                                   AMSGrad only
 //   var  <- var - alpha * m / (sqrt(v or vhat) + epsilon),  alpha = lr * sqrt(1 - beta_2^t) / (1 - beta_1^t)
-// Sparse gradients update every row: one without gradient takes a step with g = 0.
+// Sparse gradients update every row: one without gradient takes a step with g = 0. LazyAdam's leave such a row alone.
 #ifndef KERAS_LEGACY_OPT_MATH_ADAM_H_
 #define KERAS_LEGACY_OPT_MATH_ADAM_H_
 
@@ -42,7 +42,6 @@ struct Adam {
 
   KLO_FN void Move(T& var, T m, T v) const { var -= (m * alpha) / (Sqrt(v) + epsilon); }
 
- private:
   static KLO_FN T BiasCorrectedRate(T lr, T beta_1_power, T beta_2_power) {
     const T root = Sqrt(T(1) - beta_2_power), rest = T(1) - beta_1_power;
     return kPath == Path::kDense ? lr * root / rest : lr * (root / rest);
@@ -64,8 +63,25 @@ struct AdamAmsgrad : Adam<T, kPath> {
   KLO_FN void Idle(T& var, T& m, T& v, T& vhat) const { (*this)(var, m, v, vhat, T(0)); }
 };
 
+// With the slots of Base, Adam or AdamAmsgrad.
+template <template <class, Path> class Base>
+struct Lazy {
+  template <class T, Path kPath>
+  struct Functor : Base<T, kPath> {
+    using typename Base<T, kPath>::Hypers;
+    static constexpr bool kIdle = false;
+
+    // Of sparse gradients, too, tensorflow_addons rounds the rate as Adam's dense kernel does.
+    KLO_FN explicit Functor(const Hypers& h) : Base<T, kPath>(h) {
+      this->alpha = Adam<T, Path::kDense>::BiasCorrectedRate(h.lr, h.beta_1_power, h.beta_2_power);
+    }
+  };
+};
+
 KLO_FORMULA(Adam, Adam)
 KLO_FORMULA(AdamAmsgrad, AdamAmsgrad)
+KLO_FORMULA(LazyAdam, Lazy<Adam>::Functor)
+KLO_FORMULA(LazyAdamAmsgrad, Lazy<AdamAmsgrad>::Functor)
 
 }  // namespace keras_legacy_opt
 

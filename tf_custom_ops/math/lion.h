@@ -22,9 +22,8 @@ struct Lion {
 
   KLO_FN void operator()(T& var, T& m, T g) const {
     const T c = MovingAverage<Average::kWeighted>(m, g, h.beta_1, T(1) - h.beta_1);
-    const T sign = c > T(0) ? T(1) : c < T(0) ? T(-1) : c;  // 0 and NaN stay.
     m = MovingAverage<Average::kWeighted>(m, g, h.beta_2, T(1) - h.beta_2);
-    var -= h.lr * (sign + h.weight_decay * var);
+    var -= h.lr * (Sign(c) + h.weight_decay * var);
   }
 };
 

@@ -11,6 +11,16 @@
 // and may have
 //   Refusal(h)               why scalars are not allowed, or null
 //
+// One of the scalars is called lr: the learning rate, which a variable may have a factor of.
+//
+// Where a step depends on norms of the whole variable, it takes two passes, and instead of f and f.Idle there are
+//   KLO_SCALAR_SLOTS(n)      the last n slots have one element, and go to Scale only
+//   f.Direction(var, slots..., grad)  the first pass, which may change slots; returns the direction
+//   f.Scale(var_squares, direction_squares, scalar slots)  of the sums of the squares of both; changes scalar slots
+//   f.Move(var, slots..., grad, scale)  the second pass
+//   kNormOfVariable          whether Scale uses var_squares
+// There, kIdle says that rows without gradient are as if they had one of zeros.
+//
 // A header ends with KLO_FORMULA(Name, Functor) for each op. The names of inputs are those that Python passes them by.
 #ifndef KERAS_LEGACY_OPT_MATH_PRELUDE_H_
 #define KERAS_LEGACY_OPT_MATH_PRELUDE_H_
@@ -32,6 +42,8 @@
   static constexpr const char* kHyperNames = #__VA_ARGS__; \
   static constexpr int kHypers = ::keras_legacy_opt::CountNames(#__VA_ARGS__)
 
+#define KLO_SCALAR_SLOTS(N) static constexpr int kScalarSlots = N
+
 // Where ops are registered, it does that.
 #define KLO_FORMULA(NAME, FUNCTOR)
 
@@ -44,12 +56,32 @@ constexpr int CountNames(const char* names) {
   return count;
 }
 
+// Of "a, b, c" and "b", 1; -1 of what is not there.
+constexpr int IndexOfName(const char* names, const char* name) {
+  for (int index = 0;; ++index) {
+    while (*names == ' ') ++names;
+    const char* expected = name;
+    while (*names != '\0' && *names != ',' && *names == *expected) ++names, ++expected;
+    if (*expected == '\0' && (*names == '\0' || *names == ',')) return index;
+    while (*names != '\0' && *names != ',') ++names;
+    if (*names++ == '\0') return -1;
+  }
+}
+
 KLO_FN float Sqrt(float x) { return __builtin_sqrtf(x); }
 KLO_FN double Sqrt(double x) { return __builtin_sqrt(x); }
 KLO_FN float Pow(float x, float y) { return __builtin_powf(x, y); }
 KLO_FN double Pow(double x, double y) { return __builtin_pow(x, y); }
+KLO_FN float NormOf(double squares, float) { return static_cast<float>(__builtin_sqrt(squares)); }
+KLO_FN double NormOf(double squares, double) { return __builtin_sqrt(squares); }
 KLO_FN float Abs(float x) { return __builtin_fabsf(x); }
 KLO_FN double Abs(double x) { return __builtin_fabs(x); }
+
+// 0 and NaN stay.
+template <class T>
+KLO_FN T Sign(T x) {
+  return x > T(0) ? T(1) : x < T(0) ? T(-1) : x;
+}
 
 // A NaN on the left stays, as in TensorFlow's kernels.
 template <class T>
@@ -86,6 +118,13 @@ KLO_FN T MovingAverage(T a, T x, T decay, T one_minus_decay) {
 template <Path kPath, class T>
 KLO_FN T MaxOn(T a, T b) {
   return kPath == Path::kDense ? Max(a, b) : MaxOrNan(a, b);
+}
+
+// eeta * |var| / |direction|, of the sums of their squares; 1 where a norm is 0.
+template <class T>
+KLO_FN T TrustRatio(T eeta, double var_squares, double direction_squares) {
+  const T var = NormOf(var_squares, T()), direction = NormOf(direction_squares, T());
+  return var > T(0) && direction > T(0) ? eeta * var / direction : T(1);
 }
 
 constexpr Average AverageOn(Path path) { return path == Path::kDense ? Average::kStep : Average::kWeighted; }

@@ -3,6 +3,7 @@
 #define KERAS_LEGACY_OPT_OPS_REGISTRATION_H_
 
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "kernels.h"
@@ -13,18 +14,40 @@ namespace keras_legacy_opt {
 // The names of a functor: "a, b, c".
 using Names = const char*;
 
+// What an op's inputs are made of.
+struct Inputs {
+  Names slots, hypers;
+  int slot_count, scalar_slots, hyper_count;
+};
+
 // The definitions of the ops: their inputs in the order in which the kernels read them, and their shape functions.
-tensorflow::register_op::OpDefBuilderWrapper DenseOp(const char* name, Names slots, Names hypers);
-tensorflow::register_op::OpDefBuilderWrapper GroupOp(const char* name, Names slots, Names hypers);
-tensorflow::register_op::OpDefBuilderWrapper SparseOp(const char* name, Names slots, Names hypers);
+tensorflow::register_op::OpDefBuilderWrapper DenseOp(const char* name, const Inputs& inputs);
+tensorflow::register_op::OpDefBuilderWrapper GroupOp(const char* name, const Inputs& inputs);
+tensorflow::register_op::OpDefBuilderWrapper SparseOp(const char* name, const Inputs& inputs);
+
+template <class F, class = void>
+constexpr int kScalarSlotsOf = 0;
+template <class F>
+constexpr int kScalarSlotsOf<F, std::void_t<decltype(F::kScalarSlots)>> = F::kScalarSlots;
+
+template <class F>
+Inputs InputsOf() {
+  return {F::kSlotNames, F::kHyperNames, F::kSlots, kScalarSlotsOf<F>, F::kHypers};
+}
+
+template <template <class, Path> class F, Path kPath, class C>
+FormulaSpec<C> SpecOf() {
+  using Functor = F<C, kPath>;
+  return {&Bind<F, kPath, C>, Functor::kSlots, kScalarSlotsOf<Functor>, Functor::kHypers,
+          IndexOfName(Functor::kHyperNames, "lr")};
+}
 
 template <template <class, Path> class F, class T, State kState>
 class DenseKernelOf : public DenseKernel<T> {
  public:
   using C = Arithmetic<T>;
   explicit DenseKernelOf(tensorflow::OpKernelConstruction* context)
-      : DenseKernel<T>(context, {&Bind<F, Path::kDense, C>, F<C, Path::kDense>::kSlots, F<C, Path::kDense>::kHypers},
-                       kState) {}
+      : DenseKernel<T>(context, SpecOf<F, Path::kDense, C>(), kState) {}
 };
 
 template <template <class, Path> class F, class T>
@@ -32,8 +55,7 @@ class SparseKernelOf : public SparseKernel<T> {
  public:
   using C = Arithmetic<T>;
   explicit SparseKernelOf(tensorflow::OpKernelConstruction* context)
-      : SparseKernel<T>(context,
-                        {&Bind<F, Path::kSparse, C>, F<C, Path::kSparse>::kSlots, F<C, Path::kSparse>::kHypers}) {}
+      : SparseKernel<T>(context, SpecOf<F, Path::kSparse, C>()) {}
 };
 
 }  // namespace keras_legacy_opt
@@ -50,11 +72,11 @@ class SparseKernelOf : public SparseKernel<T> {
   KLO_REGISTER_KERNELS(NAME, FUNCTOR, ::keras_legacy_opt::Half) \
   KLO_REGISTER_KERNELS(NAME, FUNCTOR, ::keras_legacy_opt::Bfloat16)
 
-#define KLO_REGISTER_OP(NAME, FUNCTOR, KIND, PREFIX)                                                   \
-  static const ::tensorflow::InitOnStartupMarker k##KIND##Op##NAME =                                   \
-      ::tensorflow::InitOnStartupMarker{} << ::keras_legacy_opt::KIND##Op(                             \
-          "KerasLegacyOpt" PREFIX #NAME, FUNCTOR<float, ::keras_legacy_opt::Path::kDense>::kSlotNames, \
-          FUNCTOR<float, ::keras_legacy_opt::Path::kDense>::kHyperNames);
+#define KLO_REGISTER_OP(NAME, FUNCTOR, KIND, PREFIX)                       \
+  static const ::tensorflow::InitOnStartupMarker k##KIND##Op##NAME =       \
+      ::tensorflow::InitOnStartupMarker{} << ::keras_legacy_opt::KIND##Op( \
+          "KerasLegacyOpt" PREFIX #NAME,                                   \
+          ::keras_legacy_opt::InputsOf<FUNCTOR<float, ::keras_legacy_opt::Path::kDense>>());
 
 #define KLO_REGISTER_KERNELS(NAME, FUNCTOR, T)                                                           \
   KLO_REGISTER_KERNEL("KerasLegacyOpt" #NAME, T,                                                         \

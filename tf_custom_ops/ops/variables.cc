@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "parallel.h"
 
@@ -57,12 +58,12 @@ absl::Status VariableGroup::LookUp(OpKernelContext* context, int first, int coun
   return absl::OkStatus();
 }
 
-absl::Status Variables::LookUpAndLock(OpKernelContext* context, int first, int count, Lock lock) {
-  first_ = first;
-  variables_.reserve(count);
-  for (int i = 0; i < count; ++i) {
+absl::Status Variables::LookUpAndLock(OpKernelContext* context, std::vector<int> inputs, Lock lock) {
+  inputs_ = std::move(inputs);
+  variables_.reserve(inputs_.size());
+  for (int input : inputs_) {
     Var* variable = nullptr;
-    KLO_RETURN_IF_ERROR(LookUpVariable(context, first + i, &variable));
+    KLO_RETURN_IF_ERROR(LookUpVariable(context, input, &variable));
     variables_.push_back(variable);
   }
   return LockAll(context, lock);
@@ -131,7 +132,7 @@ bool Variables::Repeats(int count) const {
 }
 
 std::string Variables::Name(OpKernelContext* context, int i) const {
-  return group_ != nullptr ? group_->names_[i] : tensorflow::HandleFromInput(context, first_ + i).name();
+  return group_ != nullptr ? group_->names_[i] : tensorflow::HandleFromInput(context, inputs_[i]).name();
 }
 
 // Inputs: the variables of a group, then each slot of all of them, as the dense ops take them.

@@ -39,8 +39,8 @@ class Variables {
   Variables& operator=(const Variables&) = delete;
   ~Variables();
 
-  // Takes inputs [first, first + count) and locks each of them once, in the order of their addresses.
-  absl::Status LookUpAndLock(tensorflow::OpKernelContext* context, int first, int count, Lock lock);
+  // Takes the inputs and locks each of them once, in the order of their addresses.
+  absl::Status LookUpAndLock(tensorflow::OpKernelContext* context, std::vector<int> inputs, Lock lock);
   // Takes the members of the group that is an input, and locks them likewise.
   absl::Status LookUpGroupAndLock(tensorflow::OpKernelContext* context, int input, Lock lock);
 
@@ -64,8 +64,8 @@ class Variables {
   void Unlock();
 
   Lock lock_ = Lock::kExclusive;
-  int first_ = 0;
-  tensorflow::core::RefCountPtr<VariableGroup> group_;  // null: the variables are inputs, from first_ on
+  std::vector<int> inputs_;
+  tensorflow::core::RefCountPtr<VariableGroup> group_;  // null: the variables are inputs
   std::vector<tensorflow::Var*> variables_;
   std::vector<tensorflow::Var*> locked_;  // without repetitions
 };

@@ -10,11 +10,15 @@
 #include "../math/adagrad.h"
 #include "../math/adam.h"
 #include "../math/adamax.h"
+#include "../math/cocob.h"
 #include "../math/ftrl.h"
 #include "../math/lion.h"
 #include "../math/nadam.h"
+#include "../math/proximal_adagrad.h"
+#include "../math/rectified.h"
 #include "../math/rmsprop.h"
 #include "../math/sgd.h"
+#include "../math/yogi.h"
 
 namespace keras_legacy_opt {
 
@@ -29,7 +33,8 @@ struct Formula {
   std::vector<Real> first_state;
   void (*step)(Real* s, Real g, Hypers h);
   void (*idle)(Real* s, Hypers h);
-  bool bounded = false;  // whether an infinite gradient moves the variable no further than others do
+  bool bounded = false;    // whether an infinite gradient moves the variable no further than others do
+  Real smallest_slot = 0;  // what the first slot is at least
 };
 
 inline Real Blend(Real a, Real x, Real decay) { return decay * a + (1 - decay) * x; }
@@ -66,6 +71,13 @@ Formula AdamFormula() {
           state,
           [](Real* s, Real g, Hypers h) { step(s, g, h); },
           [](Real* s, Hypers h) { step(s, 0, h); }};
+}
+
+template <bool kAmsgrad>
+Formula LazyAdamFormula() {
+  Formula formula = AdamFormula<kAmsgrad>();
+  formula.idle = nullptr;
+  return formula;
 }
 
 template <bool kMomentum, bool kCentered>
@@ -174,6 +186,85 @@ inline Formula LionFormula() {
           true};
 }
 
+template <bool kBelief, bool kAmsgrad>
+Formula RectifiedFormula(Real is_adaptive) {
+  std::vector<Real> state = {0.5L, 0.02L, 0.1L};
+  if (kAmsgrad) state.push_back(0.11L);
+  // Of an average of squares, AdaBelief divides by what is left, and RectifiedAdam multiplies by its inverse.
+  const Real rest_1 = 0.271L, rest_2 = 0.3L;
+  return {
+      "Rectified",
+      {0.01L, 0.9L, 0.8L, kBelief ? rest_1 : 1 / rest_1, kBelief ? rest_2 : 1 / rest_2, 0.6L, is_adaptive, 1e-3L, 0.2L},
+      state,
+      [](Real* s, Real g, Hypers h) {
+        s[1] = Blend(s[1], g, h[1]);
+        s[2] = kBelief ? Blend(s[2], (g - s[1]) * (g - s[1]), h[2]) + h[7] : Blend(s[2], g * g, h[2]);
+        if (kAmsgrad) s[3] = std::max(s[3], s[2]);
+        const Real v = s[kAmsgrad ? 3 : 2];
+        const Real mean = kBelief ? s[1] / h[3] : s[1] * h[3];
+        const Real root = std::sqrt(kBelief ? v / h[4] : v * h[4]);
+        s[0] -= h[0] * ((h[6] != 0 ? h[5] * mean / (root + h[7]) : mean) + h[8] * s[0]);
+      },
+      [](Real* s, Hypers h) {
+        s[1] *= h[1];
+        s[2] *= h[2];
+      }};
+}
+
+// Minimizes (w - x)^2 / (2 * rate) + l1 * |w| + l2 * w^2 / 2.
+inline Real Proximal(Real x, Real rate, Real l1, Real l2) {
+  const Real sign = x > 0 ? 1 : -1;
+  return sign * std::max(std::fabs(x) - l1 * rate, Real(0)) / (1 + l2 * rate);
+}
+
+template <bool kMomentum>
+Formula YogiFormula() {
+  Formula formula = {"Yogi", {0.01L, 0.9L, 0.8L, 1e-2L, 0.2L, 0.3L}, {0.5L, 0.1L}, nullptr, nullptr};
+  if (kMomentum) formula.first_state = {0.5L, 0.02L, 0.1L};
+  formula.step = [](Real* s, Real g, Hypers h) {
+    Real& v = s[kMomentum ? 2 : 1];
+    if (kMomentum) s[1] = Blend(s[1], g, h[1]);
+    v -= (1 - h[2]) * ((v > g * g) - (v < g * g)) * g * g;
+    const Real rate = h[0] / (std::sqrt(v) + h[3]);
+    s[0] = Proximal(s[0] - rate * (kMomentum ? s[1] : g), rate, h[4], h[5]);
+  };
+  if (kMomentum) formula.idle = [](Real* s, Hypers h) { s[1] *= h[1]; };
+  return formula;
+}
+
+inline Formula ProximalAdagradFormula() {
+  return {"ProximalAdagrad",
+          {0.01L, 0.2L, 0.3L},
+          {0.5L, 0.1L},
+          [](Real* s, Real g, Hypers h) {
+            s[1] += g * g;
+            const Real rate = h[0] / std::sqrt(s[1]);
+            s[0] = Proximal(s[0] - rate * g, rate, h[1], h[2]);
+          },
+          nullptr,
+          false,
+          1e-8L};
+}
+
+inline Formula CocobFormula() {
+  return {"Cocob",
+          {0.8L, 50},
+          {0.5L, 0.8L, 2, 0.3L, -0.02L, 0.1L},
+          [](Real* s, Real g, Hypers h) {
+            s[1] = std::max(s[1], std::fabs(g));
+            s[2] += std::fabs(g);
+            s[3] += g;
+            s[5] = std::max(s[5] - g * s[4], Real(0));
+            const Real beta = s[3] / (s[1] * std::max(s[2] + s[1], h[1] * s[1]));
+            s[0] -= h[0] * s[4];
+            s[4] = -beta * (s[1] + s[5]);
+            s[0] += h[0] * s[4];
+          },
+          nullptr,
+          false,
+          1e-8L};
+}
+
 // Calls visit with each functor and its formula.
 template <class Visitor>
 void ForEachFormula(Visitor visit) {
@@ -194,6 +285,17 @@ void ForEachFormula(Visitor visit) {
   visit.template operator()<Ftrl<true>::Functor>(FtrlFormula<true>(-0.5L));
   visit.template operator()<Ftrl<false>::Functor>(FtrlFormula<false>(-0.7L));
   visit.template operator()<Lion>(LionFormula());
+  visit.template operator()<Lazy<Adam>::Functor>(LazyAdamFormula<false>());
+  visit.template operator()<Lazy<AdamAmsgrad>::Functor>(LazyAdamFormula<true>());
+  visit.template operator()<Rectified<false>::Functor>(RectifiedFormula<false, false>(1));
+  visit.template operator()<Rectified<false>::Functor>(RectifiedFormula<false, false>(0));
+  visit.template operator()<Rectified<false>::Amsgrad>(RectifiedFormula<false, true>(1));
+  visit.template operator()<Rectified<true>::Functor>(RectifiedFormula<true, false>(1));
+  visit.template operator()<Rectified<true>::Amsgrad>(RectifiedFormula<true, true>(1));
+  visit.template operator()<Yogi>(YogiFormula<false>());
+  visit.template operator()<YogiMomentum>(YogiFormula<true>());
+  visit.template operator()<ProximalAdagrad>(ProximalAdagradFormula());
+  visit.template operator()<Cocob>(CocobFormula());
 }
 
 }  // namespace keras_legacy_opt

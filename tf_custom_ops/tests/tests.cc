@@ -274,7 +274,8 @@ struct DenormalTest {
   template <template <class, Path> class F>
   void operator()(const Formula& formula) const {
     const auto hyper = HypersOf<float>(formula);
-    const std::vector<Real> nothing(formula.first_state.size(), 0);
+    std::vector<Real> nothing(formula.first_state.size(), 0);
+    if (nothing.size() > 1) nothing[1] = formula.smallest_slot;
     for (Isa isa : Levels<float>()) {
       const auto bound = Bind<F, Path::kDense>(isa, hyper.data());
       const std::vector<float> grad(11, 1e-40f), zero(11, 0.0f);

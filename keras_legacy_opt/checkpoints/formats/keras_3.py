@@ -32,6 +32,7 @@ from keras_legacy_opt.checkpoints.sources import Source
 from keras_legacy_opt.checkpoints.targets import Targets
 from keras_legacy_opt.checkpoints.values import Value, readable
 from keras_legacy_opt.hosts import loading, model_parts
+from keras_legacy_opt.optimizer import Optimizer
 from keras_legacy_opt.state import saving, slot_numbers
 
 FORMAT = "Keras 3 HDF5"
@@ -181,7 +182,7 @@ def _variables_of_optimizer(file: Any) -> tuple[str, ...]:
 
 
 def restore(
-    source: Source, model: Any, optimizer: Any | None, strict: bool
+    source: Source, model: Any, optimizer: Optimizer | None, strict: bool
 ) -> Report:
     """Lets the Keras of the model read the file: all of it, or nothing.
 

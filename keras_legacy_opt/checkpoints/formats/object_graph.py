@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,8 @@ FORMAT = "TensorFlow object checkpoint"
 NO_PLACE = "nothing in the model has this place"
 _GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _VALUE = "VARIABLE_VALUE"
+# So begin the names of hyperparameters that only a SavedModel has.
+_SETTING = "_hyper_"
 _SUFFIX = f"/.ATTRIBUTES/{_VALUE}"
 _SLOT = "/.OPTIMIZER_SLOT"
 _ITERATIONS = frozenset(["iter", "iteration"])
@@ -110,6 +112,21 @@ class Graph:
         # A model may have something called `iter`, too, and so may the root.
         return clear or [i for i in found if i and self._counts(i)]
 
+    def are_inside_each_other(self) -> bool:
+        """Whether all optimizers are one, and wrappers around it."""
+        nodes = {*self.optimizers()}
+        inside = {
+            node: nodes & {*self.edges(node).values()} - {node}
+            for node in nodes
+        }
+        outermost = nodes.difference(*inside.values())
+        return (
+            len(nodes) > 1
+            and len(outermost) == 1
+            and all(len(others) <= 1 for others in inside.values())
+            and not any("base_optimizer" in self.edges(n) for n in nodes)
+        )
+
     def _counts(self, node: int) -> bool:
         return not _ITERATIONS.isdisjoint(self.edges(node))
 
@@ -175,6 +192,11 @@ def read(source: Source) -> Contents:
     of_each = [_of_optimizer(graph, node) for node in graph.optimizers()]
     state = of_each[0] if of_each else {}
     others = {node for each in of_each for node in each} - {*state}
+    scalars = [item for item in state.values() if not item.slot]
+    names = {item.name.split("/")[-2] for item in scalars if "/" in item.name}
+    class_names = optimizers.classes_of([*state.values()], names)
+    if graph.are_inside_each_other():
+        state = _merged(of_each) or state
     seen = {_GRAPH_KEY}
     for node in range(len(graph.nodes)):
         key = graph.key(node)
@@ -191,12 +213,17 @@ def read(source: Source) -> Contents:
         result.class_names = ("one of Keras' later API",)
         result.is_of_another_optimizer = True
         return result
-    scalars = [item for item in state.values() if not item.slot]
-    names = {item.name.split("/")[-2] for item in scalars if "/" in item.name}
-    result.class_names = optimizers.classes_of([*state.values()], names)
+    result.class_names = class_names
     if others:
         result.obstacle = contents.SEVERAL
     return result
+
+
+def _merged(of_each: Sequence[dict[int, Item]]) -> dict[int, Item] | None:
+    """The state of several optimizers as that of one, if names are clear."""
+    merged = {node: item for each in of_each for node, item in each.items()}
+    names = {(item.path, item.slot) for item in merged.values()}
+    return merged if len(names) == len(merged) else None
 
 
 def _of_optimizer(graph: Graph, optimizer: int) -> dict[int, Item]:
@@ -209,6 +236,15 @@ def _of_optimizer(graph: Graph, optimizer: int) -> dict[int, Item]:
             result[node] = Item(kind, path, graph.bundle.value(key), *rest)
 
     for name, node in graph.edges(optimizer).items():
+        if name.startswith(_SETTING):
+            key = graph.key(node)
+            result[node] = Item(
+                contents.OTHER,
+                (name,),
+                graph.bundle.value(key),
+                reason="is a setting of the wrapper, which has its own",
+            )
+            continue
         is_count = name in _ITERATIONS
         kind = contents.ITERATIONS if is_count else contents.HYPERPARAMETER
         add(node, kind, (name,), "", graph.full_name(node))
@@ -257,6 +293,7 @@ def locate(
 
 def _walk(graph: Graph, root: int, targets: Targets) -> dict[int, Any]:
     known = {id(variable) for variable in targets.weights}
+    beside = [targets.optimizer] if targets.has_optimizer else []
     matched: dict[int, Any] = {}
     visited = {root}
     queue = [(root, targets.model)]
@@ -274,7 +311,7 @@ def _walk(graph: Graph, root: int, targets: Targets) -> dict[int, Any]:
             if part is None:
                 others = model_parts.aliases(live) if others is None else others
                 part = others.get(name)
-            if part is not None and part is not targets.optimizer:
+            if part is not None and not any(part is each for each in beside):
                 visited.add(child)
                 queue.append((child, part))
     return matched

@@ -22,6 +22,7 @@ from keras_legacy_opt.checkpoints.report import CheckpointError
 from keras_legacy_opt.checkpoints.sources import Source
 from keras_legacy_opt.checkpoints.targets import Targets
 from keras_legacy_opt.checkpoints.values import Value, constant
+from keras_legacy_opt.optimizer import Optimizer
 from keras_legacy_opt.state import saving
 
 FORMAT = "TF1 name-based checkpoint"
@@ -281,7 +282,7 @@ def locate(
         if variable is not None
     }
     file = file.of_model(located)
-    if targets.optimizer is not None:
+    if targets.has_optimizer:
         file = _read_for(file, targets, located)
     return file, located
 
@@ -330,7 +331,7 @@ def _read_for(
     return with_learning_rate(file, rate)
 
 
-def _order_of(optimizer: Any) -> tuple[str, ...]:
+def _order_of(optimizer: Optimizer) -> tuple[str, ...]:
     """Our slots, in the order in which the TF1 sibling made its own."""
     for cls in type(optimizer).__mro__:
         if cls.__name__ in _ORDERS:

@@ -27,7 +27,7 @@ def all_finite(
     values = list(map(values_of, gradients))
     if switch.refuses() is None and not any(map(places.refuses, variables)):
         factor = 1.0 if factor is None else factor
-        return loader.load().all_finite(values, factor)
+        return loader.ops().all_finite(values, factor)
     if factor is not None:
         values = [value * tf.cast(factor, value.dtype) for value in values]
     finite = [tf.reduce_all(tf.math.is_finite(value)) for value in values]

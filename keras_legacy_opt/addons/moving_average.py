@@ -1,0 +1,177 @@
+"""Exponential moving averages of the variables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from keras_legacy_opt import hosts, originals
+from keras_legacy_opt.addons import wrapper
+from keras_legacy_opt.addons.average_wrapper import AveragedOptimizerWrapper
+from keras_legacy_opt.step.clipping import GradsAndVars
+
+
+@hosts.public
+class MovingAverage(AveragedOptimizerWrapper):
+    """Keeps exponential moving averages of the variables that it trains.
+
+    They are the slot `average`, which starts as the variable `w`, and after a
+    step of the optimizer inside becomes
+
+        average = average - (1 - average_decay) * (average - w)
+
+    Native ops do this together with the update, in one pass.
+
+    With `dynamic_decay`, the decay of step `t` (0, 1, ...) is at most
+    `(1 + t - start_step) / (10 + t - start_step)`; before `start_step`, it is
+    0.  With `num_updates`, it is at most `(1 + n) / (10 + n)`.
+
+    >>> opt = keras_legacy_opt.addons.MovingAverage(
+    ...     keras_legacy_opt.SGD(1.0), average_decay=0.5)
+    >>> var = tf.Variable(0.0)
+    >>> for _ in range(2):
+    ...     _ = opt.apply_gradients([(tf.constant(1.0), var)])
+    >>> float(var), float(opt.get_slot(var, "average"))
+    (-2.0, -1.25)
+
+    Evaluate the averages, and go on:
+
+    >>> opt.swap_weights()
+    >>> float(var)
+    -1.25
+    >>> opt.swap_weights()
+    >>> float(var)
+    -2.0
+    """
+
+    def __init__(
+        self,
+        optimizer: Any,
+        average_decay: Any = 0.99,
+        num_updates: int | tf.Variable | None = None,
+        start_step: int = 0,
+        dynamic_decay: bool = False,
+        name: str = "MovingAverage",
+        **kwargs: Any,
+    ):
+        """Wraps an optimizer.
+
+        Args:
+          optimizer: see `keras_legacy_opt.addons.wrapper.Wrapper`.
+          average_decay: the decay of the averages, in [0, 1].
+          num_updates: a number of updates that limits it; an integer variable
+            is read in each step.
+          start_step: the first step after which the averages are no copies.
+          dynamic_decay: whether the decay grows with the steps.
+          name: name of the optimizer.
+          **kwargs: see `keras_legacy_opt.addons.wrapper.Wrapper`.
+
+        Raises:
+          TypeError: if `optimizer` is none of this package, or a number is no
+            integer.
+          ValueError: if a number is out of its range.
+        """
+        if isinstance(average_decay, (int, float)) and not (
+            0 <= average_decay <= 1
+        ):
+            raise ValueError(
+                "`average_decay` must be in [0, 1]. Received:"
+                f" average_decay={average_decay}."
+            )
+        if isinstance(num_updates, tf.Variable):
+            if not num_updates.dtype.is_integer:
+                raise TypeError(
+                    "`num_updates` must be an integer variable. Received one"
+                    f" of dtype {num_updates.dtype.name}."
+                )
+        elif num_updates is not None:
+            wrapper.check_integer("num_updates", num_updates, 0)
+        wrapper.check_integer("start_step", start_step, 0)
+        super().__init__(optimizer, name, **kwargs)
+        self._num_updates = num_updates
+        self._start_step = start_step
+        self._dynamic_decay = dynamic_decay
+        self._set_hyper("average_decay", average_decay)
+
+    def _create_slots(self, var_list: Sequence[Any]) -> None:
+        for var in var_list:
+            self._add_copy(var, "average")
+
+    # One step.
+
+    def _decay(self) -> tf.Tensor:
+        """float32 scalar: the decay of the averages in the next step."""
+        decay = self._get_hyper("average_decay", tf.float32)
+        if self._num_updates is not None:
+            decay = tf.minimum(decay, _growing(self._num_updates))
+        step = self.iterations
+        if self._dynamic_decay:
+            decay = tf.minimum(decay, _growing(step - self._start_step))
+        if self._start_step:
+            has_started = tf.greater_equal(step, self._start_step)
+            decay = tf.where(has_started, decay, 0.0)
+        return decay
+
+    def _prepare_local(
+        self, var_device: str, var_dtype: tf.DType, apply_state: dict
+    ) -> None:
+        apply_state[var_device, var_dtype]["tfa_ma_decay"] = self._decay()
+
+    def average_op(
+        self, var: Any, average_var: Any, local_apply_state: dict[str, Any]
+    ) -> Any:
+        """See `AveragedOptimizerWrapper`."""
+        weight = _weight(local_apply_state["tfa_ma_decay"], var)
+        difference = average_var.read_value() - var.read_value()
+        return average_var.assign_sub(difference * weight, read_value=False)
+
+    def _is_folded(self) -> bool:
+        """Whether the steps of the optimizer inside move the averages, too."""
+        inner = self._optimizer
+        return (
+            not isinstance(inner, wrapper.Holder)
+            and originals.is_own(inner, ("_distributed_apply",))
+            and originals.is_own(self, ("average_op", "_begin", "_is_due"))
+        )
+
+    def _begin(self, variables: Sequence[Any]) -> wrapper.Afterwards | None:
+        return None if self._is_folded() else super()._begin(variables)
+
+    def _hand_over(
+        self, optimizer: Any, pairs: GradsAndVars, *args: Any
+    ) -> Any:
+        if not self._is_folded():
+            return super()._hand_over(optimizer, pairs, *args)
+        decay = self._decay()
+        variables = {v.dtype.base_dtype: v for _, v in pairs}
+        weights = {k: _weight(decay, v) for k, v in variables.items()}
+        optimizer._averaging = lambda variable: (
+            self.get_slot(variable, "average"),
+            weights[variable.dtype.base_dtype],
+        )
+        try:
+            return super()._hand_over(optimizer, pairs, *args)
+        finally:
+            optimizer._averaging = None
+
+    def get_config(self) -> dict[str, Any]:
+        """The configuration; see `keras_legacy_opt.Optimizer.get_config`."""
+        count = self._num_updates
+        return {
+            **super().get_config(),
+            "average_decay": self._serialize_hyperparameter("average_decay"),
+            "num_updates": None if count is None else int(count),
+            "start_step": self._start_step,
+            "dynamic_decay": self._dynamic_decay,
+        }
+
+
+def _growing(count: Any) -> tf.Tensor:
+    count = tf.cast(count, tf.float32)
+    return (1.0 + count) / (10.0 + count)
+
+
+def _weight(decay: tf.Tensor, variable: Any) -> tf.Tensor:
+    return 1 - tf.cast(decay, variable.dtype.base_dtype)

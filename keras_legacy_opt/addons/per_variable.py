@@ -1,0 +1,103 @@
+"""What optimizers of this folder have for some of their variables only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import tensorflow as tf
+
+from keras_legacy_opt import serialization
+from keras_legacy_opt.addons import selection
+from keras_legacy_opt.optimizer import Optimizer
+from keras_legacy_opt.state.hyperparameters import is_schedule
+from keras_legacy_opt.step.own import Own
+
+# {pattern: factor}, or (selection, factor) pairs
+Factors = Mapping[str, float] | Sequence[tuple[Any, float]] | None
+
+
+class PerVariableMixin(Optimizer):
+    """The part of an optimizer with a weight decay, and with selections.
+
+    Attributes:
+      _decay: the name of the hyperparameter that is the weight decay.
+      _selections: the names of the attributes that are selections.
+    """
+
+    _decay: ClassVar[str] = "weight_decay"
+    _selections: ClassVar[tuple[str, ...]] = ("exclude_from_weight_decay",)
+    learning_rate_factors: Sequence[tuple[Any, float]] = ()
+
+    def _set_factors(self, factors: Factors) -> None:
+        """Sets the factors of learning rates: of the first that selects."""
+        if isinstance(factors, Mapping):
+            factors = list(factors.items())
+        name = "learning_rate_factors"
+        self.learning_rate_factors = [
+            (selection.check(which, name), _checked_factor(factor))
+            for which, factor in factors or ()
+        ]
+
+    def _own_of(self, variable: Any, apply_state: Any) -> Own | None:
+        """See `Optimizer`: the variable's factor, if it has one."""
+        for which, factor in self.learning_rate_factors:
+            if self._selects(which, variable):
+                return Own(lr_factor=factor)
+        return super()._own_of(variable, apply_state)
+
+    def _selects(self, which: selection.Selection, variable: Any) -> bool:
+        return selection.selects(which, self._known_variables, variable)
+
+    def _weight_decay(self, dtype: tf.DType) -> tf.Tensor:
+        """The weight decay of this step: a schedule's, of the iterations."""
+        value = self._get_hyper(self._decay, dtype)
+        if is_schedule(value):
+            value = value(self.iterations)
+        return tf.cast(value, dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """The configuration; see `keras_legacy_opt.Optimizer.get_config`."""
+        config = super().get_config()
+        for name in self._selections:
+            config[name] = selection.in_config(getattr(self, name))
+        if self.learning_rate_factors:
+            config["learning_rate_factors"] = [
+                [selection.in_config(which), factor]
+                for which, factor in self.learning_rate_factors
+            ]
+        return config
+
+    @classmethod
+    def from_config(
+        cls,
+        config: Mapping[str, Any],
+        custom_objects: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """The optimizer of a configuration, whose decay may be a schedule."""
+        config = dict(config)
+        if isinstance(config.get(cls._decay), Mapping):
+            config[cls._decay] = serialization.deserialize_schedule(
+                config[cls._decay], custom_objects
+            )
+        return super().from_config(config, custom_objects)
+
+
+def checked_decay(value: Any, argument: str = "weight_decay") -> Any:
+    """A weight decay, as it is.
+
+    Raises:
+      ValueError: if it is a negative number.
+    """
+    if not callable(value) and not tf.is_tensor(value) and not value >= 0:
+        raise ValueError(f"Expected {argument} >= 0, received: {value}.")
+    return value
+
+
+def _checked_factor(factor: Any) -> float:
+    if not isinstance(factor, (int, float)) or not factor >= 0:
+        raise ValueError(
+            "`learning_rate_factors` must be numbers >= 0 of patterns, or"
+            f" (selection, number) pairs. Received the factor {factor!r}."
+        )
+    return float(factor)
