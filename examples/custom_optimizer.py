@@ -19,6 +19,7 @@ import keras_legacy_opt
 ACCURACY_GOAL = 0.91
 
 
+# --8<-- [start:optimizer]
 @keras.saving.register_keras_serializable("examples")
 class Lion(keras_legacy_opt.Optimizer):
     """Lion: m is the momentum, beta_1 and beta_2 weigh it against gradients."""
@@ -65,6 +66,9 @@ class Lion(keras_legacy_opt.Optimizer):
         names = ("learning_rate", "decay", "beta_1", "beta_2")
         values = {n: self._serialize_hyperparameter(n) for n in names}
         return {**super().get_config(), **values}
+
+
+# --8<-- [end:optimizer]
 
 
 def main():

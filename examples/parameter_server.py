@@ -144,6 +144,7 @@ def fit(resolver, epochs, backup):
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         )
 
+    # --8<-- [start:fit]
     def make_batches(context):  # on each worker
         return (
             tf.data.Dataset.from_tensor_slices((x_train / 16, y_train))
@@ -159,6 +160,7 @@ def fit(resolver, epochs, backup):
         verbose=2,
         callbacks=[keras.callbacks.BackupAndRestore(backup)] if backup else [],
     )
+    # --8<-- [end:fit]
     logits = model.predict(x_test / 16, verbose=0)
     return report(model.optimizer, logits, y_test)
 
