@@ -81,7 +81,7 @@ class AverageModelCheckpoint:
         """
         averaged_by(model)
         if self._callback is None:
-            callbacks = hosts.keras_of(hosts.model_class(model)[0]).callbacks
+            callbacks = hosts.keras_of_model(model).callbacks
             self._callback = callbacks.ModelCheckpoint(**self._arguments)
             if self._params is not None:
                 self._callback.set_params(self._params)

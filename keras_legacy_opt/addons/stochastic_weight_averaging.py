@@ -66,7 +66,8 @@ class SWA(AveragedOptimizerWrapper):
 
     def _is_due(self) -> tf.Tensor:
         steps, period = self._since_start()
-        return tf.logical_and(steps >= 0, tf.equal(steps % period, 0))
+        is_last = tf.equal(tf.math.floormod(steps, period), 0)
+        return tf.logical_and(steps >= 0, is_last)
 
     def _prepare_local(
         self, var_device: str, var_dtype: tf.DType, apply_state: dict

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -51,7 +51,7 @@ class WarmUp(LearningRateSchedule):
                 f" step. Received: decay_schedule_fn={decay_schedule_fn!r}."
             )
         self.initial_learning_rate = initial_learning_rate
-        self.decay_schedule_fn = decay_schedule_fn
+        self.decay_schedule_fn: Callable[..., Any] = decay_schedule_fn
         self.warmup_steps = warmup_steps
         self.power = power
         self.name = name

@@ -238,12 +238,13 @@ def _of_optimizer(graph: Graph, optimizer: int) -> dict[int, Item]:
     for name, node in graph.edges(optimizer).items():
         if name.startswith(_SETTING):
             key = graph.key(node)
-            result[node] = Item(
-                contents.OTHER,
-                (name,),
-                graph.bundle.value(key),
-                reason="is a setting of the wrapper, which has its own",
-            )
+            if key is not None:
+                result[node] = Item(
+                    contents.OTHER,
+                    (name,),
+                    graph.bundle.value(key),
+                    reason="is a setting of the wrapper, which has its own",
+                )
             continue
         is_count = name in _ITERATIONS
         kind = contents.ITERATIONS if is_count else contents.HYPERPARAMETER
