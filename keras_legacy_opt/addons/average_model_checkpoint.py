@@ -81,9 +81,8 @@ class AverageModelCheckpoint:
         """
         averaged_by(model)
         if self._callback is None:
-            keras: Any = hosts.keras_of(hosts.model_class(model)[0])
-            cls = keras.callbacks.ModelCheckpoint
-            self._callback = cls(**self._arguments)
+            callbacks = hosts.keras_of_model(model).callbacks
+            self._callback = callbacks.ModelCheckpoint(**self._arguments)
             if self._params is not None:
                 self._callback.set_params(self._params)
         self._callback.set_model(_Averaged(model, self.update_weights))

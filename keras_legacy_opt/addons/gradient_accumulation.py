@@ -156,10 +156,10 @@ class GradientAccumulation(wrapper.Wrapper):
             )
             for grad, variable in zip(grads, variables, strict=True)
         ]
-        added.append(self._accumulated.assign_add(1, read_value=False))
+        added.append(self.accumulated.assign_add(1, read_value=False))
         with tf.control_dependencies(_operations(added)):
             steps = self._get_hyper("steps", tf.int64)
-            is_due = self._accumulated.read_value() >= steps
+            is_due = self.accumulated.read_value() >= steps
             return tf.cond(
                 is_due,
                 lambda: self._due(strategy, run, variables, name),
@@ -183,7 +183,7 @@ class GradientAccumulation(wrapper.Wrapper):
                 )
                 for variable in [*variables, *others]
             ]
-            reset.append(self._accumulated.assign(0, read_value=False))
+            reset.append(self.accumulated.assign(0, read_value=False))
             return tf.group(*_operations(reset))
 
     def _others(self, variables: Sequence[Any]) -> list[Any]:
@@ -272,7 +272,7 @@ class GradientAccumulation(wrapper.Wrapper):
             )
         if self._reduction == "sum":
             return gradient
-        return gradients.divide(gradient, self._accumulated.read_value())
+        return gradients.divide(gradient, self.accumulated.read_value())
 
     def _count_skipped_step(self) -> Any:
         return tf.no_op()

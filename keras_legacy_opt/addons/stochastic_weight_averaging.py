@@ -66,8 +66,8 @@ class SWA(AveragedOptimizerWrapper):
 
     def _is_due(self) -> tf.Tensor:
         steps, period = self._since_start()
-        rest = tf.math.floormod(steps, period)
-        return tf.logical_and(steps >= 0, tf.equal(rest, 0))
+        is_last = tf.equal(tf.math.floormod(steps, period), 0)
+        return tf.logical_and(steps >= 0, is_last)
 
     def _prepare_local(
         self, var_device: str, var_dtype: tf.DType, apply_state: dict

@@ -51,7 +51,7 @@ class WarmUp(LearningRateSchedule):
                 f" step. Received: decay_schedule_fn={decay_schedule_fn!r}."
             )
         self.initial_learning_rate = initial_learning_rate
-        self.decay_schedule_fn: Any = decay_schedule_fn
+        self.decay_schedule_fn: Callable[..., Any] = decay_schedule_fn
         self.warmup_steps = warmup_steps
         self.power = power
         self.name = name

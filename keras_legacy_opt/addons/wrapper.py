@@ -23,6 +23,7 @@ from keras_legacy_opt.hosts.keras_3_api import (
 )
 from keras_legacy_opt.optimizer import Optimizer
 from keras_legacy_opt.state.variables import var_key
+from keras_legacy_opt.state.weights import count_with
 from keras_legacy_opt.step import chain as chains
 from keras_legacy_opt.step import function_arguments, gradients, stepper
 from keras_legacy_opt.step.clipping import CLIPPING, GradsAndVars
@@ -340,7 +341,7 @@ class Wrapper(Holder):
         if self._iterations is None:
             existing = _iterations_of(self._optimizer)
             if existing is not None:
-                self._count_with(existing)
+                count_with(self, existing)
                 self._track_trackable(existing, "iter", overwrite=True)
         count = super().iterations
         _share_iterations(self._optimizer, count)
@@ -348,7 +349,7 @@ class Wrapper(Holder):
 
     @iterations.setter
     def iterations(self, variable: Any) -> None:
-        self._count_with(variable)
+        count_with(self, variable)
         _share_iterations(self._optimizer, self._iterations)
 
     # Hyperparameters: its own, and those of the optimizer inside.

@@ -244,6 +244,16 @@ def keras_of(cls: type) -> types.ModuleType | None:
     return None
 
 
+def keras_of_model(model: Any) -> types.ModuleType:
+    """The adopted Keras of a model.
+
+    Raises:
+      TypeError: see `model_class`.
+    """
+    cls, _ = model_class(model)
+    return next(keras for keras in _adopted.values() if keras.Model is cls)
+
+
 def serialize(value: Any) -> Any:
     """`value` as its Keras serializes it; an array, tensor, ... as any does."""
     keras = keras_of(type(value)) or next(iter(_adopted.values()), None)

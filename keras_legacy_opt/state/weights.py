@@ -26,40 +26,12 @@ class WeightMixin(OptimizerBase):
         number to start from.
         """
         if self._iterations is None:
-            self.__create_iterations("zeros")
+            _create_iterations(self, "zeros")
         return self._iterations
-
-    def __create_iterations(self, initializer: Any) -> None:
-        self._iterations = self.add_weight(
-            "iter",
-            shape=[],
-            dtype=tf.int64,
-            initializer=initializer,
-            trainable=False,
-            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-        )
-        self._weights.append(self._iterations)
 
     @iterations.setter
     def iterations(self, variable: Any) -> None:
-        self._count_with(variable)
-
-    def _count_with(self, variable: Any) -> None:
-        """Sets the iterations, or the number to start from."""
-        if self._iterations is not None:
-            raise RuntimeError(
-                "Cannot set `iterations` to a new Variable after the"
-                " optimizer's variables were created: assign to it instead."
-                f" Received: {variable}."
-            )
-        variable = hosts.unwrap(variable)
-        if not isinstance(variable, tf.Variable):
-            self.__create_iterations(_start_of_count(variable))
-            return
-        self._iterations = variable
-        if not hasattr(self._iterations, "path"):
-            self._iterations.path = f"{self._name}/iter"
-        self._weights.append(self._iterations)
+        count_with(self, variable)
 
     def add_weight(
         self,
@@ -117,6 +89,36 @@ class WeightMixin(OptimizerBase):
             )
         make_own(variable, f"{self._name}/{name}")
         return variable
+
+
+def count_with(optimizer: WeightMixin, variable: Any) -> None:
+    """Sets `iterations`; see there."""
+    if optimizer._iterations is not None:
+        raise RuntimeError(
+            "Cannot set `iterations` to a new Variable after the"
+            " optimizer's variables were created: assign to it instead."
+            f" Received: {variable}."
+        )
+    variable = hosts.unwrap(variable)
+    if not isinstance(variable, tf.Variable):
+        _create_iterations(optimizer, _start_of_count(variable))
+        return
+    optimizer._iterations = variable
+    if not hasattr(optimizer._iterations, "path"):
+        optimizer._iterations.path = f"{optimizer._name}/iter"
+    optimizer._weights.append(optimizer._iterations)
+
+
+def _create_iterations(optimizer: WeightMixin, initializer: Any) -> None:
+    optimizer._iterations = optimizer.add_weight(
+        "iter",
+        shape=[],
+        dtype=tf.int64,
+        initializer=initializer,
+        trainable=False,
+        aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+    )
+    optimizer._weights.append(optimizer._iterations)
 
 
 def _start_of_count(value: Any) -> int:

@@ -251,11 +251,16 @@ def test_variables_of_a_class_of_ones_own_are_trained():
 # Attributes of ours that neither legacy nor Keras 3 has.  A subclass of a third
 # party may have any name of its own: keep these few, and unlikely.
 ADDED = {
+    "_averaging",
+    "_count_skipped_step",
     "_clip_limits",
     "_declaration",
     "_early_slots",
     "_init_process_state",
+    "_is_checkpointed",
     "_known_variables",
+    "_make_hyper",
+    "_own_of",
     "_pending_weights",
     "_slots_out_of_turn",
     "_takes_weights_without_iterations",

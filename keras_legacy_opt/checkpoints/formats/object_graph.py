@@ -251,14 +251,15 @@ def _of_optimizer(graph: Graph, optimizer: int) -> dict[int, Item]:
             result[node] = Item(kind, path, graph.bundle.value(key), *rest)
 
     for name, node in graph.edges(optimizer).items():
-        key = graph.key(node)
-        if name.startswith(_SETTING) and key is not None:
-            result[node] = Item(
-                contents.OTHER,
-                (name,),
-                graph.bundle.value(key),
-                reason="is a setting of the wrapper, which has its own",
-            )
+        if name.startswith(_SETTING):
+            key = graph.key(node)
+            if key is not None:
+                result[node] = Item(
+                    contents.OTHER,
+                    (name,),
+                    graph.bundle.value(key),
+                    reason="is a setting of the wrapper, which has its own",
+                )
             continue
         is_count = name in _ITERATIONS
         kind = contents.ITERATIONS if is_count else contents.HYPERPARAMETER
