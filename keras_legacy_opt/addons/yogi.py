@@ -50,7 +50,8 @@ def _update(
 @functools.cache
 def _formula(averages: bool, activation: str) -> f.Formula:
     inputs = {
-        **f.same("lr", "beta_1", "beta_2", "epsilon"),
+        "lr": "lr_t",
+        **f.same("beta_1_power", "beta_2_power", "beta_1", "beta_2", "epsilon"),
         "l1": "l1_regularization_strength",
         "l2": "l2_regularization_strength",
     }
@@ -76,9 +77,17 @@ def _coefficients(
 ) -> f.Coefficients:
     hypers = f.hypers_of(optimizer, dtype, *_HYPERS)
     step = f.number_of_step(optimizer, dtype)
-    root = tf.sqrt(1 - tf.pow(hypers["beta_2"], step))
-    lr = c["lr_t"] * root / (1 - tf.pow(hypers["beta_1"], step))
-    return {**hypers, "lr": lr}
+    return {
+        **hypers,
+        "beta_1_power": tf.pow(hypers["beta_1"], step),
+        "beta_2_power": tf.pow(hypers["beta_2"], step),
+    }
+
+
+def _bias_corrected(c: f.Coefficients) -> tf.Tensor:
+    """The learning rate that corrects the bias of both moments."""
+    root = tf.sqrt(1 - c["beta_2_power"])
+    return c["lr_t"] * root / (1 - c["beta_1_power"])
 
 
 @hosts.public
@@ -118,6 +127,7 @@ class Yogi(DeclaredOptimizer):
         },
         formula=_formula_of,
         coefficients=_coefficients,
+        derived={"lr": _bias_corrected},
         initializers={"v": initial_accumulator},
         slots_alternate=True,
         variants=tuple(_formula(a, s) for a in (True, False) for s in _SIGNS),

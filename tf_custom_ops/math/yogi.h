@@ -1,7 +1,7 @@
 // Yogi (Zaheer et al., 2018), with proximal regularization:
 //   m   <- beta_1 * m + (1 - beta_1) * g                       YogiMomentum only; else m = g
 //   v   <- v + (1 - beta_2) * sign(g^2 - v) * g^2
-//   a   =  lr / (sqrt(v) + epsilon)                            lr: corrected for the bias of the averages
+//   a   =  lr * sqrt(1 - beta_2^t) / (1 - beta_1^t) / (sqrt(v) + epsilon)
 //   x   =  var - a * m
 //   var <- sign(x) * max(|x| - l1 * a, 0) / (1 + l2 * a)
 // Sparse gradients decay m of every row.
@@ -15,14 +15,14 @@ namespace keras_legacy_opt {
 template <class T, Path>
 struct Yogi {
   KLO_SLOTS(v);
-  KLO_HYPERS(lr, beta_1, beta_2, epsilon, l1, l2);
+  KLO_HYPERS(lr, beta_1_power, beta_2_power, beta_1, beta_2, epsilon, l1, l2);
   static constexpr bool kIdle = false;
   static constexpr bool kSumDuplicates = true;
 
   T lr, beta_1, one_minus_beta_1, one_minus_beta_2, epsilon, l1, l2;
 
   KLO_FN explicit Yogi(const Hypers& h)
-      : lr(h.lr),
+      : lr(h.lr * Sqrt(T(1) - h.beta_2_power) / (T(1) - h.beta_1_power)),
         beta_1(h.beta_1),
         one_minus_beta_1(T(1) - h.beta_1),
         one_minus_beta_2(T(1) - h.beta_2),

@@ -222,16 +222,16 @@ inline Real Proximal(Real x, Real rate, Real l1, Real l2) {
 
 template <bool kMomentum>
 Formula YogiFormula() {
-  Formula formula = {"Yogi", {0.01L, 0.9L, 0.8L, 1e-2L, 0.2L, 0.3L}, {0.5L, 0.1L}, nullptr, nullptr};
+  Formula formula = {"Yogi", {0.01L, 0.729L, 0.512L, 0.9L, 0.8L, 1e-2L, 0.2L, 0.3L}, {0.5L, 0.1L}, nullptr, nullptr};
   if (kMomentum) formula.first_state = {0.5L, 0.02L, 0.1L};
   formula.step = [](Real* s, Real g, Hypers h) {
     Real& v = s[kMomentum ? 2 : 1];
-    if (kMomentum) s[1] = Blend(s[1], g, h[1]);
-    v -= (1 - h[2]) * ((v > g * g) - (v < g * g)) * g * g;
-    const Real rate = h[0] / (std::sqrt(v) + h[3]);
-    s[0] = Proximal(s[0] - rate * (kMomentum ? s[1] : g), rate, h[4], h[5]);
+    if (kMomentum) s[1] = Blend(s[1], g, h[3]);
+    v -= (1 - h[4]) * ((v > g * g) - (v < g * g)) * g * g;
+    const Real rate = h[0] * std::sqrt(1 - h[2]) / (1 - h[1]) / (std::sqrt(v) + h[5]);
+    s[0] = Proximal(s[0] - rate * (kMomentum ? s[1] : g), rate, h[6], h[7]);
   };
-  if (kMomentum) formula.idle = [](Real* s, Hypers h) { s[1] *= h[1]; };
+  if (kMomentum) formula.idle = [](Real* s, Hypers h) { s[1] *= h[3]; };
   return formula;
 }
 
