@@ -74,11 +74,15 @@ def _formula_of(optimizer: Any) -> f.Formula:
 def _coefficients(
     optimizer: Any, dtype: tf.DType, c: f.Coefficients
 ) -> f.Coefficients:
+    del c
     hypers = f.hypers_of(optimizer, dtype, *_HYPERS)
     step = f.number_of_step(optimizer, dtype)
     root = tf.sqrt(1 - tf.pow(hypers["beta_2"], step))
-    lr = c["lr_t"] * root / (1 - tf.pow(hypers["beta_1"], step))
-    return {**hypers, "lr": lr}
+    rest = 1 - tf.pow(hypers["beta_1"], step)
+    return {**hypers, "root": root, "rest": rest}
+
+
+_DERIVED = {"lr": lambda c: c["lr_t"] * c["root"] / c["rest"]}
 
 
 @hosts.public
@@ -118,6 +122,7 @@ class Yogi(DeclaredOptimizer):
         },
         formula=_formula_of,
         coefficients=_coefficients,
+        derived=_DERIVED,
         initializers={"v": initial_accumulator},
         slots_alternate=True,
         variants=tuple(_formula(a, s) for a in (True, False) for s in _SIGNS),
