@@ -75,6 +75,7 @@ def _formula_of(optimizer: Any) -> f.Formula:
 def _coefficients(
     optimizer: Any, dtype: tf.DType, c: f.Coefficients
 ) -> f.Coefficients:
+    del c
     hypers = f.hypers_of(optimizer, dtype, *_HYPERS)
     step = f.number_of_step(optimizer, dtype)
     return {
