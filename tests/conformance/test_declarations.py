@@ -50,6 +50,8 @@ def test_slots_and_idle_rows(case):
     c = optimizer._prepare([variable])[variable.device, tf.float32]
     formula.update(state, tf.ones(1), c)
     averages = getattr(state, "names", ())
+    if formula.densifies:  # An update of all rows, if not of averages.
+        averages = formula.slots
     idle = {
         Idle.NOTHING: (),
         Idle.SLOTS: averages,

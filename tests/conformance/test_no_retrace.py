@@ -6,8 +6,6 @@ import stepping
 import tensorflow as tf
 from registry import NATIVE, SUBJECT, Case
 
-from keras_legacy_opt.rules.formula import rule_of
-
 CLIPS = [
     {},
     {"clipvalue": 0.9},
@@ -72,7 +70,7 @@ CASES = [
 )
 def test_no_retrace(row, clip, jit_compile):
     case = Case(row, "momentum" if "momentum" in row.options else "plain")
-    hypers = {*rule_of(case.build(SUBJECT)).hypers}
+    hypers = {*case.build(SUBJECT)._hyper}
     arguments = {**clip, "decay": 0.3} if "decay" in hypers else clip
 
     traced, new_traces, changed = run(
