@@ -20,6 +20,12 @@ def recorded(cls: _Class) -> _Class:
     return cls
 
 
+def package_of(cls: type) -> str:
+    """The package that a class says it is of; "" if it says nothing."""
+    # As of one that `type` made where no module was executed.
+    return getattr(cls, "__module__", "").partition(".")[0]
+
+
 def own_class(cls: type) -> type | None:
     """The class of this package that `cls` is, or is derived from."""
     for base in cls.__mro__:

@@ -36,6 +36,9 @@ def add_commands(subparsers: Any) -> None:
 
 
 def _run(parsed: argparse.Namespace) -> int:
+    if not parsed.module and not os.path.exists(parsed.program):
+        print(f"run: there is no {parsed.program!r}", file=sys.stderr)
+        return 2
     drop_in.install(top_level=not parsed.legacy_only)
     sys.argv = [parsed.program, *parsed.arguments]
     if parsed.module:

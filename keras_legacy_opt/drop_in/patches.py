@@ -41,7 +41,8 @@ class Patches:
     def undo(self) -> None:
         """Puts everything back that nobody else has changed since."""
         for (_, name), (module, former, value) in self._attributes.items():
-            if vars(module).get(name) is not value:
+            # Who holds a stand-in may go on using it.
+            if module in self._stand_ins or vars(module).get(name) is not value:
                 continue
             if former is _MISSING:
                 delattr(module, name)

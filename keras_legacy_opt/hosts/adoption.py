@@ -238,7 +238,7 @@ def registered_name(cls: type) -> str:
 def keras_of(cls: type) -> types.ModuleType | None:
     """The adopted Keras that `cls` is a class of, or a subclass of one."""
     for base in cls.__mro__:
-        keras = _adopted.get(base.__module__.partition(".")[0])
+        keras = _adopted.get(originals.package_of(base))
         if keras is not None:
             return keras
     return None
@@ -381,7 +381,7 @@ def _hide_names_of(base: type, host: type, shield: type) -> None:
     for cls in host.__subclasses__():
         for name in dir(base):
             definer = next(c for c in cls.__mro__ if name in vars(c))
-            if definer in roots or definer.__module__.startswith(PACKAGE):
+            if definer in roots or originals.package_of(definer) == PACKAGE:
                 continue
             root = next((c for c in roots if name in vars(c)), None)
             hidden = vars(root)[name] if root else _Hidden(name)

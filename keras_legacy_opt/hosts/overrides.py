@@ -50,7 +50,7 @@ class OverrideMixin:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if cls.__module__.partition(".")[0] != hosts.PACKAGE:
+        if originals.package_of(cls) != hosts.PACKAGE:
             guard(cls)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import io
 import os
 import pathlib
 import sys
 import tempfile
+import tokenize
 from collections.abc import Iterator
 from typing import Any
 
@@ -44,14 +46,14 @@ def _run(parsed: argparse.Namespace) -> int:
     failed = False
     for path in _files(parsed.paths):
         try:
-            text = path.read_bytes().decode()
+            encoding, text = _read(path)
             if path.suffix == ".ipynb":
                 new, code, result = notebooks.rewritten(text, codemod.rewritten)
             else:
                 code, result = text, codemod.rewritten(text)
                 new = result.code
             if parsed.write and new != text:
-                _replace(path, new)
+                _replace(path, new.encode(encoding))
         except (OSError, ValueError, codemod.SyntaxError) as error:
             failed = True
             reason = " ".join(str(error).split())
@@ -65,6 +67,15 @@ def _run(parsed: argparse.Namespace) -> int:
             where = "" if path.suffix == ".ipynb" else f"{line}:"
             print(f"{path}:{where} {note}", file=sys.stderr)
     return int(failed)
+
+
+def _read(path: pathlib.Path) -> tuple[str, str]:
+    """The encoding of a file, and its text."""
+    content = path.read_bytes()
+    encoding = "utf-8"
+    if path.suffix != ".ipynb":
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
+    return encoding, content.decode(encoding)
 
 
 def _files(paths: list[str]) -> Iterator[pathlib.Path]:
@@ -94,14 +105,14 @@ def _diff(path: pathlib.Path, old: str, new: str) -> Iterator[str]:
         yield line if line.endswith("\n") else f"{line}\n"
 
 
-def _replace(path: pathlib.Path, text: str) -> None:
+def _replace(path: pathlib.Path, content: bytes) -> None:
     """Replaces a file as a whole, or not at all, with its permissions."""
     mode = path.stat().st_mode
     with tempfile.NamedTemporaryFile(
         "wb", dir=path.resolve().parent, prefix=f".{path.name}.", delete=False
     ) as part:
         try:
-            part.write(text.encode())
+            part.write(content)
             part.flush()
             os.fchmod(part.fileno(), mode)
             os.replace(part.name, path.resolve())

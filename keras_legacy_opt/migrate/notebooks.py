@@ -10,6 +10,8 @@ from typing import Any
 from keras_legacy_opt.migrate import codemod
 
 _CELL = "# (a cell of the notebook)\n"
+# Of a cell, the rest of which is Python.
+_MAGICS_OF_PYTHON = ("capture", "prun", "time", "timeit")
 _MAGIC = "#% magic of keras_legacy_opt.migrate "
 _IS_MAGIC = re.compile(r"^(\s*)([%!?].*)$", re.MULTILINE)
 _IS_HIDDEN = re.compile(rf"^(\s*){re.escape(_MAGIC)}(.*)$", re.MULTILINE)
@@ -33,12 +35,7 @@ def rewritten(
     notebook = json.loads(text)
     if not isinstance(notebook, dict) or "cells" not in notebook:
         raise ValueError("no notebook of version 4")
-    cells = [
-        cell
-        for cell in notebook["cells"]
-        if cell.get("cell_type") == "code"
-        and not _source(cell).startswith("%%")
-    ]
+    cells = list(filter(_is_python, notebook["cells"]))
     code = _CELL.join(f"{_hidden(_source(cell))}\n" for cell in cells)
     result = rewrite(code)
     shown = codemod.Result(_shown(result.code), result.notes)
@@ -58,8 +55,9 @@ def rewritten(
 
 
 def _is_python(cell: dict[str, Any]) -> bool:
-    is_code = cell.get("cell_type") == "code"
-    return is_code and not _source(cell).startswith("%%")
+    magic = re.match(r"%%(\w*)", _source(cell))
+    of_python = magic is None or magic[1] in _MAGICS_OF_PYTHON
+    return cell.get("cell_type") == "code" and of_python
 
 
 def _source(cell: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_legacy_opt import hosts, private_api, serialization
+from keras_legacy_opt import hosts, originals, private_api, serialization
 from keras_legacy_opt.hosts import overrides
 from keras_legacy_opt.schedules import LearningRateSchedule
 from keras_legacy_opt.state import reads, saving
@@ -301,7 +301,7 @@ def _is_built_in(optimizer: HyperparameterMixin) -> bool:
     """Whether all that a step of the optimizer calls is this package's."""
     overrides = set(vars(optimizer))
     for cls in type(optimizer).__mro__:
-        if cls.__module__.partition(".")[0] == "keras_legacy_opt":
+        if originals.package_of(cls) == hosts.PACKAGE:
             return overrides.isdisjoint(_methods(cls))
         overrides |= vars(cls).keys() - _BESIDE_THE_STEP
     return False

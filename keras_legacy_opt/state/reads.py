@@ -22,7 +22,8 @@ def is_plain(variable: Any) -> bool:
 
 def cast(value: Any, dtype: tf.DType) -> tf.Tensor:
     """`tf.cast(value, dtype)`, of a variable perhaps."""
-    if is_plain(value) and value.dtype == dtype:
+    # Reads of what may be trained, tapes want to know of.
+    if is_plain(value) and value.dtype == dtype and not value.trainable:
         return tf.raw_ops.ReadVariableOp(resource=value.handle, dtype=dtype)
     return tf.cast(value, dtype)
 

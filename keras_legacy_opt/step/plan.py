@@ -200,7 +200,10 @@ class Plan:
                 return False
         if self._own_coefficients:  # Else `_prepare` has.
             for attribute, name in rule.also.items():
-                getattr(optimizer, attribute).assign(c[name], read_value=False)
+                variable = getattr(optimizer, attribute)
+                # As in `_prepare_local`: one of another dtype stays as it is.
+                if variable.dtype.base_dtype == c[name].dtype:
+                    variable.assign(c[name], read_value=False)
         reads.count_one(optimizer.iterations)
         return True
 

@@ -52,6 +52,15 @@ def test_old_code():
         assert (var.numpy() < before).all()
 
 
+def test_installed_inside_installed():
+    with keras_legacy_opt.installed():
+        import tensorflow_addons as tfa
+
+        with keras_legacy_opt.installed(top_level=True):
+            pass
+        assert tfa.optimizers.LAMB is addons.LAMB
+
+
 def test_what_it_has_not():
     with keras_legacy_opt.installed():
         import tensorflow_addons as tfa

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import stepping
 import tensorflow as tf
+import tf_keras
 from registry import BUILT_IN, NATIVE, SUBJECT, own_cases
 
 import keras_legacy_opt
@@ -347,6 +348,49 @@ def test_a_refused_step_changes_nothing(name):
             after = [*opt.get_weights(), var.numpy(), other.numpy()]
             for a, b in zip(before, after, strict=True):
                 np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", [row.name for row in BUILT_IN])
+def test_lists_of_different_dtypes_may_take_turns(name):
+    """Also where variables of the optimizer have the dtype of one of them."""
+    opt = getattr(keras_legacy_opt, name)(0.1)
+    plain = getattr(keras_legacy_opt, name)(0.1)
+    lists = [
+        [tf.Variable(tf.ones([2], dtype)) for _ in range(2)]
+        for dtype in (tf.float32, tf.float64, tf.float16)
+    ]
+    for _ in range(4):
+        for var, other in lists:
+            opt.apply_gradients([(tf.ones_like(var), var)])
+            with fused.disabled():
+                plain.apply_gradients([(tf.ones_like(other), other)])
+            assert opt.iterations == plain.iterations
+    for ours, expected in zip(opt.weights, plain.weights, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-2)
+    if name == "Nadam":
+        np.testing.assert_array_equal(opt._m_cache, plain._m_cache)
+
+
+@pytest.mark.parametrize("module", ["keras_legacy_opt", "legacy"])
+def test_tapes_see_hyperparameters_that_are_trained(module):
+    module = {
+        "keras_legacy_opt": keras_legacy_opt,
+        "legacy": tf_keras.optimizers.legacy,
+    }[module]
+    rate, var = tf.Variable(0.5), tf.Variable([1.0])
+
+    class Differentiable(module.SGD):
+        def _resource_apply_dense(self, grad, var, apply_state=None):
+            c = apply_state[var.device, var.dtype.base_dtype]
+            self.value = var - c["lr_t"] * grad
+            return var.assign(self.value)
+
+    opt = Differentiable(rate)
+    for _ in range(3):
+        with tf.GradientTape() as tape:
+            opt.apply_gradients([(tf.ones([1]), var)])
+            value = tf.identity(opt.value)
+        np.testing.assert_array_equal(tape.gradient(value, rate), -1.0)
 
 
 def test_a_refused_step_asks_for_a_callable_once():

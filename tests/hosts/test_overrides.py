@@ -424,3 +424,13 @@ def test_mock_in_place_of_a_method():
         optimizer.minimize(lambda: 1.0, [variable])
     minimize.assert_called_once()
     assert originals.is_own(optimizer, ("minimize",))
+
+
+def test_a_class_of_no_module():
+    """`type` makes one where globals have no `__name__`."""
+    scope = {"Base": keras_legacy_opt.SGD}
+    exec("Made = type('Made', (Base,), {})", scope)
+    var = tf.Variable([1.0])
+    for _ in range(3):
+        scope["Made"](0.5).apply_gradients([(tf.constant([1.0]), var)])
+    np.testing.assert_array_equal(var, [-0.5])
