@@ -35,12 +35,28 @@ def own_class(cls: type) -> type | None:
 
 
 def are_own(cls: type, names: tuple[str, ...]) -> bool:
-    """Whether `cls` has the attributes `names` from this package's class."""
+    """Whether `cls` has the attributes `names` from this package's classes."""
     own = own_class(cls)
     if own is None:
         return False
     originals = _originals[own]
-    return all(getattr(cls, name) is originals[name] for name in names)
+    return all(
+        getattr(cls, name) is originals[name] or _is_of_another(cls, name)
+        for name in names
+    )
+
+
+def _is_of_another(cls: type, name: str) -> bool:
+    """Whether it has an attribute from one of several of our classes.
+
+    As those have that mix ours with each other.
+    """
+    definer = next((c for c in cls.__mro__ if name in vars(c)), cls)
+    return package_of(definer) in ("keras_legacy_opt", "tensorflow") and any(
+        _originals[base].get(name) is getattr(cls, name)
+        for base in cls.__mro__
+        if base in _originals
+    )
 
 
 def is_own(optimizer: Any, names: tuple[str, ...]) -> bool:

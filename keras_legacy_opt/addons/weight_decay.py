@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_legacy_opt import hosts
+from keras_legacy_opt import hosts, originals
 from keras_legacy_opt.addons import selection
 from keras_legacy_opt.addons.per_variable import (
     Factors,
@@ -21,6 +21,7 @@ from keras_legacy_opt.step.own import NOTHING, Own
 from keras_legacy_opt.step.update import coefficients
 
 
+@originals.recorded
 class DecoupledWeightDecayExtension(PerVariableMixin):
     """Weight decay that is no part of the gradient, for any optimizer.
 

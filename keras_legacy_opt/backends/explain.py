@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -137,4 +138,15 @@ def _refusal(cls: Any, variable: Any = None) -> str | None:
     """Why native ops do not update a variable by a dense gradient."""
     if variable is None:
         variable = tf.Variable(tf.zeros([1]))
-    return explain(cls(), [variable])[0].refusals.get(NativeCPU.name)
+    return explain(_example(cls), [variable])[0].refusals.get(NativeCPU.name)
+
+
+def _example(cls: Any) -> Any:
+    """An optimizer with default arguments, and some number where is none."""
+    needed = [
+        name
+        for name, parameter in inspect.signature(cls).parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+    ]
+    return cls(**dict.fromkeys(needed, 0.5))

@@ -18,6 +18,12 @@ _INTERNAL = ("keras.src.optimizers", "tf_keras.src.optimizers")
 _KEYS_OF_NEW_OPTIMIZERS = frozenset(["use_ema", "ema_momentum"])
 
 
+# What a string, or a class name in a config, means.
+_OF_LEGACY = frozenset(
+    name.lower() for name in (*legacy_names.OPTIMIZERS, "LossScaleOptimizer")
+)
+
+
 def knows(name: str) -> bool:
     """Whether a module of this name gets names, if it is imported."""
     return (
@@ -122,7 +128,9 @@ def _is_ours(config: Any, custom_objects: Mapping[str, Any] | None) -> bool:
     kwargs = config.get("config") or {}
     if _KEYS_OF_NEW_OPTIMIZERS.intersection(kwargs):
         return False
-    own_name = name.rpartition(">")[2]
+    package, _, own_name = name.rpartition(">")
+    if package != hosts.PACKAGE and own_name.lower() not in _OF_LEGACY:
+        return False  # Our addons are not legacy's, and Keras has some of them.
     return hosts.public_class(own_name, hosts.OptimizerHost) is not None
 
 

@@ -65,6 +65,8 @@ def guard(cls: type) -> None:
         override = vars(definer)[name]
         if not callable(override):
             continue
+        if originals.package_of(definer) == hosts.PACKAGE:
+            continue  # Ours see to it themselves.
         if issubclass(definer, hosts.OptimizerHost):
             setattr(definer, name, _guarded(override, name))
         else:  # A mixin's, which optimizers of others may share.

@@ -10,6 +10,7 @@ from collections.abc import (
     Callable,
     Collection,
     Iterable,
+    Iterator,
     Mapping,
     Sequence,
 )
@@ -453,7 +454,19 @@ def held(optimizer: SavingMixin) -> list[SavingMixin]:
 
     And in theirs, each once.
     """
-    found = {}
+    found = {id(optimizer): optimizer}
+
+    def visit(optimizer: SavingMixin) -> None:
+        for each in _in_attributes(optimizer):
+            if id(each) not in found:
+                found[id(each)] = each
+                visit(each)
+
+    visit(optimizer)
+    return list(found.values())[1:]
+
+
+def _in_attributes(optimizer: SavingMixin) -> Iterator[SavingMixin]:
     for value in vars(optimizer).values():
         if isinstance(value, Mapping):
             value = list(value.values())
@@ -461,9 +474,7 @@ def held(optimizer: SavingMixin) -> list[SavingMixin]:
             if isinstance(each, hosts.LossScaleHost):
                 each = each.inner_optimizer
             if isinstance(each, SavingMixin):
-                for inside in [each, *held(each)]:
-                    found.setdefault(id(inside), inside)
-    return list(found.values())
+                yield each
 
 
 def _store_variables(optimizer: SavingMixin, store: Any) -> None:

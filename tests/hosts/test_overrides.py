@@ -434,3 +434,19 @@ def test_a_class_of_no_module():
     for _ in range(3):
         scope["Made"](0.5).apply_gradients([(tf.constant([1.0]), var)])
     np.testing.assert_array_equal(var, [-0.5])
+
+
+@pytest.mark.parametrize("host", [keras, tf_keras], ids=lambda k: k.__name__)
+def test_mixins_of_ours_override_nothing(host):
+    """And who derives from them changes no class of ours."""
+    addons = keras_legacy_opt.addons
+
+    class Derived(addons.DecoupledWeightDecayExtension, keras_legacy_opt.SGD):
+        pass
+
+    extended = addons.extend_with_decoupled_weight_decay(keras_legacy_opt.SGD)
+    for cls in (Derived, extended, addons.AdamW):
+        model = host.Sequential([host.layers.Input((4,)), host.layers.Dense(1)])
+        model.compile(cls(weight_decay=0.5), "mse")
+        model.fit(np.ones((4, 4)), np.ones((4, 1)), verbose=0)
+        assert model.optimizer.iterations == 1
