@@ -165,6 +165,36 @@ def test_in_xla():
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
+IN_XLA = {
+    "SGD": lambda: SGD(0.5),
+    "momentum": lambda: SGD(0.5, momentum=0.5, global_clipnorm=1.0),
+    "Adam": lambda: Adam(0.1),
+    "Adagrad": lambda: Adagrad(0.5),
+    "AdamW": lambda: addons.AdamW(weight_decay=0.1, learning_rate=0.1),
+    "LazyAdam": lambda: addons.LazyAdam(0.1),
+}
+
+
+@pytest.mark.parametrize("inner", IN_XLA)
+def test_rows_in_xla(inner):
+    """They are as many as without, though shapes are static."""
+    results = []
+    for jit_compile in (True, False):
+        optimizer = addons.GradientAccumulation(IN_XLA[inner](), 2)
+        table = tf.Variable(tf.ones([7, 3]))
+
+        def traced(step, jit_compile=jit_compile):
+            return tf.function(step, jit_compile=jit_compile)
+
+        step = stepper_of(optimizer, table, traced)
+        for rows in ([1, 1, 5], [0, 5, 5], [1, 2, 1], [3, 3, 3]):
+            values, shape = tf.ones([3, 3]), tf.constant([7, 3])
+            step(tf.IndexedSlices(values, tf.constant(rows), shape))
+        results.append([table.numpy(), *optimizer.get_weights()])
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
 def test_other_dtypes(traced):
     for dtype in ("float16", "bfloat16", "float64", "complex64"):
         optimizer = addons.GradientAccumulation(SGD(1.0), 2)
