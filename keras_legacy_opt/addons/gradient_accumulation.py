@@ -44,6 +44,10 @@ class GradientAccumulation(wrapper.Wrapper):
       a large batch clipping sees rows as often as they occur.)
     - A variable without any gradient in all of the batches is left alone; a
       sparse gradient accumulates into one of all rows that any batch had.
+    - What waits for a layer that Keras 3 freezes in between is dropped at the
+      step.  Of any other variable that gets no gradients any more (tf_keras
+      does not tell which layers are frozen), it is still applied: freeze layers
+      when `accumulated` is 0.
     - Gradients are summed over the replicas of a strategy in each call.  What
       is accumulated is thus the same on all of them, a slot like others: saved
       and restored in between, under whatever strategy.
@@ -175,7 +179,8 @@ class GradientAccumulation(wrapper.Wrapper):
     ) -> Any:
         """Takes the step, and starts anew."""
         others = self._others(variables)
-        done = self._take_with(others, strategy, run, variables, name)
+        trained = [v for v in others if not self._known_variables.is_frozen(v)]
+        done = self._take_with(trained, strategy, run, variables, name)
         with tf.control_dependencies(_operations([done])):
             reset = [
                 strategy.extended.update(

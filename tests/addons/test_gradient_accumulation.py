@@ -1,5 +1,6 @@
 """Several small batches are one large batch, to the bit where sums are."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -234,6 +235,30 @@ def test_fit_equals_large_batches(host, native):
     assert int(small.optimizer.iterations) == 4
     for a, b in zip(small.get_weights(), large.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_a_layer_frozen_while_batches_wait():
+    """In Keras 3, it stays as it is; what waited for it is forgotten."""
+    optimizer = addons.GradientAccumulation(SGD(0.25), 3)
+    model = make_model(keras, optimizer)
+    model.fit(TOKENS[:8], LABELS[:8], 4, epochs=1, verbose=0)
+    assert int(optimizer.accumulated) == 2
+    layer = model.layers[-1]
+    layer.trainable = False
+    model.compile(optimizer, "mse")
+    before = model.get_weights()
+    model.fit(TOKENS[:4], LABELS[:4], 4, verbose=0)
+    assert int(optimizer.accumulated) == 0
+    assert int(optimizer.iterations) == 1
+    frozen = len(layer.weights)
+    after = model.get_weights()
+    for a, b in zip(after[-frozen:], before[-frozen:], strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert (after[0] != before[0]).any()
+    for variable in layer.weights:
+        slot = optimizer.get_slot(variable, "accumulated_gradient")
+        assert np.signbit(slot.numpy()).all()
+        assert not slot.numpy().any()
 
 
 def test_mixed_precision(host):
