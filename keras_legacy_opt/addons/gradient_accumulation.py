@@ -44,6 +44,10 @@ class GradientAccumulation(wrapper.Wrapper):
       a large batch clipping sees rows as often as they occur.)
     - A variable without any gradient in all of the batches is left alone; a
       sparse gradient accumulates into one of all rows that any batch had.
+    - What waits for a layer that Keras 3 freezes in between is dropped at the
+      step.  Of any other variable that gets no gradients any more (tf_keras
+      does not tell which layers are frozen), it is still applied: freeze layers
+      when `accumulated` is 0.
     - Gradients are summed over the replicas of a strategy in each call.  What
       is accumulated is thus the same on all of them, a slot like others: saved
       and restored in between, under whatever strategy.
@@ -175,7 +179,8 @@ class GradientAccumulation(wrapper.Wrapper):
     ) -> Any:
         """Takes the step, and starts anew."""
         others = self._others(variables)
-        done = self._take_with(others, strategy, run, variables, name)
+        trained = [v for v in others if not self._known_variables.is_frozen(v)]
+        done = self._take_with(trained, strategy, run, variables, name)
         with tf.control_dependencies(_operations([done])):
             reset = [
                 strategy.extended.update(
@@ -265,11 +270,7 @@ class GradientAccumulation(wrapper.Wrapper):
         value = self.get_slot(variable, _SLOT).read_value()
         gradient = value
         if var_key(variable) in self._sparse_keys:
-            axes = list(range(1, value.shape.rank))
-            rows = tf.where(tf.reduce_any(_has_got(value), axes))[:, 0]
-            gradient = tf.IndexedSlices(
-                tf.gather(value, rows), rows, tf.shape(value)
-            )
+            gradient = _rows_with_any(value)
         if self._reduction == "sum":
             return gradient
         return gradients.divide(gradient, self.accumulated.read_value())
@@ -334,6 +335,23 @@ def _has_got(value: tf.Tensor) -> tf.Tensor:
         return _has_got(tf.math.real(value))
     bits = _BITS[value.dtype.size]
     return tf.not_equal(tf.bitcast(value, bits), bits.min)
+
+
+def _rows_with_any(value: tf.Tensor) -> tf.IndexedSlices:
+    """The rows of a slot that have got something.
+
+    In a function compiled by XLA, where shapes are static, there are as many as
+    the slot has, the surplus ones as in `gradients.deduplicate`.
+    """
+    axes, shape = list(range(1, value.shape.rank)), tf.shape(value)
+    got = tf.reduce_any(_has_got(value), axes)
+    if private_api.compiled_by_xla():
+        count = tf.shape(value, tf.int64)[0]
+        rows = tf.where(got, tf.range(count), count)
+    else:
+        rows = tf.where(got)[:, 0]
+        value = tf.gather(value, rows)
+    return tf.IndexedSlices(value, rows, shape)
 
 
 _BITS = {2: tf.int16, 4: tf.int32, 8: tf.int64}

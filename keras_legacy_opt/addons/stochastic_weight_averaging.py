@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -16,7 +17,9 @@ class SWA(AveragedOptimizerWrapper):
     """Stochastic weight averaging: the mean of some of the steps.
 
     The slot `average` is the mean of the variable after step `start_averaging`
-    (the first is step 0), and after each `average_period` steps more.
+    (the first is step 0), and after each `average_period` steps more.  Of a
+    variable that is trained from later on, earlier snapshots count as what it
+    was then.
 
     >>> opt = keras_legacy_opt.addons.SWA(
     ...     keras_legacy_opt.SGD(1.0), start_averaging=1, average_period=2)
@@ -57,6 +60,14 @@ class SWA(AveragedOptimizerWrapper):
         super().__init__(optimizer, name, **kwargs)
         self._set_hyper("average_period", average_period)
         self._set_hyper("start_averaging", start_averaging)
+
+    def _create_slots(self, var_list: Sequence[Any]) -> None:
+        if not any("average" in slots for slots in self._slots.values()):
+            super()._create_slots(var_list)
+            return
+        for var in var_list:
+            # Snapshots before a variable was trained are of what it was.
+            self._add_copy(var, "average")
 
     def _since_start(self) -> tuple[tf.Tensor, tf.Tensor]:
         """How many steps come after the first that counts; the period."""

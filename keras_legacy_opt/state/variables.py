@@ -130,6 +130,14 @@ class KnownVariables:
             getattr(variable, "overwrite_with_gradient", False)
         )
 
+    def is_frozen(self, variable: Any) -> bool:
+        """Whether a `tf.Variable` is inside a Keras 3 one not to be trained.
+
+        A `tf.Variable` alone is for ever what it was created as.
+        """
+        given = self.given(variable)
+        return hosts.is_keras_variable(given) and not given.trainable
+
     def name(self, variable: Any) -> str:
         """The name of a `tf.Variable`, or the path of its `keras.Variable`."""
         return hosts.path_of(self.given(variable))

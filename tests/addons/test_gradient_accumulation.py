@@ -1,5 +1,6 @@
 """Several small batches are one large batch, to the bit where sums are."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -165,6 +166,36 @@ def test_in_xla():
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
+IN_XLA = {
+    "SGD": lambda: SGD(0.5),
+    "momentum": lambda: SGD(0.5, momentum=0.5, global_clipnorm=1.0),
+    "Adam": lambda: Adam(0.1),
+    "Adagrad": lambda: Adagrad(0.5),
+    "AdamW": lambda: addons.AdamW(weight_decay=0.1, learning_rate=0.1),
+    "LazyAdam": lambda: addons.LazyAdam(0.1),
+}
+
+
+@pytest.mark.parametrize("inner", IN_XLA)
+def test_rows_in_xla(inner):
+    """They are as many as without, though shapes are static."""
+    results = []
+    for jit_compile in (True, False):
+        optimizer = addons.GradientAccumulation(IN_XLA[inner](), 2)
+        table = tf.Variable(tf.ones([7, 3]))
+
+        def traced(step, jit_compile=jit_compile):
+            return tf.function(step, jit_compile=jit_compile)
+
+        step = stepper_of(optimizer, table, traced)
+        for rows in ([1, 1, 5], [0, 5, 5], [1, 2, 1], [3, 3, 3]):
+            values, shape = tf.ones([3, 3]), tf.constant([7, 3])
+            step(tf.IndexedSlices(values, tf.constant(rows), shape))
+        results.append([table.numpy(), *optimizer.get_weights()])
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
 def test_other_dtypes(traced):
     for dtype in ("float16", "bfloat16", "float64", "complex64"):
         optimizer = addons.GradientAccumulation(SGD(1.0), 2)
@@ -204,6 +235,30 @@ def test_fit_equals_large_batches(host, native):
     assert int(small.optimizer.iterations) == 4
     for a, b in zip(small.get_weights(), large.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_a_layer_frozen_while_batches_wait():
+    """In Keras 3, it stays as it is; what waited for it is forgotten."""
+    optimizer = addons.GradientAccumulation(SGD(0.25), 3)
+    model = make_model(keras, optimizer)
+    model.fit(TOKENS[:8], LABELS[:8], 4, epochs=1, verbose=0)
+    assert int(optimizer.accumulated) == 2
+    layer = model.layers[-1]
+    layer.trainable = False
+    model.compile(optimizer, "mse")
+    before = model.get_weights()
+    model.fit(TOKENS[:4], LABELS[:4], 4, verbose=0)
+    assert int(optimizer.accumulated) == 0
+    assert int(optimizer.iterations) == 1
+    frozen = len(layer.weights)
+    after = model.get_weights()
+    for a, b in zip(after[-frozen:], before[-frozen:], strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert (after[0] != before[0]).any()
+    for variable in layer.weights:
+        slot = optimizer.get_slot(variable, "accumulated_gradient")
+        assert np.signbit(slot.numpy()).all()
+        assert not slot.numpy().any()
 
 
 def test_mixed_precision(host):

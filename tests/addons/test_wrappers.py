@@ -105,6 +105,28 @@ def test_moving_average_with_and_without_native_ops(inner, traced):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
+def test_average_of_a_variable_that_joins_late(traced):
+    """Snapshots before it was trained are of what it was, not of zeros."""
+    optimizer = addons.SWA(SGD(1.0), 0, 1)
+    first, late = tf.Variable([4.0]), tf.Variable([4.0])
+
+    def step_of(variables):
+        @traced
+        def step():
+            optimizer.apply_gradients([(tf.ones([1]), v) for v in variables])
+
+        return step
+
+    step_of([first])()
+    step_of([first])()
+    both = step_of([first, late])
+    both()
+    both()
+    optimizer.assign_average_vars([first, late])
+    assert float(first[0]) == (3 + 2 + 1 + 0) / 4
+    assert float(late[0]) == (4 + 4 + 3 + 2) / 4
+
+
 @every_inner
 def test_swa(inner, traced):
     alone, _ = trajectory(INNER[inner](), traced)

@@ -1,6 +1,7 @@
 """Wrappers that hold an optimizer, and count its weights among their own."""
 
 import pickle
+import warnings
 
 import keras
 import numpy as np
@@ -9,7 +10,7 @@ import tf_keras
 import third_party
 
 import keras_legacy_opt
-from keras_legacy_opt import SGD, Adam
+from keras_legacy_opt import SGD, Adam, LossScaleOptimizer, addons
 
 
 class Lookahead(third_party.lookahead(keras_legacy_opt).__mro__[1]):
@@ -102,6 +103,34 @@ def test_state_is_there_before_the_next_step(tmp_path):
         strict=True,
     ):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("wrapper", ["MovingAverage", "GradientAccumulation"])
+def test_saved_model_of_a_wrapper_with_a_loss_scale(wrapper, tmp_path):
+    optimizer = {
+        "MovingAverage": lambda: addons.MovingAverage(Adam(0.1), 0.5),
+        "GradientAccumulation": lambda: addons.GradientAccumulation(
+            Adam(0.1), 3
+        ),
+    }[wrapper]()
+    model = train(make_model(tf_keras, LossScaleOptimizer(optimizer)))
+    model.save(tmp_path / "m", save_format="tf")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = tf_keras.models.load_model(tmp_path / "m")
+    assert int(loaded.optimizer.iterations) > 0
+    for each in (model, loaded):
+        each.optimizer.inner_optimizer.learning_rate = 0.05
+    for _ in range(2):
+        assert_equal(
+            model.optimizer.inner_optimizer, loaded.optimizer.inner_optimizer
+        )
+        for name in ("loss_scale", "dynamic_counter"):
+            assert float(getattr(model.optimizer, name)) == float(
+                getattr(loaded.optimizer, name)
+            )
+        for each in (model, loaded):
+            train(each)
 
 
 def test_pickle_of_a_wrapper():
