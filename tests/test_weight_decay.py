@@ -1,5 +1,8 @@
 """Weight decay and learning rates of some variables, in the addons."""
 
+import copy
+import pickle
+
 import keras
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from keras_legacy_opt.addons import (
     LARS,
     SGDW,
     AdamW,
+    AdamWeightDecay,
     DecoupledWeightDecayExtension,
     NovoGrad,
     extend_with_decoupled_weight_decay,
@@ -228,6 +232,73 @@ def test_novograd_has_one_moment_for_each_variable():
 def test_mistakes(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.parametrize("decay", ["a", None, [1.0, 2.0], np.ones(2), {}])
+@pytest.mark.parametrize(
+    ("cls", "argument"),
+    [
+        (AdamW, "weight_decay"),
+        (LAMB, "weight_decay"),
+        (LARS, "weight_decay_rate"),
+        (AdamWeightDecay, "weight_decay_rate"),
+        (NovoGrad, "weight_decay"),
+    ],
+)
+def test_what_is_no_decay(cls, argument, decay):
+    with pytest.raises(TypeError, match=f"`{argument}` must be a number >= 0"):
+        cls(**{argument: decay})
+
+
+WITH_ATTRIBUTES = {
+    "AdamW": lambda **kw: AdamW(0.1, **kw),
+    "extension": lambda **kw: extend_with_decoupled_weight_decay(
+        keras_legacy_opt.Adagrad
+    )(0.1, **kw),
+    "LAMB": LAMB,
+    "LARS": LARS,
+    "AdamWeightDecay": AdamWeightDecay,
+    "NovoGrad": NovoGrad,
+}
+
+
+@pytest.mark.parametrize("name", WITH_ATTRIBUTES)
+def test_what_is_set_later_is_as_if_it_was_given(name):
+    make = WITH_ATTRIBUTES[name]
+    optimizer = make()
+    given = {
+        "learning_rate_factors": {"kernel": 0.25},
+        **dict.fromkeys(optimizer._selections, "kernel"),
+    }
+    mistakes = {
+        "learning_rate_factors": (
+            3,
+            [3],
+            "kernel",
+            {"kernel": "a"},
+            {"[": 1.0},
+        ),
+        **dict.fromkeys(optimizer._selections, (5, ["["], [3], {"a": 1})),
+    }
+    for attribute, value in given.items():
+        setattr(optimizer, attribute, value)
+        before = getattr(optimizer, attribute)
+        for mistake in mistakes[attribute]:
+            with pytest.raises((TypeError, ValueError), match=attribute):
+                setattr(optimizer, attribute, mistake)
+            with pytest.raises((TypeError, ValueError), match=attribute):
+                make(**{attribute: mistake})
+            assert getattr(optimizer, attribute) is before
+    kernel, same = (tf.Variable([1.0, 2.0], name="kernel") for _ in range(2))
+    other = make(**given)
+    optimizer.apply_gradients([(tf.ones([2]), kernel)])
+    other.apply_gradients([(tf.ones([2]), same)])
+    np.testing.assert_array_equal(kernel, same)
+    config = other.get_config()
+    assert optimizer.get_config() == config
+    assert copy.deepcopy(optimizer).get_config() == config
+    if name != "extension":  # Whose class is no module's.
+        assert pickle.loads(pickle.dumps(optimizer)).get_config() == config
 
 
 def test_an_extended_class_is_an_optimizer_of_both():

@@ -138,7 +138,7 @@ class LAMB(LayerAdaptationMixin):
             old name of `weight_decay`.
 
         Raises:
-          TypeError: if a selection is none.
+          TypeError: if a selection, the decay or the factors are none.
           ValueError: for a negative decay or factor, or a pattern that is no
             regular expression.
         """
@@ -148,7 +148,7 @@ class LAMB(LayerAdaptationMixin):
             exclude_from_weight_decay, exclude_from_layer_adaptation
         )
         super().__init__(name, **kwargs)
-        self._set_factors(learning_rate_factors)
+        self.learning_rate_factors = learning_rate_factors
         declare(
             self,
             learning_rate=kwargs.get("lr", learning_rate),

@@ -136,11 +136,12 @@ class NovoGrad(PerVariableMixin, DeclaredOptimizer):
           **kwargs: see `keras_legacy_opt.Optimizer`.
 
         Raises:
+          TypeError: if the decay or the factors are none.
           ValueError: for a negative decay or factor.
         """
         checked_decay(weight_decay)
         super().__init__(name, **kwargs)
-        self._set_factors(learning_rate_factors)
+        self.learning_rate_factors = learning_rate_factors
         declare(
             self,
             learning_rate=kwargs.get("lr", learning_rate),
