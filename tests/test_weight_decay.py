@@ -177,6 +177,25 @@ def test_layer_adaptation_leaves_out(cls, native):
     assert both[2] == plain[2]
 
 
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_lamb_corrects_biases_of_16_bits(dtype, native):
+    """In bfloat16, 0.999 is 1: what 1 - beta_2**t was, is 0."""
+    values = {}
+    for kind in (dtype, "float64"):
+        optimizer, var = LAMB(0.1), tf.Variable([3.0, 4.0], dtype=kind)
+        grad = tf.constant([1.0, -1.0], kind)
+        for _ in range(3):
+            if native:
+                optimizer.apply_gradients([(grad, var)])
+            else:
+                with fused.disabled():
+                    optimizer.apply_gradients([(grad, var)])
+        values[kind] = var.numpy().astype("float64")
+    # Three times half a unit of the last place for each rounding of a step.
+    np.testing.assert_allclose(values[dtype], values["float64"], rtol=0.015)
+
+
 def test_novograd_has_one_moment_for_each_variable():
     table = tf.Variable(tf.ones([4, 3]))
     optimizer = NovoGrad(0.1)
