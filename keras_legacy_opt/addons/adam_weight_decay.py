@@ -31,6 +31,8 @@ class AdamWeightDecay(PerVariableMixin, Adam):
         w = w - learning_rate * weight_decay_rate * w
 
     unless it is excluded: what `include_in_weight_decay` selects is not.
+    Selections and factors that are set later need a new trace, as those of
+    `DecoupledWeightDecayExtension`.
 
     >>> opt = keras_legacy_opt.addons.AdamWeightDecay(
     ...     learning_rate=2e-5, weight_decay_rate=0.01,

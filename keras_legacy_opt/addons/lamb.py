@@ -92,7 +92,8 @@ class LAMB(LayerAdaptationMixin):
 
     where the quotient of the norms is 1 if one of them is 0, or the variable is
     excluded from that. Sparse gradients change all rows, as if the missing
-    gradients were zeros.
+    gradients were zeros. Selections and factors that are set later need a new
+    trace, as those of `DecoupledWeightDecayExtension`.
 
     >>> opt = keras_legacy_opt.addons.LAMB(
     ...     learning_rate=0.1, exclude_from_weight_decay=["bias", "norm"])

@@ -90,6 +90,8 @@ class LARS(LayerAdaptationMixin):
         w = w - learning_rate * eeta * norm(w) / norm(d) * d
 
     A sparse gradient is as a dense one, with zeros for the missing rows.
+    Selections and factors that are set later need a new trace, as those of
+    `DecoupledWeightDecayExtension`.
 
     >>> opt = keras_legacy_opt.addons.LARS(learning_rate=1.0, eeta=0.1)
     >>> var = tf.Variable([3.0, 4.0])

@@ -84,7 +84,8 @@ class NovoGrad(PerVariableMixin, DeclaredOptimizer):
     With `grad_averaging`, `g` is multiplied by `1 - beta_1`, but for the first
     step. With `amsgrad`, the slot `vhat` keeps the maximum of all `v`, and
     replaces it in the second line. Sparse gradients change their rows of `m`
-    and of the variable only.
+    and of the variable only. Factors of learning rates that are set later need
+    a new trace, as those of `DecoupledWeightDecayExtension`.
 
     >>> opt = keras_legacy_opt.addons.NovoGrad(learning_rate=0.5)
     >>> var = tf.Variable([3.0, 4.0])

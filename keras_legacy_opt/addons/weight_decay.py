@@ -32,7 +32,9 @@ class DecoupledWeightDecayExtension(PerVariableMixin):
 
     which, unlike L2 regularization, adaptive step sizes do not change. Neither
     does the learning rate: where that is scheduled, give the decay a schedule,
-    too. A sparse gradient decays the rows that it has, each once.
+    too. A sparse gradient decays the rows that it has, each once. What is
+    excluded, and the factors of learning rates, may be set later, but are part
+    of a trace: a `tf.function` that was traced before goes on as it was.
 
     >>> class DecayingRMSprop(
     ...     keras_legacy_opt.addons.DecoupledWeightDecayExtension,
