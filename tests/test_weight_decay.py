@@ -1,5 +1,8 @@
 """Weight decay and learning rates of some variables, in the addons."""
 
+import copy
+import pickle
+
 import keras
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from keras_legacy_opt.addons import (
     LARS,
     SGDW,
     AdamW,
+    AdamWeightDecay,
     DecoupledWeightDecayExtension,
     NovoGrad,
     extend_with_decoupled_weight_decay,
@@ -173,6 +177,25 @@ def test_layer_adaptation_leaves_out(cls, native):
     assert both[2] == plain[2]
 
 
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_lamb_corrects_biases_of_16_bits(dtype, native):
+    """In bfloat16, 0.999 is 1: what 1 - beta_2**t was, is 0."""
+    values = {}
+    for kind in (dtype, "float64"):
+        optimizer, var = LAMB(0.1), tf.Variable([3.0, 4.0], dtype=kind)
+        grad = tf.constant([1.0, -1.0], kind)
+        for _ in range(3):
+            if native:
+                optimizer.apply_gradients([(grad, var)])
+            else:
+                with fused.disabled():
+                    optimizer.apply_gradients([(grad, var)])
+        values[kind] = var.numpy().astype("float64")
+    # Three times half a unit of the last place for each rounding of a step.
+    np.testing.assert_allclose(values[dtype], values["float64"], rtol=0.015)
+
+
 def test_novograd_has_one_moment_for_each_variable():
     table = tf.Variable(tf.ones([4, 3]))
     optimizer = NovoGrad(0.1)
@@ -228,6 +251,73 @@ def test_novograd_has_one_moment_for_each_variable():
 def test_mistakes(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.parametrize("decay", ["a", None, [1.0, 2.0], np.ones(2), {}])
+@pytest.mark.parametrize(
+    ("cls", "argument"),
+    [
+        (AdamW, "weight_decay"),
+        (LAMB, "weight_decay"),
+        (LARS, "weight_decay_rate"),
+        (AdamWeightDecay, "weight_decay_rate"),
+        (NovoGrad, "weight_decay"),
+    ],
+)
+def test_what_is_no_decay(cls, argument, decay):
+    with pytest.raises(TypeError, match=f"`{argument}` must be a number >= 0"):
+        cls(**{argument: decay})
+
+
+WITH_ATTRIBUTES = {
+    "AdamW": lambda **kw: AdamW(0.1, **kw),
+    "extension": lambda **kw: extend_with_decoupled_weight_decay(
+        keras_legacy_opt.Adagrad
+    )(0.1, **kw),
+    "LAMB": LAMB,
+    "LARS": LARS,
+    "AdamWeightDecay": AdamWeightDecay,
+    "NovoGrad": NovoGrad,
+}
+
+
+@pytest.mark.parametrize("name", WITH_ATTRIBUTES)
+def test_what_is_set_later_is_as_if_it_was_given(name):
+    make = WITH_ATTRIBUTES[name]
+    optimizer = make()
+    given = {
+        "learning_rate_factors": {"kernel": 0.25},
+        **dict.fromkeys(optimizer._selections, "kernel"),
+    }
+    mistakes = {
+        "learning_rate_factors": (
+            3,
+            [3],
+            "kernel",
+            {"kernel": "a"},
+            {"[": 1.0},
+        ),
+        **dict.fromkeys(optimizer._selections, (5, ["["], [3], {"a": 1})),
+    }
+    for attribute, value in given.items():
+        setattr(optimizer, attribute, value)
+        before = getattr(optimizer, attribute)
+        for mistake in mistakes[attribute]:
+            with pytest.raises((TypeError, ValueError), match=attribute):
+                setattr(optimizer, attribute, mistake)
+            with pytest.raises((TypeError, ValueError), match=attribute):
+                make(**{attribute: mistake})
+            assert getattr(optimizer, attribute) is before
+    kernel, same = (tf.Variable([1.0, 2.0], name="kernel") for _ in range(2))
+    other = make(**given)
+    optimizer.apply_gradients([(tf.ones([2]), kernel)])
+    other.apply_gradients([(tf.ones([2]), same)])
+    np.testing.assert_array_equal(kernel, same)
+    config = other.get_config()
+    assert optimizer.get_config() == config
+    assert copy.deepcopy(optimizer).get_config() == config
+    if name != "extension":  # Whose class is no module's.
+        assert pickle.loads(pickle.dumps(optimizer)).get_config() == config
 
 
 def test_an_extended_class_is_an_optimizer_of_both():

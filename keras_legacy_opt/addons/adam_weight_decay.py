@@ -13,6 +13,7 @@ from keras_legacy_opt.addons.per_variable import (
     Factors,
     PerVariableMixin,
     checked_decay,
+    selection_attribute,
 )
 from keras_legacy_opt.rules.adam import Adam
 from keras_legacy_opt.step.clipping import GradsAndVars
@@ -30,6 +31,8 @@ class AdamWeightDecay(PerVariableMixin, Adam):
         w = w - learning_rate * weight_decay_rate * w
 
     unless it is excluded: what `include_in_weight_decay` selects is not.
+    Selections and factors that are set later need a new trace, as those of
+    `DecoupledWeightDecayExtension`.
 
     >>> opt = keras_legacy_opt.addons.AdamWeightDecay(
     ...     learning_rate=2e-5, weight_decay_rate=0.01,
@@ -45,6 +48,8 @@ class AdamWeightDecay(PerVariableMixin, Adam):
     _HAS_AGGREGATE_GRAD = True
     _decay = "weight_decay_rate"
     _selections = ("include_in_weight_decay", "exclude_from_weight_decay")
+    include_in_weight_decay = selection_attribute()
+    exclude_from_weight_decay = selection_attribute()
 
     def __init__(
         self,
@@ -80,27 +85,19 @@ class AdamWeightDecay(PerVariableMixin, Adam):
           **kwargs: see `keras_legacy_opt.Optimizer`.
 
         Raises:
-          TypeError: if a selection is none.
+          TypeError: if a selection, the decay or the factors are none.
           ValueError: for a negative number, or a pattern that is no regular
             expression.
         """
         checked_decay(weight_decay_rate, "weight_decay_rate")
         _checked_norm(gradient_clip_norm)
-        included, excluded = (
-            selection.check(which, name)
-            for which, name in zip(
-                (include_in_weight_decay, exclude_from_weight_decay),
-                self._selections,
-                strict=True,
-            )
-        )
         super().__init__(
             learning_rate, beta_1, beta_2, epsilon, amsgrad, name, **kwargs
         )
-        self._set_factors(learning_rate_factors)
+        self.learning_rate_factors = learning_rate_factors
         self._set_hyper("weight_decay_rate", weight_decay_rate)
-        self.include_in_weight_decay = included
-        self.exclude_from_weight_decay = excluded
+        self.include_in_weight_decay = include_in_weight_decay
+        self.exclude_from_weight_decay = exclude_from_weight_decay
         self._aggregator = self.gradient_aggregator
         self.gradient_clip_norm = gradient_clip_norm
 

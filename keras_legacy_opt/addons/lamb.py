@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_legacy_opt import hosts
+from keras_legacy_opt.addons import rectification
 from keras_legacy_opt.addons.layer_adaptation import (
     LayerAdaptationMixin,
     switches,
@@ -23,8 +24,8 @@ def _update(state: f.State, grad: tf.Tensor, c: f.Coefficients) -> f.Changes:
     v = state.average_of_squares(
         "v", grad, c["beta_2_t"], c["one_minus_beta_2_t"]
     )
-    root = tf.sqrt(v / (1.0 - c["beta_2_power"]))
-    direction = m / (1.0 - c["beta_1_power"]) / (root + c["epsilon"])
+    root = tf.sqrt(v / c["unbias_v"])
+    direction = m / c["unbias_m"] / (root + c["epsilon"])
     direction += c["weight_decay"] * state[f.VARIABLE]
     ratio = trust_ratio(1.0, state[f.VARIABLE], direction, c)
     step = ratio * c["lr_t"] * direction
@@ -42,7 +43,7 @@ _FORMULA = f.Formula(
             "beta_1": "beta_1_t",
             "beta_2": "beta_2_t",
             **f.same(
-                *("beta_1_power", "beta_2_power", "epsilon"),
+                *("unbias_m", "unbias_v", "epsilon"),
                 *("weight_decay", "adapt"),
             ),
         },
@@ -55,17 +56,22 @@ def _coefficients(
     optimizer: Any, dtype: tf.DType, c: f.Coefficients
 ) -> f.Coefficients:
     del c
-    step = tf.cast(optimizer.iterations + 1, dtype)
     betas = f.hypers_of(optimizer, dtype, "beta_1", "beta_2")
     beta_1, beta_2 = betas["beta_1"], betas["beta_2"]
+    wide = rectification.wide(dtype)
+    step = tf.cast(optimizer.iterations + 1, wide)
+    unbias_m, unbias_v = (
+        tf.cast(1 - tf.pow(f.hyper(optimizer, name, wide), step), dtype)
+        for name in ("beta_1", "beta_2")
+    )
     return {
         "weight_decay": optimizer._weight_decay(dtype),
         "epsilon": tf.convert_to_tensor(optimizer.epsilon, dtype),
         "beta_1_t": beta_1,
-        "beta_1_power": tf.pow(beta_1, step),
+        "unbias_m": unbias_m,
         "one_minus_beta_1_t": 1 - beta_1,
         "beta_2_t": beta_2,
-        "beta_2_power": tf.pow(beta_2, step),
+        "unbias_v": unbias_v,
         "one_minus_beta_2_t": 1 - beta_2,
         **switches(dtype),
     }
@@ -86,7 +92,8 @@ class LAMB(LayerAdaptationMixin):
 
     where the quotient of the norms is 1 if one of them is 0, or the variable is
     excluded from that. Sparse gradients change all rows, as if the missing
-    gradients were zeros.
+    gradients were zeros. Selections and factors that are set later need a new
+    trace, as those of `DecoupledWeightDecayExtension`.
 
     >>> opt = keras_legacy_opt.addons.LAMB(
     ...     learning_rate=0.1, exclude_from_weight_decay=["bias", "norm"])
@@ -138,7 +145,7 @@ class LAMB(LayerAdaptationMixin):
             old name of `weight_decay`.
 
         Raises:
-          TypeError: if a selection is none.
+          TypeError: if a selection, the decay or the factors are none.
           ValueError: for a negative decay or factor, or a pattern that is no
             regular expression.
         """
@@ -148,7 +155,7 @@ class LAMB(LayerAdaptationMixin):
             exclude_from_weight_decay, exclude_from_layer_adaptation
         )
         super().__init__(name, **kwargs)
-        self._set_factors(learning_rate_factors)
+        self.learning_rate_factors = learning_rate_factors
         declare(
             self,
             learning_rate=kwargs.get("lr", learning_rate),

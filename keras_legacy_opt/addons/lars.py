@@ -90,6 +90,8 @@ class LARS(LayerAdaptationMixin):
         w = w - learning_rate * eeta * norm(w) / norm(d) * d
 
     A sparse gradient is as a dense one, with zeros for the missing rows.
+    Selections and factors that are set later need a new trace, as those of
+    `DecoupledWeightDecayExtension`.
 
     >>> opt = keras_legacy_opt.addons.LARS(learning_rate=1.0, eeta=0.1)
     >>> var = tf.Variable([3.0, 4.0])
@@ -147,7 +149,7 @@ class LARS(LayerAdaptationMixin):
           **kwargs: see `keras_legacy_opt.Optimizer`.
 
         Raises:
-          TypeError: if a selection is none.
+          TypeError: if a selection, the decay or the factors are none.
           ValueError: for a negative decay or factor, or a pattern that is no
             regular expression.
         """
@@ -156,7 +158,7 @@ class LARS(LayerAdaptationMixin):
             exclude_from_weight_decay, exclude_from_layer_adaptation
         )
         super().__init__(name, **kwargs)
-        self._set_factors(learning_rate_factors)
+        self.learning_rate_factors = learning_rate_factors
         declare(
             self,
             learning_rate=kwargs.get("lr", learning_rate),

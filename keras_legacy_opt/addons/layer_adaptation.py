@@ -8,7 +8,10 @@ from typing import Any
 import tensorflow as tf
 
 from keras_legacy_opt.addons import selection
-from keras_legacy_opt.addons.per_variable import PerVariableMixin
+from keras_legacy_opt.addons.per_variable import (
+    PerVariableMixin,
+    selection_attribute,
+)
 from keras_legacy_opt.rules.declared import DeclaredOptimizer
 from keras_legacy_opt.rules.formula import Coefficients
 from keras_legacy_opt.step.own import NOTHING, Own
@@ -40,6 +43,8 @@ class LayerAdaptationMixin(PerVariableMixin, DeclaredOptimizer):
     """The part of an optimizer that adapts, and decays, some variables."""
 
     _selections = ("exclude_from_weight_decay", "exclude_from_layer_adaptation")
+    exclude_from_weight_decay = selection_attribute()
+    exclude_from_layer_adaptation = selection_attribute()
 
     def _checked_selections(
         self, decay: selection.Selection, adaptation: selection.Selection

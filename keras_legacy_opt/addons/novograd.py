@@ -84,7 +84,8 @@ class NovoGrad(PerVariableMixin, DeclaredOptimizer):
     With `grad_averaging`, `g` is multiplied by `1 - beta_1`, but for the first
     step. With `amsgrad`, the slot `vhat` keeps the maximum of all `v`, and
     replaces it in the second line. Sparse gradients change their rows of `m`
-    and of the variable only.
+    and of the variable only. Factors of learning rates that are set later need
+    a new trace, as those of `DecoupledWeightDecayExtension`.
 
     >>> opt = keras_legacy_opt.addons.NovoGrad(learning_rate=0.5)
     >>> var = tf.Variable([3.0, 4.0])
@@ -136,11 +137,12 @@ class NovoGrad(PerVariableMixin, DeclaredOptimizer):
           **kwargs: see `keras_legacy_opt.Optimizer`.
 
         Raises:
+          TypeError: if the decay or the factors are none.
           ValueError: for a negative decay or factor.
         """
         checked_decay(weight_decay)
         super().__init__(name, **kwargs)
-        self._set_factors(learning_rate_factors)
+        self.learning_rate_factors = learning_rate_factors
         declare(
             self,
             learning_rate=kwargs.get("lr", learning_rate),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import tensorflow as tf
 
-from keras_legacy_opt import serialization
+from keras_legacy_opt import hosts, serialization
 from keras_legacy_opt.addons import selection
 from keras_legacy_opt.optimizer import Optimizer
 from keras_legacy_opt.state.hyperparameters import is_schedule
@@ -17,27 +18,66 @@ from keras_legacy_opt.step.own import Own
 Factors = Mapping[str, float] | Sequence[tuple[Any, float]] | None
 
 
+class _Checked:
+    """An attribute that is checked and listed whenever it is set.
+
+    The instance has it as any other: so do its copies, and pickles.
+    """
+
+    def __init__(self, check: Callable[[Any, str], Any], default: Any):
+        self._check = check
+        self._default = default
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is None:
+            return self
+        return vars(instance).get(self._name, self._default)
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        vars(instance)[self._name] = self._check(value, self._name)
+
+
+def selection_attribute() -> Any:
+    """An attribute of a class: a selection, checked whenever it is set."""
+    return _Checked(selection.check, None)
+
+
+def _checked_factors(
+    factors: Factors, argument: str
+) -> list[tuple[Any, float]]:
+    if isinstance(factors, Mapping):
+        factors = list(factors.items())
+    try:
+        pairs = [(which, factor) for which, factor in factors or ()]
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"`{argument}` must be a dictionary of patterns and numbers >= 0,"
+            f" or a list of (selection, number) pairs. Received: {factors!r} of"
+            f" type {type(factors).__name__}."
+        ) from None
+    return [
+        (selection.check(which, argument), _checked_factor(factor))
+        for which, factor in pairs
+    ]
+
+
 class PerVariableMixin(Optimizer):
     """The part of an optimizer with a weight decay, and with selections.
 
     Attributes:
       _decay: the name of the hyperparameter that is the weight decay.
-      _selections: the names of the attributes that are selections.
+      _selections: the names of the attributes that are selections, each a
+        `selection_attribute`.
+      learning_rate_factors: (selection, factor) pairs; the first that selects a
+        variable counts.
     """
 
     _decay: ClassVar[str] = "weight_decay"
     _selections: ClassVar[tuple[str, ...]] = ("exclude_from_weight_decay",)
-    learning_rate_factors: Sequence[tuple[Any, float]] = ()
-
-    def _set_factors(self, factors: Factors) -> None:
-        """Sets the factors of learning rates: of the first that selects."""
-        if isinstance(factors, Mapping):
-            factors = list(factors.items())
-        name = "learning_rate_factors"
-        self.learning_rate_factors = [
-            (selection.check(which, name), _checked_factor(factor))
-            for which, factor in factors or ()
-        ]
+    learning_rate_factors: Any = _Checked(_checked_factors, ())
 
     def _own_of(self, variable: Any, apply_state: Any) -> Own | None:
         """See `Optimizer`: the variable's factor, if it has one."""
@@ -87,9 +127,18 @@ def checked_decay(value: Any, argument: str = "weight_decay") -> Any:
     """A weight decay, as it is.
 
     Raises:
+      TypeError: if it is none.
       ValueError: if it is a negative number.
     """
-    if not callable(value) and not tf.is_tensor(value) and not value >= 0:
+    if callable(value) or tf.is_tensor(hosts.unwrap(value)):
+        return value
+    if np.ndim(value) or not np.issubdtype(np.asarray(value).dtype, np.number):
+        raise TypeError(
+            f"`{argument}` must be a number >= 0, a scalar tensor or variable,"
+            " a function without arguments, or a schedule. Received:"
+            f" {value!r} of type {type(value).__name__}."
+        )
+    if not value >= 0:
         raise ValueError(f"Expected {argument} >= 0, received: {value}.")
     return value
 

@@ -14,6 +14,7 @@ from keras_legacy_opt.addons.per_variable import (
     Factors,
     PerVariableMixin,
     checked_decay,
+    selection_attribute,
 )
 from keras_legacy_opt.optimizer import Optimizer
 from keras_legacy_opt.state.variables import var_key
@@ -32,7 +33,9 @@ class DecoupledWeightDecayExtension(PerVariableMixin):
 
     which, unlike L2 regularization, adaptive step sizes do not change. Neither
     does the learning rate: where that is scheduled, give the decay a schedule,
-    too. A sparse gradient decays the rows that it has, each once.
+    too. A sparse gradient decays the rows that it has, each once. What is
+    excluded, and the factors of learning rates, may be set later, but are part
+    of a trace: a `tf.function` that was traced before goes on as it was.
 
     >>> class DecayingRMSprop(
     ...     keras_legacy_opt.addons.DecoupledWeightDecayExtension,
@@ -49,6 +52,7 @@ class DecoupledWeightDecayExtension(PerVariableMixin):
     https://arxiv.org/abs/1711.05101).
     """
 
+    exclude_from_weight_decay = selection_attribute()
     _decay_var_list: frozenset[str] | None = None
 
     def __init_subclass__(cls, **kwargs: Any):
@@ -78,18 +82,15 @@ class DecoupledWeightDecayExtension(PerVariableMixin):
           **kwargs: of the optimizer that is extended.
 
         Raises:
-          TypeError: if a selection is none.
+          TypeError: if a selection, the decay or the factors are none.
           ValueError: for a negative decay or factor, or a pattern that is no
             regular expression.
         """
         checked_decay(weight_decay)
-        excluded = selection.check(
-            exclude_from_weight_decay, "exclude_from_weight_decay"
-        )
         super().__init__(**kwargs)
-        self._set_factors(learning_rate_factors)
+        self.learning_rate_factors = learning_rate_factors
         self._set_hyper("weight_decay", weight_decay)
-        self.exclude_from_weight_decay = excluded
+        self.exclude_from_weight_decay = exclude_from_weight_decay
 
     def minimize(
         self,

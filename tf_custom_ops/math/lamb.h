@@ -1,7 +1,7 @@
-// LAMB (You et al., 2020), with bias corrections:
+// LAMB (You et al., 2020), with unbias_m = 1 - beta_1^t, unbias_v = 1 - beta_2^t:
 //   m   <- beta_1 * m + (1 - beta_1) * g
 //   v   <- beta_2 * v + (1 - beta_2) * g^2
-//   u   =  m / (1 - beta_1^t) / (sqrt(v / (1 - beta_2^t)) + epsilon) + weight_decay * var
+//   u   =  m / unbias_m / (sqrt(v / unbias_v) + epsilon) + weight_decay * var
 //   var <- var - lr * |var| / |u| * u               (where either norm is 0, or adapt is: var - lr * u)
 // Sparse gradients update every row: one without gradient takes a step with g = 0.
 #ifndef KERAS_LEGACY_OPT_MATH_LAMB_H_
@@ -15,12 +15,12 @@ template <class T, Path>
 struct Lamb {
   KLO_SLOTS(m, v);
   KLO_SCALAR_SLOTS(0);
-  KLO_HYPERS(lr, beta_1, beta_2, beta_1_power, beta_2_power, epsilon, weight_decay, adapt);
+  KLO_HYPERS(lr, beta_1, beta_2, unbias_m, unbias_v, epsilon, weight_decay, adapt);
   static constexpr bool kIdle = true;
   static constexpr bool kSumDuplicates = true;
   static constexpr bool kNormOfVariable = true;
 
-  T lr, beta_1, one_minus_beta_1, beta_2, one_minus_beta_2, one_minus_beta_1_power, one_minus_beta_2_power;
+  T lr, beta_1, one_minus_beta_1, beta_2, one_minus_beta_2, unbias_m, unbias_v;
   T epsilon, weight_decay, adapt;
 
   KLO_FN explicit Lamb(const Hypers& h)
@@ -29,8 +29,8 @@ struct Lamb {
         one_minus_beta_1(T(1) - h.beta_1),
         beta_2(h.beta_2),
         one_minus_beta_2(T(1) - h.beta_2),
-        one_minus_beta_1_power(T(1) - h.beta_1_power),
-        one_minus_beta_2_power(T(1) - h.beta_2_power),
+        unbias_m(h.unbias_m),
+        unbias_v(h.unbias_v),
         epsilon(h.epsilon),
         weight_decay(h.weight_decay),
         adapt(h.adapt) {}
@@ -49,7 +49,7 @@ struct Lamb {
 
  private:
   KLO_FN T Towards(T var, T m, T v) const {
-    return (m / one_minus_beta_1_power) / (Sqrt(v / one_minus_beta_2_power) + epsilon) + weight_decay * var;
+    return (m / unbias_m) / (Sqrt(v / unbias_v) + epsilon) + weight_decay * var;
   }
 };
 

@@ -323,14 +323,14 @@ inline Real Trust(Real eeta, const std::vector<Real>& w, const std::vector<Real>
 
 inline NormFormula LambFormula(Real adapt) {
   return {"Lamb",
-          {0.01L, 0.9L, 0.999L, 0.729L, 0.997002999L, 1e-6L, 0.1L, adapt},
+          {0.01L, 0.9L, 0.999L, 0.271L, 0.002997001L, 1e-6L, 0.1L, adapt},
           {0.5L, 0.02L, 0.01L},
           [](auto& s, const auto& g, Hypers h) {
             std::vector<Real> d(g.size());
             for (size_t i = 0; i < g.size(); ++i) {
               s[1][i] = Blend(s[1][i], g[i], h[1]);
               s[2][i] = Blend(s[2][i], g[i] * g[i], h[2]);
-              d[i] = s[1][i] / (1 - h[3]) / (std::sqrt(s[2][i] / (1 - h[4])) + h[5]) + h[6] * s[0][i];
+              d[i] = s[1][i] / h[3] / (std::sqrt(s[2][i] / h[4]) + h[5]) + h[6] * s[0][i];
             }
             const Real rate = h[0] * Trust(1, s[0], d, h[7]);
             for (size_t i = 0; i < g.size(); ++i) s[0][i] -= rate * d[i];
