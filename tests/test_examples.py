@@ -7,7 +7,12 @@ import preforked
 import pytest
 
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
-NAMES = ["custom_optimizer", "digits_classifier", "docstring_embeddings"]
+NAMES = [
+    "custom_optimizer",
+    "digits_classifier",
+    "docstring_embeddings",
+    "identifier_recommender",
+]
 
 
 @pytest.fixture
@@ -55,6 +60,13 @@ def test_docstring_embeddings(run_to_goal):
 def test_custom_optimizer(run_to_goal):
     output = run_to_goal("custom_optimizer")
     assert "Lion comes back from its configuration: True" in output
+
+
+@pytest.mark.processes
+def test_identifier_recommender(run_to_goal):
+    output = run_to_goal("identifier_recommender", "--steps=400")
+    times = re.findall(r"^(Adam|LazyAdam): .* ms per step$", output, re.M)
+    assert times == ["Adam", "LazyAdam"]
 
 
 @pytest.mark.processes

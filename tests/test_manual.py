@@ -7,6 +7,17 @@ import pytest
 
 import keras_legacy_opt
 
+# Of what other tests have imported.
+pytestmark = pytest.mark.filterwarnings("ignore:.*imported from Keras before")
+
+
+@pytest.fixture(autouse=True)
+def uninstalled():
+    """Whatever a page does, or fails to do."""
+    yield
+    keras_legacy_opt.uninstall()
+
+
 NAMED = re.compile(
     r"\b(?:benchmarks|docs|examples|scripts|tests|tf_custom_ops)/[\w./]*\w"
 )
