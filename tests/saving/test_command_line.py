@@ -70,11 +70,12 @@ def test_inspect_files_of_keras_3(capsys, tmp_path):
     model.save_weights(tmp_path / "m.weights.h5")
     for name, optimizer in (
         ("m.keras", "optimizer: Adamax\n"),
-        ("m.weights.h5", "Adam or Adamax (judged by its variables)"),
+        ("m.weights.h5", " or Adamax or "),
     ):
         assert run("inspect", tmp_path / name) == 0
         text = capsys.readouterr().out
         assert optimizer in text
+        assert ("(judged by its variables)" in text) == (" or " in optimizer)
         assert "iterations: 1" in text
         assert "dense" in text.partition("slots:")[2].partition("model:")[0]
 
