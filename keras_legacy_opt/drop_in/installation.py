@@ -63,7 +63,7 @@ class _Installation:
     def patch_imported(self) -> dict[int, Any]:
         """Gives names to all modules that are there; returns what they had."""
         replaced = {}
-        for name, module in list(sys.modules.items()):
+        for name, module in sys.modules.copy().items():
             if isinstance(module, types.ModuleType):
                 replaced |= self.patch(name, module)
         return replaced
@@ -180,12 +180,12 @@ def _is_ready(module: types.ModuleType) -> bool:
 def _warn_of_holders(replaced: dict[int, Any]) -> None:
     """Tells which modules hold what has been replaced: they go on using it."""
     holders = []
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():
         if name.partition(".")[0] in _NOT_USERS:
             continue
         if not isinstance(module, types.ModuleType):
             continue
-        for attribute, value in list(vars(module).items()):
+        for attribute, value in vars(module).copy().items():
             if id(value) in replaced and replaced[id(value)] is value:
                 holders.append(f"{name}.{attribute}")
     if holders:

@@ -30,7 +30,7 @@ class Patches:
     def own(self, module: types.ModuleType) -> dict[str, Any]:
         """The attributes of a module without the changes."""
         # Listed at once: another thread may be importing.
-        names = list(vars(module))
+        names = list(vars(module).copy())
         values = {name: self._former(module, name) for name in names}
         return {k: v for k, v in values.items() if v is not _MISSING}
 
