@@ -42,7 +42,7 @@ def _formula(amsgrad: bool) -> f.Formula:
 def _coefficients(
     optimizer: Any, dtype: tf.DType, c: f.Coefficients
 ) -> f.Coefficients:
-    c = rectification.coefficients(optimizer, rectification.wide(dtype), c)
+    c = rectification.coefficients(optimizer, f.arithmetic(dtype), c)
     longest = c["longest"]
     length = longest - c["lost"] / c["rest_2"]
     ratio = ((length - 4.0) * (length - 2.0) * longest) / (

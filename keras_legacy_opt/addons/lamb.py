@@ -7,7 +7,6 @@ from typing import Any
 import tensorflow as tf
 
 from keras_legacy_opt import hosts
-from keras_legacy_opt.addons import rectification
 from keras_legacy_opt.addons.layer_adaptation import (
     LayerAdaptationMixin,
     switches,
@@ -58,8 +57,8 @@ def _coefficients(
     del c
     betas = f.hypers_of(optimizer, dtype, "beta_1", "beta_2")
     beta_1, beta_2 = betas["beta_1"], betas["beta_2"]
-    wide = rectification.wide(dtype)
-    step = tf.cast(optimizer.iterations + 1, wide)
+    wide = f.arithmetic(dtype)  # In 16 bits, beta_2**t has no digits.
+    step = f.number_of_step(optimizer, wide)
     unbias_m, unbias_v = (
         tf.cast(1 - tf.pow(f.hyper(optimizer, name, wide), step), dtype)
         for name in ("beta_1", "beta_2")

@@ -20,6 +20,7 @@ from keras_legacy_opt.rules.declared import (
     DEFAULT_EPSILON,
     DeclaredOptimizer,
     declare,
+    without_surplus,
 )
 
 
@@ -159,10 +160,7 @@ class NovoGrad(PerVariableMixin, DeclaredOptimizer):
 
         Those of tensorflow_addons may have a surplus third of slots.
         """
-        slots_of_one = (len(self.weights) - 1) // 2
-        if self.built and len(weights) == 3 * slots_of_one + 1:
-            weights = weights[: len(self.weights)]
-        super().set_weights(weights)
+        super().set_weights(without_surplus(self, weights))
 
     def _valid_dtypes(self) -> Iterable[tf.DType]:
         return REAL

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_legacy_opt import hosts, serialization
 from keras_legacy_opt.addons import selection
 from keras_legacy_opt.optimizer import Optimizer
-from keras_legacy_opt.state.hyperparameters import is_schedule
+from keras_legacy_opt.rules.formula import scheduled
 from keras_legacy_opt.step.own import Own
 
 # {pattern: factor}, or (selection, factor) pairs
@@ -91,10 +91,7 @@ class PerVariableMixin(Optimizer):
 
     def _weight_decay(self, dtype: tf.DType) -> tf.Tensor:
         """The weight decay of this step: a schedule's, of the iterations."""
-        value = self._get_hyper(self._decay, dtype)
-        if is_schedule(value):
-            value = value(self.iterations)
-        return tf.cast(value, dtype)
+        return scheduled(self, self._decay, dtype)
 
     def get_config(self) -> dict[str, Any]:
         """The configuration; see `keras_legacy_opt.Optimizer.get_config`."""

@@ -10,7 +10,6 @@ import tensorflow as tf
 from keras_legacy_opt import schedules
 from keras_legacy_opt.rules import formula as f
 from keras_legacy_opt.rules.declared import DEFAULT_EPSILON, declare
-from keras_legacy_opt.state.hyperparameters import is_schedule
 
 HYPERS = (
     *("learning_rate", "beta_1", "beta_2", "decay", "weight_decay"),
@@ -42,16 +41,12 @@ def configuration(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, "total_steps": int(config["total_steps"])}
 
 
-def wide(dtype: tf.DType) -> tf.DType:
-    """That of the coefficients: in 16 bits, beta_2**t has no digits."""
-    return tf.float32 if dtype in (tf.float16, tf.bfloat16) else dtype
-
-
 def coefficients(
     optimizer: Any, dtype: tf.DType, c: f.Coefficients
 ) -> dict[str, tf.Tensor]:
     """What both read, and what they make the rest of.
 
+    The dtype is not that of 16-bit variables, in which beta_2**t has no digits.
     With t the number of the step, from 1, these are `rest_1`, 1 - beta_1**t;
     `rest_2`, likewise; `lost`, 2 * t * beta_2**t; `longest`, the length of the
     average of squares after infinitely many steps; and `threshold`, that from
@@ -61,9 +56,7 @@ def coefficients(
         optimizer._get_hyper(name, dtype)
         for name in ("beta_1", "beta_2", "sma_threshold")
     )
-    weight_decay = optimizer._get_hyper("weight_decay", dtype)
-    if is_schedule(weight_decay):
-        weight_decay = tf.cast(weight_decay(optimizer.iterations), dtype)
+    weight_decay = f.scheduled(optimizer, "weight_decay", dtype)
     step = f.number_of_step(optimizer, dtype)
     power = tf.pow(beta_2, step)
     return {

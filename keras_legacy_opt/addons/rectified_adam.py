@@ -40,7 +40,7 @@ def _formula(amsgrad: bool) -> f.Formula:
 def _coefficients(
     optimizer: Any, dtype: tf.DType, c: f.Coefficients
 ) -> f.Coefficients:
-    c = rectification.coefficients(optimizer, rectification.wide(dtype), c)
+    c = rectification.coefficients(optimizer, f.arithmetic(dtype), c)
     longest, unbias_v = c["longest"], 1.0 / c["rest_2"]
     length = longest - c["lost"] * unbias_v
     ratio = (length - 4.0) / (longest - 4.0) * (length - 2.0)

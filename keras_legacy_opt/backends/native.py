@@ -11,11 +11,14 @@ import tensorflow as tf
 from keras_legacy_opt import private_api
 from keras_legacy_opt.backends.base import Backend
 from keras_legacy_opt.fused import groups, loader, places, switch
-from keras_legacy_opt.rules.formula import Coefficients, Formula, Native
+from keras_legacy_opt.rules.formula import (
+    Coefficients,
+    Formula,
+    Native,
+    arithmetic,
+)
 from keras_legacy_opt.step.own import Own
 from keras_legacy_opt.step.update import Step, Update
-
-_HALVES = (tf.bfloat16, tf.float16)
 
 
 class NativeCPU(Backend):
@@ -157,8 +160,9 @@ def scalars(
 ) -> dict[str, tf.Tensor]:
     """The scalars of an op: as legacy rounds them, in the op's precision."""
     values = {name: c[key] for name, key in native.coefficients.items()}
-    if variable.dtype.base_dtype in _HALVES:
-        return {k: tf.cast(value, tf.float32) for k, value in values.items()}
+    dtype = variable.dtype.base_dtype
+    if arithmetic(dtype) != dtype:
+        return {k: tf.cast(v, arithmetic(dtype)) for k, v in values.items()}
     return values
 
 
@@ -173,8 +177,7 @@ def _scalars_of(step: Step, update: Update) -> dict[str, tf.Tensor]:
 
 def _own_inputs(updates: Sequence[Update]) -> dict[str, list[tf.Tensor]]:
     """What variables have of their own, as their op takes it."""
-    dtype = updates[0].variable.dtype.base_dtype
-    dtype = tf.float32 if dtype in _HALVES else dtype
+    dtype = arithmetic(updates[0].variable.dtype.base_dtype)
     weight = updates[0].own.average_weight
     return {
         "per_variable": _per_variable([u.own for u in updates], dtype),

@@ -13,6 +13,7 @@ from keras_legacy_opt.rules.declared import (
     DEFAULT_EPSILON,
     DeclaredOptimizer,
     declare,
+    without_surplus,
 )
 from keras_legacy_opt.rules.formula import (
     VARIABLE,
@@ -183,7 +184,4 @@ class Adam(DeclaredOptimizer):
         Files of Keras 1 hold the slots of AMSGrad even where it was not used:
         the surplus third of the slots is then left out.
         """
-        slots_of_one = (len(self.weights) - 1) // 2
-        if self.built and len(weights) == 3 * slots_of_one + 1:
-            weights = weights[: len(self.weights)]
-        super().set_weights(weights)
+        super().set_weights(without_surplus(self, weights))

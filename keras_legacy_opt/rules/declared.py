@@ -115,6 +115,18 @@ def initial_accumulator(optimizer: Any) -> Any:
     return tf.constant_initializer(optimizer._initial_accumulator_value)
 
 
+def without_surplus(optimizer: Any, weights: Sequence[Any]) -> Sequence[Any]:
+    """Weights for `set_weights`, without slots of AMSGrad that are not used.
+
+    Files of Keras 1 and of tensorflow_addons hold them all the same: as the
+    last third of the slots.
+    """
+    slots_of_one = (len(optimizer.weights) - 1) // 2
+    if optimizer.built and len(weights) == 3 * slots_of_one + 1:
+        return weights[: len(optimizer.weights)]
+    return weights
+
+
 def declare(optimizer: DeclaredOptimizer, **values: Any) -> None:
     """Sets hyperparameters and options, as the constructor was given them.
 

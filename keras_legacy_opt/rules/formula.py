@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import tensorflow as tf
 
 from keras_legacy_opt.state import reads
+from keras_legacy_opt.state.hyperparameters import is_schedule
 
 VARIABLE = "variable"  # among the names of slots
 
@@ -211,6 +212,19 @@ def hypers_of(
 ) -> dict[str, tf.Tensor]:
     """Coefficients that are hyperparameters as they are."""
     return {name: hyper(optimizer, name, dtype) for name in names}
+
+
+def scheduled(optimizer: Any, name: str, dtype: tf.DType) -> tf.Tensor:
+    """A hyperparameter as it is in this step; it may be a schedule."""
+    value = optimizer._get_hyper(name, dtype)
+    if is_schedule(value):
+        value = tf.cast(value(optimizer.iterations), dtype)
+    return value
+
+
+def arithmetic(dtype: tf.DType) -> tf.DType:
+    """What native ops compute in, for variables of a dtype."""
+    return tf.float32 if dtype in (tf.bfloat16, tf.float16) else dtype
 
 
 def number_of_step(
