@@ -1,7 +1,12 @@
-"""Runs the Python code of documents, as their readers would."""
+"""Runs the Python code of documents, as their readers would.
+
+python documents.py PAGE FOLDER    runs that of a page, with its copies there.
+"""
 
 import doctest
+import os
 import re
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,3 +64,9 @@ def _compare(page: Path, block: Block, names: dict[str, Any]) -> None:
     runner = doctest.DocTestRunner(verbose=False, optionflags=_FLAGS)
     runner.run(test, out=report.append, clear_globs=False)
     assert not runner.failures, "".join(report)
+
+
+if __name__ == "__main__":
+    page, folder = map(Path, sys.argv[1:])
+    os.chdir(folder)
+    run(page, blocks(page), folder)

@@ -3,20 +3,10 @@
 import re
 
 import documents
+import preforked
 import pytest
 
 import keras_legacy_opt
-
-# Of what other tests have imported.
-pytestmark = pytest.mark.filterwarnings("ignore:.*imported from Keras before")
-
-
-@pytest.fixture(autouse=True)
-def uninstalled():
-    """Whatever a page does, or fails to do."""
-    yield
-    keras_legacy_opt.uninstall()
-
 
 NAMED = re.compile(
     r"\b(?:benchmarks|docs|examples|scripts|tests|tf_custom_ops)/[\w./]*\w"
@@ -24,12 +14,22 @@ NAMED = re.compile(
 FENCES = re.compile(r"^``` *([^`\n]+)\n(.*)", re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", documents.PAGES, ids=lambda page: page.stem)
-def test_code(page, tmp_path, monkeypatch, request):
-    monkeypatch.chdir(tmp_path)
-    if "native ops\n" in page.read_text():
-        request.getfixturevalue("native_ops")
-    documents.run(page, documents.blocks(page), tmp_path)
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    "page",
+    [page for page in documents.PAGES if documents.blocks(page)],
+    ids=lambda page: page.stem,
+)
+def test_code(page, tmp_path, native_ops):
+    """In a process of its own, which no other test has changed."""
+    status, output = preforked.run(
+        documents.__file__,
+        page,
+        tmp_path,
+        env={},
+        log=tmp_path / "log",
+    )
+    assert status == 0, output
 
 
 @pytest.mark.parametrize("page", documents.PAGES, ids=lambda page: page.stem)

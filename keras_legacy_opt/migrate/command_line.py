@@ -74,7 +74,10 @@ def _read(path: pathlib.Path) -> tuple[str, str]:
     content = path.read_bytes()
     encoding = "utf-8"
     if path.suffix != ".ipynb":
-        encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
+        try:
+            encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
+        except SyntaxError as error:
+            raise ValueError(error.msg) from error
     return encoding, content.decode(encoding)
 
 
