@@ -54,7 +54,7 @@ def _make(row, mode):
     if row == "big":
         shapes = optimizers.BIG
     elif row.startswith("small"):
-        shapes, steps = optimizers.SMALL, 10 if row.endswith("10") else 1
+        shapes, steps = optimizers.SMALL, 10 if row.endswith(" 10") else 1
     else:
         shapes = optimizers.model_shapes(row)
     return contestants.tensorflow_step(

@@ -39,6 +39,8 @@ class KnownVariables:
     def __init__(self) -> None:
         # {key: weak reference to the variable as the caller has it}
         self._given: dict[str, weakref.ref[Any]] = {}
+        # Another object after each change of these.
+        self.given_now = object()
         # {name of a `tf.Variable`: weak reference to its `keras.Variable`}
         self._names: dict[str, weakref.ref[Any]] = {}
         # The keys of the variables that have slots, in order of their creation.
@@ -61,11 +63,12 @@ class KnownVariables:
         if hasattr(unwrapped, "_unique_id"):
             key = var_key(unwrapped)
             known = self._alive(key)
-            if variable is not unwrapped and variable is not known:
+            is_news = variable is not unwrapped and variable is not known
+            if is_news or known is None:
                 self._given[key] = weakref.ref(variable)
+                self.given_now = object()
+            if is_news:
                 self._rename(unwrapped, variable)
-            elif known is None:
-                self._given[key] = weakref.ref(variable)
         return unwrapped
 
     def _rename(self, variable: Any, given: Any) -> None:

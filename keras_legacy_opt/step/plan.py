@@ -16,7 +16,7 @@ from __future__ import annotations
 import collections
 import operator
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -113,12 +113,12 @@ class Plan:
         self._checks_first = not self._own_coefficients or any(
             callable(value) for value in optimizer._hyper.values()
         )
-        signature = list(self._depends_on(optimizer, variables))
-        self._signature = list(map(id, signature))
+        signature = self._depends_on(optimizer, variables)
         self.group = self._group_of(optimizer, given, variables)
-        # That no other object takes the identity of one of these. But what
+        # Objects, so that no other takes the identity of one of these. But what
         # forbids a plan may lead to the optimizer, and keep it alive.
-        self._kept = None if self.group is None else signature
+        self._signature = None if self.group is None else signature
+        self._identities = list(map(id, signature))
 
     def is_valid(self, optimizer: Any, given: Sequence[Any]) -> bool:
         """Whether all that it depends on is as it was."""
@@ -128,33 +128,42 @@ class Plan:
                 if list(map(id, given)) != self._variables:
                     return False
             now = self._depends_on(optimizer, given)
-            return list(map(id, now)) == self._signature
         except (AttributeError, KeyError, TypeError):
             return False
+        if self._signature is None:
+            return list(map(id, now)) == self._identities
+        return len(now) == len(self._signature) and all(
+            map(operator.is_, now, self._signature)
+        )
 
     def _depends_on(
         self, optimizer: Any, variables: Sequence[Any]
-    ) -> Iterator[Any]:
-        """All that a plan depends on, but the identities of the variables."""
-        yield from _hooks_of(type(optimizer))
-        yield from map(vars(optimizer).get, _HOOKS)
-        yield from _options_of(optimizer)
-        yield from optimizer.gradient_transformers  # A list may grow.
-        yield from optimizer._hyper.values()
-        formula = formula_of(optimizer)
-        yield formula
-        yield distribution.current_strategy()
-        yield switch.refuses() is None
-        owners = list(map(optimizer._known_variables._given.get, self._keys))
-        yield from owners
+    ) -> list[Any]:
+        """All that a plan depends on, but the identities of the variables.
+
+        A list of some objects for each variable, which C code makes.
+        """
+        known, formula = optimizer._known_variables, formula_of(optimizer)
+        found = [
+            *_hooks_of(type(optimizer)),
+            *map(vars(optimizer).get, _HOOKS),
+            *_options_of(optimizer),
+            *optimizer.gradient_transformers,  # A list may grow.
+            *optimizer._hyper.values(),
+            formula,
+            distribution.current_strategy(),
+            switch.refuses() is None,
+            known.given_now,
+            *map(_constraint_of, variables),
+        ]
         if self._has_keras_variables:
-            for owner in owners:
-                yield from _obeyed(owner())
-        yield from map(_constraint_of, variables)
+            for owner in map(known._given.get, self._keys):
+                found += _obeyed(owner())
         if formula is not None and formula.slots:
             rows = list(map(optimizer._slots.__getitem__, self._keys))
             for name in formula.slots:
-                yield from map(operator.itemgetter(name), rows)
+                found += map(operator.itemgetter(name), rows)
+        return found
 
     def _group_of(
         self, optimizer: Any, given: Sequence[Any], variables: Sequence[Any]
