@@ -147,10 +147,16 @@ def _roof_library():
     return ctypes.CDLL(str(path))
 
 
-def roof(count, shapes, steps=1):
-    """A step that only moves bytes: those of `count` arrays that it updates."""
+def roof(passes, shapes, steps=1):
+    """A step that only moves bytes.
+
+    Each pass reads an array and updates others, by as many as `passes` says; a
+    number stands for one pass.
+    """
+    passes = (passes,) if isinstance(passes, int) else passes
     updated = [
-        [np.ones(shape, np.float32) for shape in shapes] for _ in range(count)
+        [np.ones(shape, np.float32) for shape in shapes]
+        for _ in range(max(passes))
     ]
     read = list(_arrays(shapes))
     library = _roof_library()
@@ -159,15 +165,16 @@ def roof(count, shapes, steps=1):
         pointers = (ctypes.c_void_p * len(updated))(
             *(arrays[i].ctypes.data for arrays in updated)
         )
-        calls.append(
-            (
-                pointers,
-                len(updated),
-                ctypes.c_void_p(grad.ctypes.data),
-                ctypes.c_int64(grad.size),
-                _threads(),
+        for count in passes:
+            calls.append(
+                (
+                    pointers,
+                    count,
+                    ctypes.c_void_p(grad.ctypes.data),
+                    ctypes.c_int64(grad.size),
+                    _threads(),
+                )
             )
-        )
 
     def step():
         for _ in range(steps):

@@ -9,6 +9,15 @@ template <int kUpdated>
 void Stream(float* const* updated, const float* __restrict__ read, int64_t begin, int64_t end);
 
 template <>
+__attribute__((target("avx2"))) void Stream<0>(float* const*, const float* __restrict__ read, int64_t begin,
+                                               int64_t end) {
+  float lanes[32] = {};
+  for (int64_t i = begin; i + 32 <= end; i += 32) {
+    for (int j = 0; j < 32; ++j) lanes[j] += read[i + j];
+  }
+  asm volatile("" : : "r"(lanes) : "memory");  // They are used.
+}
+template <>
 __attribute__((target("avx2"))) void Stream<1>(float* const* updated, const float* __restrict__ read, int64_t begin,
                                                int64_t end) {
   float* __restrict__ a = updated[0];
@@ -32,19 +41,27 @@ __attribute__((target("avx2"))) void Stream<4>(float* const* updated, const floa
   float* __restrict__ a = updated[0], * __restrict__ b = updated[1], * __restrict__ c = updated[2], * __restrict__ d = updated[3];
   for (int64_t i = begin; i < end; ++i) a[i] += read[i], b[i] += read[i], c[i] += read[i], d[i] += read[i];
 }
+template <>
+__attribute__((target("avx2"))) void Stream<5>(float* const* updated, const float* __restrict__ read, int64_t begin,
+                                               int64_t end) {
+  Stream<3>(updated, read, begin, end);
+  Stream<2>(updated + 3, read, begin, end);
+}
 
 }  // namespace
 
-// Adds `read` to each of `count` arrays of `size` floats, on `threads` threads, by blocks.
+// Adds `read` to each of `count` arrays of `size` floats, or only reads it, on `threads` threads, by blocks.
 extern "C" void stream(float* const* updated, int count, const float* read, int64_t size, int threads) {
   constexpr int64_t kBlock = 1 << 14;
   const auto work = [&](int thread) {
     for (int64_t begin = thread * kBlock; begin < size; begin += threads * kBlock) {
       const int64_t end = begin + kBlock < size ? begin + kBlock : size;
+      if (count == 0) Stream<0>(updated, read, begin, end);
       if (count == 1) Stream<1>(updated, read, begin, end);
       if (count == 2) Stream<2>(updated, read, begin, end);
       if (count == 3) Stream<3>(updated, read, begin, end);
       if (count == 4) Stream<4>(updated, read, begin, end);
+      if (count == 5) Stream<5>(updated, read, begin, end);
     }
   };
   std::vector<std::thread> others;

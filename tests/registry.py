@@ -562,6 +562,11 @@ NATIVE_ADDONS = (
         reference=updates.proximal_adagrad,
     ),
     Row("COCOB", {"plain": _COCOB}, reference=updates.cocob),
+    Row(
+        "ConditionalGradient",
+        {"plain": _CONDITIONAL},
+        reference=updates.conditional_gradient,
+    ),
     *_DECAYING,
 )
 # Which native ops do not compute.
@@ -573,10 +578,7 @@ COMPOSED_ADDONS = (
     ),
     Row(
         "ConditionalGradient",
-        {
-            "plain": _CONDITIONAL,
-            "nuclear": _extended(_CONDITIONAL, ord="nuclear"),
-        },
+        {"nuclear": _extended(_CONDITIONAL, ord="nuclear")},
         reference=updates.conditional_gradient,
     ),
 )

@@ -48,7 +48,16 @@ _UNUSED = "conditional_gradient"
 
 @functools.cache
 def _formula(norm: str) -> f.Formula:
-    return f.Formula((_UNUSED,), functools.partial(_update, norm=norm))
+    native = f.Native(
+        "conditional_gradient",
+        {},
+        {"lr": "lr_t", "radius": "lambda_", **f.same("epsilon")},
+    )
+    return f.Formula(
+        (_UNUSED,),
+        functools.partial(_update, norm=norm),
+        native=native if norm == "fro" else None,
+    )
 
 
 def _coefficients(

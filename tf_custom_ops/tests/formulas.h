@@ -11,6 +11,7 @@
 #include "../math/adam.h"
 #include "../math/adamax.h"
 #include "../math/cocob.h"
+#include "../math/conditional_gradient.h"
 #include "../math/ftrl.h"
 #include "../math/lamb.h"
 #include "../math/lars.h"
@@ -369,8 +370,16 @@ NormFormula NovoGradFormula() {
           }};
 }
 
+inline NormFormula ConditionalGradientFormula() {
+  return {"ConditionalGradient", {0.9L, 0.5L, 1e-7L}, {0.5L}, [](auto& s, const auto& g, Hypers h) {
+            const Real norm = Norm(g) + h[2];
+            for (size_t i = 0; i < g.size(); ++i) s[0][i] = s[0][i] * h[0] - (1 - h[0]) * h[1] * g[i] / norm;
+          }};
+}
+
 template <class Visitor>
 void ForEachNormFormula(Visitor visit) {
+  visit.template operator()<ConditionalGradient>(ConditionalGradientFormula());
   visit.template operator()<Lamb>(LambFormula(1));
   visit.template operator()<Lamb>(LambFormula(0));
   visit.template operator()<LarsClassic>(LarsFormula<true, false>());
