@@ -8,6 +8,10 @@
 
 namespace keras_legacy_opt {
 
+// Elements that a thread takes at once: enough to hide the cost of taking them, few enough to share evenly. Also the
+// block over which squares are summed, on which the bits of a norm depend.
+constexpr int64_t kBlock = 1 << 14;
+
 class ChunkTable {
  public:
   void Reserve(int64_t tensors) { ends_.reserve(tensors); }

@@ -18,6 +18,7 @@
 #include "gradient.h"
 #include "isa.h"
 #include "rows.h"
+#include "traits.h"
 
 #if defined(__clang__)
 #define KLO_NO_LOOP_DEPENDENCE _Pragma("clang loop vectorize(assume_safety)")
@@ -176,22 +177,6 @@ KLO_DEFINE_LOOPS(Avx512, KLO_TARGET_AVX512)
   ((ISA) == Isa::kAvx512 ? &cpu_internal::NAME##Avx512<__VA_ARGS__> \
    : (ISA) == Isa::kAvx2 ? &cpu_internal::NAME##Avx2<__VA_ARGS__>   \
                          : &cpu_internal::NAME##Base<__VA_ARGS__>)
-
-template <class F, class = void>
-constexpr bool kHasSpecial = false;
-template <class F>
-constexpr bool kHasSpecial<F, std::void_t<typename F::Special>> = true;
-
-template <class F, class = void>
-constexpr bool kHasRefusal = false;
-template <class F>
-constexpr bool kHasRefusal<F, std::void_t<decltype(&F::Refusal)>> = true;
-
-// Whether a functor is one of a formula with norms.
-template <class F, class = void>
-constexpr bool kHasNorms = false;
-template <class F>
-constexpr bool kHasNorms<F, std::void_t<decltype(&F::Direction)>> = true;
 
 template <class F, class C>
 BoundFormula<C> BindFunctor(Isa isa, const C* hyper) {

@@ -4,11 +4,23 @@
 #ifndef KERAS_LEGACY_OPT_APPLY_DTYPE_H_
 #define KERAS_LEGACY_OPT_APPLY_DTYPE_H_
 
-#include <cstdint>
+#include "../math/prelude.h"
 
-#define KLO_INLINE inline __attribute__((always_inline))
+#ifndef __CUDACC_RTC__
+#include <cstdint>
+#endif
+
+#define KLO_INLINE KLO_FN
 
 namespace keras_legacy_opt {
+
+#ifdef __CUDACC_RTC__  // which has no headers
+using int32_t = int;
+using int64_t = long long;
+using uint16_t = unsigned short;
+using uint32_t = unsigned int;
+using uint64_t = unsigned long long;
+#endif
 
 struct Half {
   uint16_t bits;
@@ -35,12 +47,12 @@ using Arithmetic = typename ArithmeticOf<T>::Type;
 namespace bits {
 KLO_INLINE float Float(uint32_t x) {
   float f;
-  __builtin_memcpy(&f, &x, sizeof f);
+  KLO_BUILTIN(memcpy)(&f, &x, sizeof f);
   return f;
 }
 KLO_INLINE uint32_t Of(float f) {
   uint32_t x;
-  __builtin_memcpy(&x, &f, sizeof x);
+  KLO_BUILTIN(memcpy)(&x, &f, sizeof x);
   return x;
 }
 }  // namespace bits

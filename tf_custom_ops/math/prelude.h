@@ -1,5 +1,5 @@
 // What every formula may use. The functors of this folder include nothing else, so that one text serves the dense loop,
-// the sparse rows, every instruction set and, later, the GPU.
+// the sparse rows, every instruction set and the GPU.
 //
 // A functor has
 //   KLO_SLOTS(names...)      its slot variables, in the order in which f takes them; the inputs of its op
@@ -27,8 +27,10 @@
 
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
 #define KLO_FN __host__ __device__ __forceinline__
+#define KLO_BUILTIN(NAME) ::NAME
 #else
 #define KLO_FN inline __attribute__((always_inline))
+#define KLO_BUILTIN(NAME) __builtin_##NAME
 #endif
 
 #define KLO_SLOTS(...)                                    \
@@ -68,14 +70,14 @@ constexpr int IndexOfName(const char* names, const char* name) {
   }
 }
 
-KLO_FN float Sqrt(float x) { return __builtin_sqrtf(x); }
-KLO_FN double Sqrt(double x) { return __builtin_sqrt(x); }
-KLO_FN float Pow(float x, float y) { return __builtin_powf(x, y); }
-KLO_FN double Pow(double x, double y) { return __builtin_pow(x, y); }
-KLO_FN float NormOf(double squares, float) { return static_cast<float>(__builtin_sqrt(squares)); }
-KLO_FN double NormOf(double squares, double) { return __builtin_sqrt(squares); }
-KLO_FN float Abs(float x) { return __builtin_fabsf(x); }
-KLO_FN double Abs(double x) { return __builtin_fabs(x); }
+KLO_FN float Sqrt(float x) { return KLO_BUILTIN(sqrtf)(x); }
+KLO_FN double Sqrt(double x) { return KLO_BUILTIN(sqrt)(x); }
+KLO_FN float Pow(float x, float y) { return KLO_BUILTIN(powf)(x, y); }
+KLO_FN double Pow(double x, double y) { return KLO_BUILTIN(pow)(x, y); }
+KLO_FN float NormOf(double squares, float) { return static_cast<float>(KLO_BUILTIN(sqrt)(squares)); }
+KLO_FN double NormOf(double squares, double) { return KLO_BUILTIN(sqrt)(squares); }
+KLO_FN float Abs(float x) { return KLO_BUILTIN(fabsf)(x); }
+KLO_FN double Abs(double x) { return KLO_BUILTIN(fabs)(x); }
 
 // 0 and NaN stay.
 template <class T>

@@ -16,9 +16,6 @@ using tensorflow::Tensor;
 
 namespace {
 
-// Elements that a thread takes at once: enough to hide the cost of taking them, few enough to share evenly.
-constexpr int64_t kBlock = 1 << 14;
-
 absl::Status ShapeError(const std::string& variable, const char* what, const tensorflow::TensorShape& expected,
                         const tensorflow::TensorShape& shape) {
   return absl::InvalidArgumentError(absl::StrCat("Variable '", variable, "' has shape ", expected.DebugString(),

@@ -3,9 +3,9 @@
 #define KERAS_LEGACY_OPT_OPS_REGISTRATION_H_
 
 #include <string>
-#include <type_traits>
 #include <vector>
 
+#include "../apply/traits.h"
 #include "kernels.h"
 #include "tf_compat.h"
 
@@ -24,11 +24,6 @@ struct Inputs {
 tensorflow::register_op::OpDefBuilderWrapper DenseOp(const char* name, const Inputs& inputs);
 tensorflow::register_op::OpDefBuilderWrapper GroupOp(const char* name, const Inputs& inputs);
 tensorflow::register_op::OpDefBuilderWrapper SparseOp(const char* name, const Inputs& inputs);
-
-template <class F, class = void>
-constexpr int kScalarSlotsOf = 0;
-template <class F>
-constexpr int kScalarSlotsOf<F, std::void_t<decltype(F::kScalarSlots)>> = F::kScalarSlots;
 
 template <class F>
 Inputs InputsOf() {
