@@ -47,6 +47,14 @@ struct Launch {
   C* scales;             // of each variable
 };
 
+// Whether tensors are finite.
+struct FiniteLaunch {
+  const Chunk* chunks;
+  const void* const* tensors;
+  const float* factor;  // what every element is multiplied by before
+  bool* finite;
+};
+
 // From the indices of a sparse gradient to its rows, see RowPlan: keys of (row, position) are sorted, digit by digit,
 // and of each row the first is a head. How many there are, the host never learns.
 constexpr int kDigitBits = 6, kDigits = 1 << kDigitBits;

@@ -168,9 +168,11 @@ def kernels() -> Iterator[Kernel]:
             )
     others = [(f"Rows_{job}", "ROWS", job) for job in ROWS]
     others += [(f"Average_{d}", "AVERAGE", name) for d, name in DTYPES.items()]
+    others += [(f"Finite_{d}", "FINITE", name) for d, name in DTYPES.items()]
     for symbol, macro, argument in others:
         definition = f"KLO_{macro}_KERNEL({symbol}, {argument})"
-        yield Kernel("gpu/sparse.h", symbol, definition)
+        header = "gpu/finite.h" if macro == "FINITE" else "gpu/sparse.h"
+        yield Kernel(header, symbol, definition)
 
 
 def source_of(chosen: Sequence[Kernel]) -> str:

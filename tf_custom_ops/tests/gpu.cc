@@ -5,6 +5,7 @@
 // clang-format on
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <functional>
 #include <limits>
@@ -15,7 +16,9 @@
 
 #include "../apply/chunks.h"
 #include "../apply/cpu.h"
+#include "../apply/finite.h"
 #include "../gpu/dense.h"
+#include "../gpu/finite.h"
 #include "../gpu/geometry.h"
 #include "../gpu/sparse.h"
 #include "check.h"
@@ -409,8 +412,42 @@ void TestRefusal() {
   CHECK(refusal == -1 && after.SameBits(before), refusal);
 }
 
+// Elements that are not finite, or not any more when multiplied, are found wherever they are, and no others.
+template <class T>
+void TestFinite() {
+  const std::vector<int64_t> sizes = {0, 5, gpu::kBlock + 77};
+  std::vector<std::vector<T>> tensors;
+  for (int64_t size : sizes) tensors.push_back(Gradients<T>(size + 1, 3));
+  const gpu::Geometry geometry(sizes);
+  const auto expect = [&](float factor, const std::string& where) {
+    bool expected = true, got = true;
+    std::vector<const void*> at;
+    for (size_t i = 0; i < sizes.size(); ++i) {
+      at.push_back(tensors[i].data() + (i == 1));  // one of them not aligned
+      expected = expected && AllFinite(ChosenIsa(), tensors[i].data() + (i == 1), sizes[i], Arithmetic<T>(factor));
+    }
+    const gpu::FiniteLaunch launch = {geometry.chunks.data(), at.data(), &factor, &got};
+    Fibres::Run(geometry.chunks.size(), gpu::kThreads, false, false, [&] { gpu::CheckFinite<T>(launch); });
+    CHECK(got == expected, where << " times " << factor);
+    return got;
+  };
+  CHECK(expect(1, "finite") && expect(0, "finite"), "");
+  for (const auto& [tensor, element] : {std::pair<int, int64_t>{1, 1}, {1, 5}, {2, 0}, {2, gpu::kBlock + 76}}) {
+    T& value = tensors[tensor][element];
+    const T good = value;
+    for (double bad : {double{NAN}, double{INFINITY}, -double{INFINITY}}) {
+      Store(static_cast<Arithmetic<T>>(bad), value);
+      CHECK(!expect(1, "bad") && !expect(0, "bad"), bad);
+    }
+    Store(Arithmetic<T>(-2), value);
+    expect(std::numeric_limits<float>::max(), "large");
+    value = good;
+  }
+}
+
 template <class T>
 void TestType() {
+  TestFinite<T>();
   ForEachFormula(DenseTest<T>());
   ForEachNormFormula(DenseTest<T>());
   ForEachFormula(SparseTest<T>());
