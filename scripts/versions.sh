@@ -6,7 +6,8 @@
 # Pythons of keras_legacy_opt/supported.py, what wheels.sh needs, and on two cores
 # some two hours. Arguments:
 #   tensorflow==2.16  or another part of the requirements: only environments with
-#                 it; the others keep their lines
+#                 it; the others keep their results
+#   --part NAME   only these tests: conformance, fused or hosts
 #   --wheel FILE  this wheel, rather than a new one
 #   --delete      each environment, 2.4 GB, when its tests have been run
 # What takes long is started with $RUN_WITH before it, such as `nice`.
@@ -16,11 +17,13 @@ source scripts/environment.sh
 export TF_CPP_MIN_LOG_LEVEL=2 PIP_DISABLE_PIP_VERSION_CHECK=1
 
 wheel=
+parts=(conformance fused hosts)
 delete=
 only=
 while (($#)); do
   case $1 in
     --wheel) wheel=$(realpath "$2") && shift ;;
+    --part) parts=("$2") && shift ;;
     --delete) delete=yes ;;
     *) only=$1 ;;
   esac
@@ -30,7 +33,6 @@ if [[ ! $wheel ]]; then
   scripts/wheels.sh
   wheel=$(realpath dist/*linux*.whl)
 fi
-parts=(conformance fused hosts)
 outside=$(mktemp -d)
 trap 'rm -rf "$outside"' EXIT
 cp -r tests examples pyproject.toml "$outside"
@@ -47,25 +49,23 @@ print("", platform.python_version(), *versions, sep=" | ", end=" |")
 PYTHON
 }
 
-# The closing line of pytest, such as "120 passed, 1 skipped".
-result_of() {
-  local line
-  line=$(grep -E "^=+ .*(passed|failed|error)" "$1" | tail -n 1 |
-    sed -E 's/=+ ?//g; s/ in [0-9].*//; s/, [0-9]+ deselected//; s/, [0-9]+ warnings?//')
-  echo " ${line:-no result} |"
-}
-
-# Runs the tests in the environment $1, and writes its line of the table to $1.line.
+# Runs the tests in the environment $1; what they print is kept beside it.
 test_in() {
-  local python=$PWD/$1/bin/python line
-  line=$(versions_in "$1" | sed 's/^ //')
+  local python=$PWD/$1/bin/python part
+  versions_in "$1" | sed 's/^ //' >"$1.versions"
   for part in "${parts[@]}"; do
     (cd "$outside" && ${RUN_WITH:-} "$python" -m pytest --numprocesses=auto \
       --dist=loadgroup --no-loadscope-reorder --quick "tests/$part" \
-      2>&1) | tee "$1.$part.log" || true
-    line+=$(result_of "$1.$part.log")
+      2>&1 </dev/null) | tee "$1.$part.log" || failed+=("$part in $1")
   done
-  echo "$line" >"$1.line"
+}
+
+# The closing line of pytest, such as "120 passed, 1 skipped".
+result_of() {
+  local line
+  line=$(grep -E "^=+ .*(passed|failed|error)" "$1" 2>/dev/null | tail -n 1 |
+    sed -E 's/=+ ?//g; s/ in [0-9].*//; s/, [0-9]+ (deselected|warnings?)//g')
+  echo -n " ${line:-not run} |"
 }
 
 write_table() {
@@ -82,10 +82,15 @@ them (`tests/hosts`). All of them need the native library, or compare with it.
 TABLE
   environments | while read -r version requirements; do
     # shellcheck disable=SC2086 # Several requirements.
-    cat "$(environment_of "$version" $requirements).line" 2>/dev/null || true
+    dir=$(environment_of "$version" $requirements)
+    [ -e "$dir.versions" ] || continue
+    cat "$dir.versions" | tr -d '\n'
+    for part in conformance fused hosts; do result_of "$dir.$part.log"; done
+    echo
   done
 }
 
+failed=()
 while read -r version requirements; do
   [[ $requirements == *"$only"* ]] || continue
   # shellcheck disable=SC2086
@@ -97,10 +102,16 @@ while read -r version requirements; do
   then
     test_in "$dir"
   else
-    echo "| $version | cannot be installed: $requirements |||||" >"$dir.line"
+    rm -f "$dir".*.log
+    echo "| $version | cannot be installed: $requirements |||" >"$dir.versions"
+    failed+=("$dir")
   fi
   if [[ $delete ]]; then rm -rf "$dir"; fi
 done < <(environments)
 
 write_table >docs/versions.md
 cat docs/versions.md
+if ((${#failed[@]})); then
+  printf 'Failed: %s\n' "${failed[@]}"
+  exit 1
+fi
