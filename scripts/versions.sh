@@ -74,8 +74,9 @@ write_table() {
 
 `scripts/versions.sh` installed a wheel in each of these environments, and ran quick
 tests there: of the optimizers against those of tf_keras and in NumPy
-(`tests/conformance`), of the native ops, and of what Keras 3 and tf_keras do with
-them (`tests/hosts`). All of them need the native library, or compare with it.
+(`tests/conformance`), of the wheel's native ops against TensorFlow's
+(`tests/fused`), and of what Keras 3 and tf_keras do with the optimizers
+(`tests/hosts`).
 
 | Python | TensorFlow | tf_keras | Keras | conformance | native ops | hosts |
 |---|---|---|---|---|---|---|
