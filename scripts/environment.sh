@@ -20,8 +20,16 @@ find_python() {
 #
 # Creates the virtual environment DIR, unless it is there, and installs the
 # REQUIREMENTs and then this checkout with its test dependencies.
-
 make_environment() {
+  # TensorFlow comes first, because the package is built against the TensorFlow
+  # of the environment: hence no build isolation.
+  make_environment_of "$@"
+  "$1/bin/python" -m pip install --quiet --no-build-isolation \
+    --editable ".[test]" "${@:2}"
+}
+
+# make_environment_of DIR REQUIREMENT...: the same, without this checkout.
+make_environment_of() {
   local dir=$1 python=${PYTHON:-python3}
   shift
   "$python" -c '
@@ -37,9 +45,12 @@ if not (3, 10) <= sys.version_info[:2] <= (3, 13):
       "$python" -m pip --python "$dir/bin/python" install --quiet pip
     }
   fi
-  # TensorFlow comes first, because the package is built against the TensorFlow
-  # of the environment: hence no build isolation.
-  "$dir/bin/python" -m pip install --quiet --upgrade pip "setuptools>=77" "$@"
-  "$dir/bin/python" -m pip install --quiet --no-build-isolation \
-    --editable ".[test]" "$@"
+  ${RUN_WITH:-} "$dir/bin/python" -m pip install --quiet --upgrade pip \
+    "setuptools>=77" "$@"
+}
+
+# environment_of PYTHON-VERSION REQUIREMENT...: the folder for an environment of
+# a line of `supported.py environments`.
+environment_of() {
+  echo ".versions/$(echo "py$*" | tr -c 'a-z0-9.\n' -)"
 }

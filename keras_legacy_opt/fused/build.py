@@ -37,6 +37,7 @@ FLAGS = (
     "-Wall",
     "-Wextra",
 )
+STRIP = ("-s",)  # Names for debuggers are a quarter of a library.
 SANITIZE = ("-fsanitize=address", "-fno-omit-frame-pointer", "-g", "-O1")
 
 _MODE = 0o755  # at most: others never write what we make
@@ -285,6 +286,7 @@ def _compile(
         [
             *command,
             "-shared",
+            *(() if SANITIZE[0] in command else STRIP),
             *(str(unit.with_suffix(".o")) for unit in units),
             *("-o", str(scratch / library.LIBRARY)),
             *("-L" + tensorflow.lib, "-l:libtensorflow_framework.so.2"),

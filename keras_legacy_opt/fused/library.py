@@ -38,6 +38,16 @@ class Unusable(Exception):
     """A library cannot be used; the message says why."""
 
 
+class ForAnotherTensorFlow(Unusable):
+    """A library was built for another TensorFlow, `version`."""
+
+    def __init__(self, version: str, tensorflow: str):
+        super().__init__(
+            f"it was built for TensorFlow {version}, and this is {tensorflow}"
+        )
+        self.version = version
+
+
 def sources() -> pathlib.Path:
     """The folder of the C++ sources: in the package, or beside it.
 
@@ -115,30 +125,32 @@ class Build:
         name = f"tf{self.tensorflow}-{compiler}-{self.machine}-{self.sources}"
         return name + "-sanitized" * self.sanitized
 
-    def misfit(self, tensorflow: str, cxx11_abi: int) -> str | None:
-        """Why the library cannot be used with a TensorFlow, or None."""
+    def check_fits(self, tensorflow: str, cxx11_abi: int) -> None:
+        """Checks that this process can use it, with this TensorFlow.
+
+        Raises:
+          Unusable: if it cannot.
+        """
         if _binary_interface(self.tensorflow) != _binary_interface(tensorflow):
-            return (
-                f"it was built for TensorFlow {self.tensorflow}, and this is"
-                f" {tensorflow}"
-            )
+            raise ForAnotherTensorFlow(self.tensorflow, tensorflow)
         if self.cxx11_abi != cxx11_abi:
-            return (
+            raise Unusable(
                 f"it was built with _GLIBCXX_USE_CXX11_ABI={self.cxx11_abi},"
                 f" and this TensorFlow with {cxx11_abi}"
             )
         if self.machine != platform.machine():
-            return (
+            raise Unusable(
                 f"it was built for {self.machine}, and this is"
                 f" {platform.machine()}"
             )
         if self.sources != source_hash():
-            return "it was built from other C++ sources than this version's"
+            raise Unusable(
+                "it was built from other C++ sources than this version's"
+            )
         if self.sanitized and not _process_is_sanitized():
-            return "this process has not preloaded AddressSanitizer"
+            raise Unusable("this process has not preloaded AddressSanitizer")
         if not self.sanitized and _process_is_sanitized():
-            return "it was built without AddressSanitizer"
-        return None
+            raise Unusable("it was built without AddressSanitizer")
 
 
 def _binary_interface(version: str) -> str:
@@ -231,9 +243,7 @@ def check(folder: pathlib.Path, tensorflow: str, cxx11_abi: int) -> None:
     try:
         check_trust(folder)
         manifest = Manifest.read(folder)
-        misfit = manifest.misfit(tensorflow, cxx11_abi)
-        if misfit is not None:
-            raise Unusable(misfit)
+        manifest.check_fits(tensorflow, cxx11_abi)
         if manifest != Manifest.of(manifest, folder):
             raise Unusable("its size or SHA-256 is not that of its manifest")
     except (OSError, trust.Untrusted) as error:

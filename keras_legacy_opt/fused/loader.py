@@ -6,6 +6,7 @@ import ctypes
 import functools
 import inspect
 import os
+import re
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -103,13 +104,15 @@ def cxx11_abi() -> int:
 
 
 def _first_that_loads() -> tuple[Ops | None, str | None]:
-    reasons = []
+    reasons, others = [], set()
     remedy = "python -m keras_legacy_opt build"
     for folder in library.folders():
         path = folder / library.LIBRARY
         try:
             library.check(folder, tf.__version__, cxx11_abi())
             ops = Ops(str(path))
+        except library.ForAnotherTensorFlow as why:
+            others.add(why.version)
         except library.Unusable as why:
             reasons.append(f"{path} is not usable, because {why}")
         except (tf.errors.OpError, OSError, AttributeError) as error:
@@ -122,8 +125,19 @@ def _first_that_loads() -> tuple[Ops | None, str | None]:
     if not reasons:
         reasons.append(
             f"no native library was built for TensorFlow {tf.__version__}"
+            + _but_for(others)
         )
     return None, f"{printable('; '.join(reasons))}; `{remedy}` builds one"
+
+
+def _but_for(versions: set[str]) -> str:
+    """What follows on "for TensorFlow 2.99.0": which are there instead."""
+
+    def numbers(version: str) -> list[int]:
+        return [int(number) for number in re.findall(r"\d+", version)]
+
+    them = ", ".join(sorted(versions, key=numbers))
+    return f", but for {them}" if them else ""
 
 
 def printable(text: str) -> str:

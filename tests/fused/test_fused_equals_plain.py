@@ -112,7 +112,7 @@ def state(optimizer, variable):
 def magnitudes(optimizer, before, after):
     """The largest numbers that went into the sums which yielded `after`."""
     result = {
-        key: np.maximum(abs(value), abs(before.get(key, 0.0)))
+        key: np.maximum(abs(value), abs(before.get(key, value)))
         for key, value in after.items()
     }
     if "linear" in after:

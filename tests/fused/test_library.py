@@ -371,11 +371,13 @@ def test_misfits_are_explained():
 
     def misfit(**changes):
         values = {**fitting.__dict__, **changes}
-        return library.Build(**values).misfit(
-            tf.__version__, loader.cxx11_abi()
-        )
+        with pytest.raises(library.Unusable) as why:
+            library.Build(**values).check_fits(
+                tf.__version__, loader.cxx11_abi()
+            )
+        return str(why.value)
 
-    assert misfit() is None
+    fitting.check_fits(tf.__version__, loader.cxx11_abi())
     assert "TensorFlow 2.4.1" in misfit(tensorflow="2.4.1")
     assert "CXX11_ABI=7" in misfit(cxx11_abi=7)
     assert "vax" in misfit(machine="vax")
@@ -399,6 +401,23 @@ def test_releases_of_a_minor_share_libraries(
     change_manifest(cached, tensorflow=built_for)
     monkeypatch.setattr(tf, "__version__", here)
     assert (why_not() is None) == fits
+
+
+def test_libraries_for_others_are_told_of_in_one_sentence(cached, monkeypatch):
+    """As in a wheel, which has one for every TensorFlow that was known."""
+    another = cached.with_name("another")
+    shutil.copytree(cached, another)
+    change_manifest(cached, tensorflow="2.16.2")
+    change_manifest(another, tensorflow="2.9.1")
+    monkeypatch.setattr(tf, "__version__", "2.99.0")
+    assert why_not() == (
+        "no native library was built for TensorFlow 2.99.0, but for 2.9.1,"
+        " 2.16.2; `python -m keras_legacy_opt build` builds one"
+    )
+    monkeypatch.setattr(tf, "__version__", "2.16.1")
+    damage(cached, "changed")
+    assert "SHA-256" in why_not()
+    assert "2.9.1" not in why_not()
 
 
 def test_a_broken_library_is_no_error(cached, monkeypatch):
