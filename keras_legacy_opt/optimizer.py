@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import warnings
 import weakref
@@ -146,6 +147,9 @@ class Optimizer(
     a variable), `_create_slots` if it needs slots, and `get_config`, with all
     hyperparameters.  `examples/custom_optimizer.py` is one.
     """
+
+    # Also of a wrapper that never calls this constructor.
+    _known_variables = functools.cached_property(lambda self: KnownVariables())
 
     def __init__(
         self,

@@ -44,10 +44,10 @@ def of_module(
       own: its own attributes.
       top_level: whether `tf.keras.optimizers` itself becomes legacy's.
     """
-    if legacy_names.is_top_level(name) and not top_level:
-        return {}
+    if not top_level and (name in _INTERNAL or legacy_names.is_top_level(name)):
+        return _reader_of_legacy(own)
     if name in _INTERNAL:
-        return _functions(own) if top_level else {}
+        return _functions(own)
     package = importlib.import_module(hosts.PACKAGE)
     values = {
         attribute: operator.attrgetter(path)(package)
@@ -118,6 +118,44 @@ def _functions(own: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _reader_of_legacy(own: Mapping[str, Any]) -> dict[str, Any]:
+    """`deserialize`, which gives ours where legacy's gave its own."""
+    if not {"get", "deserialize"} <= own.keys():
+        return {}
+    original = own["deserialize"]
+    ours = _deserialize(original)
+
+    @functools.wraps(original)
+    def deserialize(
+        config: Any,
+        custom_objects: Mapping[str, Any] | None = None,
+        **options: bool,
+    ) -> Any:
+        if _is_legacys(config, options, _takes_options(original)):
+            # What `get` of tf_keras passes says less than the config.
+            options = {**options, "use_legacy_optimizer": True}
+            return ours(config, custom_objects, **options)
+        return original(
+            config, custom_objects, **_understood(original, options)
+        )
+
+    return {"deserialize": deserialize}
+
+
+def _is_legacys(
+    config: Any, options: Mapping[str, bool], in_keras_2: bool
+) -> bool:
+    """Whether the functions of TensorFlow 2.11 to 2.15 took it for legacy's.
+
+    They did with all configs that did not say otherwise; in Keras 3, which does
+    not say it, legacy's are known by their `decay`.
+    """
+    kwargs = config.get("config") if isinstance(config, Mapping) else None
+    if not kwargs:
+        return options.get("use_legacy_optimizer", False)
+    return kwargs.get("is_legacy_optimizer", in_keras_2 or "decay" in kwargs)
+
+
 def _is_ours(config: Any, custom_objects: Mapping[str, Any] | None) -> bool:
     """Whether a config, of whatever age, is of an optimizer that legacy had."""
     name = config.get("class_name") if isinstance(config, Mapping) else None
@@ -181,6 +219,9 @@ def _understood(
     function: Callable[..., Any], options: dict[str, bool]
 ) -> dict[str, bool]:
     """What tf_keras' functions take, and those of Keras 3 do not."""
+    return options if _takes_options(function) else {}
+
+
+def _takes_options(function: Callable[..., Any]) -> bool:
     parameters = inspect.signature(function).parameters.values()
-    takes = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    return options if takes else {}
+    return any(p.kind is p.VAR_KEYWORD for p in parameters)

@@ -12,6 +12,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
+import registry
 import tensorflow as tf
 import tf_keras
 
@@ -147,10 +148,10 @@ def test_strings_and_configs(host, top_level):
     assert isinstance(model.optimizer, ours) == top_level
     get, deserialize = library.optimizers.get, library.optimizers.deserialize
     assert isinstance(get("Adam"), ours) == top_level
+    for optimizer in (get(old), deserialize(old)):
+        assert type(optimizer) is ours
+        assert optimizer.get_config()["decay"] == 0.25
     if top_level:
-        for optimizer in (get(old), deserialize(old)):
-            assert type(optimizer) is ours
-            assert optimizer.get_config()["decay"] == 0.25
         assert type(get("adam", use_legacy_optimizer=True)) is ours
         assert not isinstance(get("adam", use_legacy_optimizer=False), ours)
         plain = {"class_name": "Adam", "config": {}}
@@ -163,6 +164,20 @@ def test_strings_and_configs(host, top_level):
         get("no_such")
     for optimizer in (ours(), get("adamw")):
         assert get(optimizer) is optimizer
+
+
+@pytest.mark.parametrize("row", registry.BUILT_IN, ids=lambda row: row.name)
+@pytest.mark.parametrize("host", KERASES)
+def test_configs_of_legacy(host, row, top_level):
+    """Code that asks `isinstance(..., legacy.Optimizer)` gets what it had."""
+    library = KERASES[host]
+    inner = getattr(library.optimizers.legacy, row.name)(0.5)
+    config = {"class_name": row.name, "config": inner.get_config()}
+    if row.name == "SGD":  # As tf_keras writes it.
+        config["config"]["is_legacy_optimizer"] = True
+    again = library.optimizers.deserialize(config)
+    assert type(again) is getattr(keras_legacy_opt, row.name)
+    assert again.get_config() == inner.get_config()
 
 
 @pytest.mark.parametrize("host", KERASES)
