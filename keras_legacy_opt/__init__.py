@@ -1,6 +1,13 @@
 """TensorFlow's legacy Keras optimizers (OptimizerV2), for every Keras."""
 
-from keras_legacy_opt import addons, checkpoints, hosts, schedules, supported
+from keras_legacy_opt import (
+    addons,
+    checkpoints,
+    hosts,
+    schedules,
+    summaries,
+    supported,
+)
 from keras_legacy_opt.backends.explain import explain
 from keras_legacy_opt.checkpoints import restoring
 from keras_legacy_opt.drop_in import install, installed, uninstall
@@ -41,6 +48,7 @@ __all__ = [
     "installed",
     "schedules",
     "serialize",
+    "summaries",
     "train_step",
     "uninstall",
     "with_minimize",

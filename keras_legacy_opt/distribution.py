@@ -18,15 +18,21 @@ _PARAMETER_SERVER = (
     tf.distribute.experimental.ParameterServerStrategy,
     tf.compat.v1.distribute.experimental.ParameterServerStrategy,
 )
+# Whose processes all train.
+OF_WORKERS = (
+    tf.distribute.MultiWorkerMirroredStrategy,
+    tf.compat.v1.distribute.experimental.MultiWorkerMirroredStrategy,
+)
 # Where each replica has a copy of every variable.
 WITH_OWN_VARIABLES = (
     tf.distribute.MirroredStrategy,
     tf.compat.v1.distribute.MirroredStrategy,
-    tf.distribute.MultiWorkerMirroredStrategy,
-    tf.compat.v1.distribute.experimental.MultiWorkerMirroredStrategy,
+    *OF_WORKERS,
     tf.distribute.OneDeviceStrategy,
     tf.compat.v1.distribute.OneDeviceStrategy,
 )
+# Where some are elsewhere.
+WITHOUT_OWN_VARIABLES = _PARAMETER_SERVER + _CENTRAL_STORAGE
 
 
 def current_strategy() -> tf.distribute.Strategy | None:
@@ -90,9 +96,7 @@ def check_context(aggregate_gradients: bool) -> None:
             " call it in a function that is passed to `strategy.run`."
         )
     strategy = tf.distribute.get_strategy()
-    if not aggregate_gradients and isinstance(
-        strategy, _PARAMETER_SERVER + _CENTRAL_STORAGE
-    ):
+    if not aggregate_gradients and isinstance(strategy, WITHOUT_OWN_VARIABLES):
         raise NotImplementedError(
             "`experimental_aggregate_gradients=False` is not supported under"
             " ParameterServerStrategy and CentralStorageStrategy. Received:"

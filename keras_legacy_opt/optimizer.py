@@ -220,6 +220,7 @@ class Optimizer(
         self._known_variables = KnownVariables()
         self._clip_limits = clipping.ClipLimits()
         self._averaging = None
+        self._watch = None
         self.built = False  # Whether any variable has got its slots.
 
     def _init_set_name(self, name: str | None, zero_based: bool = True) -> None:

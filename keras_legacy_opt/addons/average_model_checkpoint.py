@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from keras_legacy_opt import hosts
 from keras_legacy_opt.addons import wrapper
 from keras_legacy_opt.addons.average_wrapper import AveragedOptimizerWrapper
+from keras_legacy_opt.hosts.callbacks import HostCallback
 
 
-class AverageModelCheckpoint:
+class AverageModelCheckpoint(HostCallback):
     """Saves models with the averages of their weights, while they train.
 
     A `ModelCheckpoint` of the Keras that the model is of, for models that are
@@ -32,6 +32,8 @@ class AverageModelCheckpoint:
     ...     tf.reduce_all(kernel == average))
     (True, False)
     """
+
+    _KIND = "ModelCheckpoint"
 
     def __init__(
         self,
@@ -70,38 +72,13 @@ class AverageModelCheckpoint:
             "save_freq": save_freq,
             **kwargs,
         }
-        self._callback: Any = None
-        self._params: Any = None
 
-    def set_model(self, model: Any) -> None:
-        """Called by `fit`.
+    def _made(self, callbacks: Any) -> Any:
+        return callbacks.ModelCheckpoint(**self._arguments)
 
-        Raises:
-          TypeError: if the model's optimizer keeps no averages.
-        """
+    def _shown(self, model: Any) -> Any:
         averaged_by(model)
-        if self._callback is None:
-            callbacks = hosts.keras_of_model(model).callbacks
-            self._callback = callbacks.ModelCheckpoint(**self._arguments)
-            if self._params is not None:
-                self._callback.set_params(self._params)
-        self._callback.set_model(_Averaged(model, self.update_weights))
-
-    def set_params(self, params: Any) -> None:
-        """Called by `fit`."""
-        self._params = params
-        if self._callback is not None:
-            self._callback.set_params(params)
-
-    def __getattr__(self, name: str) -> Any:
-        """All else is the `ModelCheckpoint`'s."""
-        if name.startswith("__") or self.__dict__.get("_callback") is None:
-            raise AttributeError(
-                f"{type(self).__name__!r} object has no attribute {name!r}; the"
-                " methods of a ModelCheckpoint it has once `fit` has given it"
-                " a model."
-            )
-        return getattr(self._callback, name)
+        return _Averaged(model, self.update_weights)
 
 
 class _Averaged:

@@ -454,6 +454,19 @@ def wrappers(optimizer: Any) -> list[Any]:
     return found
 
 
+def all_inside(optimizer: Any) -> list[Any]:
+    """An optimizer and all that it holds, from outside to inside.
+
+    A loss scale around them is left out, whichever Keras it is of.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    found = [optimizer]
+    for each in found:
+        if isinstance(each, Holder):
+            found.extend(each._inside())
+    return found
+
+
 def checked_optimizer(optimizer: Any, who: str) -> Optimizer:
     """The optimizer that is given to a holder.
 

@@ -52,6 +52,7 @@ PROCESS_STATE = frozenset(
         "_slots_out_of_turn",
         "_sparse_keys",
         "_uncopied",
+        "_watch",
         "_weights",
         "built",
     ]

@@ -1,0 +1,265 @@
+"""A callback that writes what an optimizer does, while a model trains."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import tensorflow as tf
+
+from keras_legacy_opt import distribution, hosts
+from keras_legacy_opt.addons import selection
+from keras_legacy_opt.addons.wrapper import Holder, check_integer
+from keras_legacy_opt.hosts.callbacks import HostCallback
+from keras_legacy_opt.step.watch import Watch
+from keras_legacy_opt.summaries import events, measures
+
+_now = time.perf_counter
+
+
+class SlotSummaries(HostCallback):
+    """Shows slots and steps of a model's optimizer in TensorBoard.
+
+    Every so many steps it writes, of each variable, what
+    `keras_legacy_opt.summaries.measure` measures: histograms and norms of its
+    slots, the norm of its gradient, the ratio of its update to its weights, and
+    the effective learning rate; of embeddings, too, how many rows are dead.
+
+    >>> import tempfile
+    >>> model = tf.keras.Sequential([tf.keras.layers.Dense(1)])
+    >>> model.compile(keras_legacy_opt.Adam(), "mse")
+    >>> callback = keras_legacy_opt.summaries.SlotSummaries(
+    ...     tempfile.mkdtemp(), every=2)
+    >>> _ = model.fit(tf.ones((8, 3)), tf.ones((8, 1)), batch_size=2,
+    ...     callbacks=[callback], verbose=0)
+    >>> sorted(callback.last.variables[0].slots), callback.last.step
+    (['m', 'v'], 4)
+
+    The gradients are those that reach the optimizer which updates the
+    variables, summed over the replicas, before this clips them: of wrappers,
+    the one inside.  With `steps_per_execution`, an update is what all steps of
+    one execution have added.  The steps that are looked at run a training
+    function of their own, which is traced once; the others are as they are
+    without this callback.
+
+    Works under strategies that keep a copy of each variable on each replica.
+    Of several workers one writes, without norms of gradients.  A `train_step`
+    that calls the optimizer in a `tf.function` of its own has none, either.
+
+    Attributes:
+      last: the `Measures` that were written last; None at first.
+    """
+
+    _KIND = "callback of Keras"
+
+    def __init__(
+        self,
+        log_dir: Any,
+        every: int = 100,
+        at_most: float | None = 0.01,
+        gradients: bool = True,
+        embeddings: selection.Selection = None,
+        threshold: float = events.THRESHOLD,
+    ):
+        """Creates the callback.
+
+        Args:
+          log_dir: the folder to write to, or a `tf.summary.SummaryWriter`.
+          every: the number of steps from one measuring to the next.
+          at_most: the fraction of the time that measuring may take: where it
+            would take more, it is done less often.  `None` for no limit.
+          gradients: whether norms of gradients are measured.  For that, the
+            model's training function is traced once more.
+          embeddings: see `measure`.
+          threshold: see `write`.
+
+        Raises:
+          TypeError: if an argument is of a wrong type.
+          ValueError: if one is out of its range.
+        """
+        if not isinstance(log_dir, tf.summary.SummaryWriter):
+            log_dir = os.fspath(log_dir)
+        check_integer("every", every, 1)
+        if at_most is not None and not (
+            isinstance(at_most, (int, float)) and 0 < at_most <= 1
+        ):
+            raise ValueError(
+                "`at_most` must be a fraction of the time, more than 0 and not"
+                " more than 1, or None for no limit. Received:"
+                f" at_most={at_most!r}."
+            )
+        events.check_threshold(threshold)
+        self._embeddings = selection.check(embeddings, "embeddings")
+        self._log_dir = log_dir
+        self._every = every
+        self._gradients = bool(gradients)
+        self._threshold = threshold
+        self._budget = _Budget(at_most)
+        self._steps = 0  # Since the last measuring.
+        self._first = 0  # The number of the first step of this execution.
+        self._before: list[Any] | None = None  # While a step is looked at.
+        self._optimizers: list[Any] = []
+        self._model: Any = None
+        # The model's training function, and its like that computes norms.
+        self._functions: tuple[Any, Any] = None, None
+        self._writer: Any = None
+        self.last: measures.Measures | None = None
+
+    def _made(self, callbacks: Any) -> Any:
+        return callbacks.LambdaCallback(
+            on_train_batch_begin=self._begin,
+            on_train_batch_end=self._end,
+            on_train_end=self._finish,
+            # What a step returns is not looked at, and may stay on its device.
+            _supports_tf_logs=True,
+        )
+
+    def _shown(self, model: Any) -> Any:
+        optimizers = measures.checked(model.optimizer)
+        strategy = getattr(model, "distribute_strategy", None)
+        if isinstance(strategy, distribution.WITHOUT_OWN_VARIABLES):
+            raise ValueError(
+                "SlotSummaries is for strategies where each replica has a copy"
+                " of every variable, such as MirroredStrategy. Received:"
+                f" strategy={strategy}."
+            )
+        self._unwatch()  # Training may have been interrupted.
+        self._before = None
+        self._model, self._optimizers = model, optimizers
+        self._writes = strategy is None or strategy.extended.should_save_summary
+        # All workers have to run the same function, and one of them measures.
+        self._watches = not isinstance(strategy, distribution.OF_WORKERS)
+        return model
+
+    def _all_watches(self) -> list[Watch]:
+        """Those of the optimizers that update variables."""
+        updating = [o for o in self._optimizers if not isinstance(o, Holder)]
+        for each in updating:
+            if each._watch is None:
+                each._watch = Watch(each._distribution_strategy)
+        return [each._watch for each in updating]
+
+    def _watch(self) -> None:
+        """Has the model's next step compute norms of its gradients."""
+        if not (self._gradients and self._watches):
+            return
+        for watch in self._all_watches():
+            watch.switch(True)
+        model, (usual, watched) = self._model, self._functions
+        if watched is None or usual is not model.train_function:
+            usual = model.train_function
+            model.train_function = None
+            model.make_train_function()
+            watched = model.train_function
+        model.train_function = watched
+        self._functions = usual, watched
+
+    def _unwatch(self) -> tuple[dict[str, float], set[str]]:
+        """Ends that.
+
+        Returns:
+          The norms by the keys of variables, and the keys of those that have
+          sparse gradients.
+        """
+        norms, sparse = {}, set()
+        usual, watched = self._functions
+        if watched is None:
+            return norms, sparse
+        for watch in self._all_watches():
+            watch.switch(False)
+            norms |= watch.seen()
+            sparse |= watch.sparse
+        if self._model.train_function is watched:
+            self._model.train_function = usual
+        return norms, sparse
+
+    # What the Kerases call.
+
+    def _begin(self, batch: int, logs: Any = None) -> None:
+        del logs
+        self._first = batch
+        self._budget.step_begins()
+        model = self._model
+        if (
+            self._steps + 1 < self._every
+            or not self._writes
+            or not self._budget.allows()
+            or not getattr(model, "built", True)
+        ):
+            return
+        self._budget.measuring_begins()
+        self._before = [
+            tf.convert_to_tensor(hosts.unwrap(variable))
+            for variable in model.trainable_variables
+        ]
+        self._watch()
+
+    def _end(self, batch: int, logs: Any = None) -> None:
+        del logs
+        self._steps += batch - self._first + 1
+        if self._before is None:
+            self._budget.step_ends()
+            return
+        before, self._before = self._before, None
+        self._steps = 0
+        norms, sparse = self._unwatch()
+        variables = measures.listed(
+            self._optimizers[0], self._model.trainable_variables, "variables"
+        )
+        self.last = measures.measured(
+            self._optimizers,
+            variables,
+            norms,
+            sparse,
+            before if len(before) == len(variables) else None,
+            self._embeddings,
+        )
+        with self._opened().as_default():
+            events.put(self.last)
+        events.warn(self._optimizers[0], self.last, self._threshold)
+        self._budget.measuring_ends()
+
+    def _finish(self, logs: Any = None) -> None:
+        del logs
+        if self._writer is not None:
+            self._writer.flush()
+
+    def _opened(self) -> Any:
+        if self._writer is None:
+            self._writer = self._log_dir
+            if isinstance(self._log_dir, str):
+                self._writer = tf.summary.create_file_writer(self._log_dir)
+        return self._writer
+
+
+class _Budget:
+    """Sees to it that measuring takes a fraction of the time only.
+
+    What measuring costs is the time that its step takes longer than another,
+    with all that comes after.  That of the first time, in which functions are
+    traced, does not count.
+    """
+
+    def __init__(self, fraction: float | None):
+        self._fraction = fraction
+        self._began = self._usual = self._next = 0.0
+        self._count = 0
+
+    def allows(self) -> bool:
+        return _now() >= self._next
+
+    def step_begins(self) -> None:
+        self._began = _now()
+
+    def step_ends(self) -> None:
+        self._usual = _now() - self._began
+
+    def measuring_begins(self) -> None:
+        self._count += 1
+
+    def measuring_ends(self) -> None:
+        now = _now()
+        cost = max(0.0, now - self._began - self._usual)
+        if self._fraction is not None and self._count > 1:
+            self._next = now + cost * (1.0 / self._fraction - 1.0)
