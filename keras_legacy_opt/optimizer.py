@@ -8,7 +8,7 @@ import inspect
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import tensorflow as tf
 
@@ -149,7 +149,9 @@ class Optimizer(
     """
 
     # Also of a wrapper that never calls this constructor.
-    _known_variables = functools.cached_property(lambda self: KnownVariables())
+    _known_variables = cast(
+        KnownVariables, functools.cached_property(lambda self: KnownVariables())
+    )
 
     def __init__(
         self,
