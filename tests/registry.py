@@ -566,6 +566,7 @@ NATIVE_ADDONS = (
         "ConditionalGradient",
         {"plain": _CONDITIONAL},
         reference=updates.conditional_gradient,
+        has_norms=True,
     ),
     *_DECAYING,
 )

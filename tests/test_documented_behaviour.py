@@ -272,6 +272,7 @@ def test_public_names():
             *("LossScaleOptimizer", "Nadam", "Ftrl", "Optimizer", "schedules"),
             *("checkpoints", "get", "serialize", "deserialize"),
             *("install", "installed", "uninstall"),
-            *("addons", "explain", "train_step", "with_minimize"),
+            *("addons", "explain", "summaries", "train_step"),
+            "with_minimize",
         ]
     )
