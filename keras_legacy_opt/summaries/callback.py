@@ -57,7 +57,7 @@ class SlotSummaries(HostCallback):
         self,
         log_dir: Any,
         every: int = 100,
-        at_most: float | None = 0.01,
+        at_most: float | None = 0.005,
         gradients: bool = True,
         embeddings: selection.Selection = None,
         threshold: float = events.THRESHOLD,
@@ -108,8 +108,8 @@ class SlotSummaries(HostCallback):
 
     def _made(self, callbacks: Any) -> Any:
         return callbacks.LambdaCallback(
-            on_train_batch_begin=self._begin,
-            on_train_batch_end=self._end,
+            on_train_batch_begin=self.on_train_batch_begin,
+            on_train_batch_end=self.on_train_batch_end,
             on_train_end=self._finish,
             # What a step returns is not looked at, and may stay on its device.
             _supports_tf_logs=True,
@@ -176,9 +176,12 @@ class SlotSummaries(HostCallback):
 
     # What the Kerases call.
 
-    def _begin(self, batch: int, logs: Any = None) -> None:
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Called by `fit`."""
         del logs
         self._first = batch
+        if self._steps + 2 < self._every:  # The step before is timed, too.
+            return
         self._budget.step_begins()
         model = self._model
         if (
@@ -195,13 +198,18 @@ class SlotSummaries(HostCallback):
         ]
         self._watch()
 
-    def _end(self, batch: int, logs: Any = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Called by `fit`."""
         del logs
         self._steps += batch - self._first + 1
-        if self._before is None:
-            self._budget.step_ends()
-            return
         before, self._before = self._before, None
+        if before is not None:
+            self._measure(before)
+        elif self._steps + 1 >= self._every:
+            self._budget.step_ends()
+
+    def _measure(self, before: list[Any]) -> None:
+        """Measures the step that was looked at, and writes that."""
         self._steps = 0
         norms, sparse = self._unwatch()
         variables = measures.listed(
@@ -243,7 +251,8 @@ class _Budget:
 
     def __init__(self, fraction: float | None):
         self._fraction = fraction
-        self._began = self._usual = self._next = 0.0
+        self._usual = self._next = 0.0
+        self._began: float | None = None  # Of a step that is timed.
         self._count = 0
 
     def allows(self) -> bool:
@@ -253,13 +262,17 @@ class _Budget:
         self._began = _now()
 
     def step_ends(self) -> None:
-        self._usual = _now() - self._began
+        if self._began is not None:
+            self._usual = _now() - self._began
+            self._began = None
 
     def measuring_begins(self) -> None:
         self._count += 1
 
     def measuring_ends(self) -> None:
-        now = _now()
-        cost = max(0.0, now - self._began - self._usual)
-        if self._fraction is not None and self._count > 1:
+        now, began, self._began = _now(), self._began, None
+        if began is None or self._fraction is None:
+            return
+        cost = max(0.0, now - began - self._usual)
+        if self._count > 1:
             self._next = now + cost * (1.0 / self._fraction - 1.0)
