@@ -265,6 +265,7 @@ ADDED = {
     "_slots_out_of_turn",
     "_takes_weights_without_iterations",
     "_traced_without_decay",
+    "_watch",
 }
 
 
