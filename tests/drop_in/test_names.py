@@ -314,6 +314,9 @@ def test_threads():
                 keras_legacy_opt.uninstall()
         except ImportError:
             pass  # Another has uninstalled it.
+        except KeyError as error:  # Or its parent, as it was imported.
+            if error.args != ("keras.optimizers.optimizer_v2",):
+                errors.append(error)
         except Exception as error:
             errors.append(error)
 
