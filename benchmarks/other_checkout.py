@@ -8,8 +8,7 @@ r"""Measures our steps against those of another checkout of this project.
     python benchmarks/other_checkout.py ../before
 
 Each checkout runs in a process of its own, and both are asked for a step in
-turn, in an order that is drawn. Printed are medians in milliseconds, the
-quartiles, and how many times the time of ours the other takes.
+turn, in an order that is drawn. Printed is what `optimizers.py` prints.
 """
 
 import argparse
@@ -50,16 +49,20 @@ def _make(row, mode):
 
     if row == "fit":
         return _fit()
-    steps = 1
     if row == "big":
         shapes = optimizers.BIG
     elif row.startswith("small"):
-        shapes, steps = optimizers.SMALL, 10 if row.endswith(" 10") else 1
+        shapes = optimizers.SMALL
     else:
         shapes = optimizers.model_shapes(row)
     return contestants.tensorflow_step(
-        keras_legacy_opt.Adam, shapes, mode, steps
+        keras_legacy_opt.Adam, shapes, mode, _steps(row)
     )
+
+
+def _steps(row):
+    """How many steps a call takes."""
+    return 10 if row == "small of 10" else 1
 
 
 def _serve(row, mode):
@@ -114,6 +117,8 @@ def main():
     arguments = parser.parse_args()
     if arguments.serve:
         return _serve(*arguments.serve)
+    import optimizers
+
     draw = random.Random(0)
     for row in arguments.rows:
         for mode in ("graph",) if row == "fit" else ("graph", "eager"):
@@ -129,19 +134,11 @@ def main():
             for _ in range(arguments.repeats):
                 draw.shuffle(order)
                 for name in order:
-                    time.sleep(0.02)
+                    time.sleep(optimizers.REST)
                     times[name].append(processes[name].step())
             for process in processes.values():
                 process.end()
-            ours = np.median(times["ours"])
-            print(f"{row}, {mode}")
-            for name, seconds in times.items():
-                low, median, high = np.percentile(seconds, [25, 50, 75]) * 1e3
-                print(
-                    f"  {name:<6} {median:9.3f} ms ({low:.3f} to {high:.3f})"
-                    f" {median / ours / 1e3:6.3f} x ours",
-                    flush=True,
-                )
+            optimizers.report(f"{row}, {mode}", times, _steps(row))
     return None
 
 

@@ -56,6 +56,7 @@ def _formula(norm: str) -> f.Formula:
     return f.Formula(
         (_UNUSED,),
         functools.partial(_update, norm=norm),
+        unused=(_UNUSED,),
         native=native if norm == "fro" else None,
     )
 

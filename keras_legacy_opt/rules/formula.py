@@ -150,6 +150,8 @@ class Formula:
       slots: their names, in the order in which they are created.
       scalars: those of them that are one number for each variable; others have
         the variable's shape.
+      unused: those of them that no step reads or changes: they are there for
+        files only.
       update: one step.  A function of the `State`, the gradient and the
         coefficients, which returns the `Changes`.
       kernel: the op of TensorFlow that computes it.
@@ -167,6 +169,7 @@ class Formula:
     idle: Idle = Idle.NOTHING
     sums_duplicates: bool = True
     scalars: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
     densifies: bool = False
 
     def step(

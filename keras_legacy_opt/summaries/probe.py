@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_legacy_opt.addons.wrapper import Holder
-from keras_legacy_opt.rules.formula import rule_of
+from keras_legacy_opt.rules.formula import formula_of, rule_of
 from keras_legacy_opt.state.variables import var_key
 from keras_legacy_opt.step.watch import half_of_squares
 
@@ -34,8 +34,6 @@ _ACCUMULATORS = (
     "rms",
     "grad_norm_sum",
 )
-# One that is there for files only.
-_UNUSED = "conditional_gradient"
 
 
 class Slot(NamedTuple):
@@ -190,9 +188,11 @@ def _slots_of(optimizers: Sequence[Any], variable: Any) -> tuple[Slot, ...]:
 
 
 def _initial(optimizer: Any, name: str) -> float | None:
-    if isinstance(optimizer, Holder) or name == _UNUSED:
+    if isinstance(optimizer, Holder):
         return None
-    rule = rule_of(optimizer)
+    rule, formula = rule_of(optimizer), formula_of(optimizer)
+    if formula is not None and name in formula.unused:
+        return None
     if rule is None or name not in rule.initializers:
         return 0.0
     return float(rule.initializers[name](optimizer)([], tf.float64))
