@@ -1,4 +1,5 @@
 // How fast memory is: reads some arrays and updates others in place, as an optimizer does, with next to no arithmetic.
+#include <atomic>
 #include <cstdint>
 #include <thread>
 #include <vector>
@@ -50,11 +51,13 @@ __attribute__((target("avx2"))) void Stream<5>(float* const* updated, const floa
 
 }  // namespace
 
-// Adds `read` to each of `count` arrays of `size` floats, or only reads it, on `threads` threads, by blocks.
+// Adds `read` to each of `count` arrays of `size` floats, or only reads it, on `threads` threads. Each takes the next
+// block that is left: when each has every other block, two threads need a fifth more time.
 extern "C" void stream(float* const* updated, int count, const float* read, int64_t size, int threads) {
   constexpr int64_t kBlock = 1 << 14;
-  const auto work = [&](int thread) {
-    for (int64_t begin = thread * kBlock; begin < size; begin += threads * kBlock) {
+  std::atomic<int64_t> next{0};
+  const auto work = [&] {
+    for (int64_t begin; (begin = next.fetch_add(kBlock)) < size;) {
       const int64_t end = begin + kBlock < size ? begin + kBlock : size;
       if (count == 0) Stream<0>(updated, read, begin, end);
       if (count == 1) Stream<1>(updated, read, begin, end);
@@ -65,7 +68,7 @@ extern "C" void stream(float* const* updated, int count, const float* read, int6
     }
   };
   std::vector<std::thread> others;
-  for (int i = 1; i < threads; ++i) others.emplace_back(work, i);
-  work(0);
+  for (int i = 1; i < threads; ++i) others.emplace_back(work);
+  work();
   for (auto& other : others) other.join();
 }

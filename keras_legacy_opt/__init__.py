@@ -1,13 +1,10 @@
 """TensorFlow's legacy Keras optimizers (OptimizerV2), for every Keras."""
 
-from keras_legacy_opt import (
-    addons,
-    checkpoints,
-    hosts,
-    schedules,
-    summaries,
-    supported,
-)
+import importlib
+import types
+import typing
+
+from keras_legacy_opt import addons, checkpoints, hosts, schedules, supported
 from keras_legacy_opt.backends.explain import explain
 from keras_legacy_opt.checkpoints import restoring
 from keras_legacy_opt.drop_in import install, installed, uninstall
@@ -25,6 +22,9 @@ from keras_legacy_opt.rules.rmsprop import RMSprop
 from keras_legacy_opt.rules.sgd import SGD
 from keras_legacy_opt.serialization import deserialize, get, serialize
 from keras_legacy_opt.state import saving
+
+if typing.TYPE_CHECKING:
+    from keras_legacy_opt import summaries
 
 __version__ = "0.1.0"
 
@@ -53,6 +53,17 @@ __all__ = [
     "uninstall",
     "with_minimize",
 ]
+
+
+def __getattr__(name: str) -> types.ModuleType:
+    if name == "summaries":  # Few ask for it.
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
 
 hosts.watch_imports(
     hosts.Hooks(
