@@ -2,11 +2,10 @@
 
 import importlib
 import types
-import typing
+from typing import TYPE_CHECKING, Any
 
-from keras_legacy_opt import addons, checkpoints, hosts, schedules, supported
+from keras_legacy_opt import addons, hosts, schedules, supported
 from keras_legacy_opt.backends.explain import explain
-from keras_legacy_opt.checkpoints import restoring
 from keras_legacy_opt.drop_in import install, installed, uninstall
 from keras_legacy_opt.hosts import keras_3_api
 from keras_legacy_opt.hosts.training import train_step, with_minimize
@@ -23,8 +22,8 @@ from keras_legacy_opt.rules.sgd import SGD
 from keras_legacy_opt.serialization import deserialize, get, serialize
 from keras_legacy_opt.state import saving
 
-if typing.TYPE_CHECKING:
-    from keras_legacy_opt import summaries
+if TYPE_CHECKING:
+    from keras_legacy_opt import checkpoints, summaries
 
 __version__ = "0.1.0"
 
@@ -55,8 +54,12 @@ __all__ = [
 ]
 
 
+# Imported when somebody asks: they take a third of the time of all.
+_LATER = "checkpoints", "summaries"
+
+
 def __getattr__(name: str) -> types.ModuleType:
-    if name == "summaries":  # Few ask for it.
+    if name in _LATER:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
@@ -65,9 +68,14 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
+def _complete_saved_model(path: str, model: Any, optimizer: Any) -> None:
+    restoring = importlib.import_module(f"{__name__}.checkpoints.restoring")
+    restoring.restore_optimizer(path, model, optimizer)
+
+
 hosts.watch_imports(
     hosts.Hooks(
-        complete_saved_model=restoring.restore_optimizer,
+        complete_saved_model=_complete_saved_model,
         complete_archive=saving.complete_loading,
         pass_loss_on=keras_3_api.passed_on,
     )
