@@ -1,13 +1,15 @@
 """Which tests a quick run takes, and which tests one process has to run."""
 
+import collections
 from collections.abc import Sequence
 
 import pytest
 
 # Fixtures that start a cluster, once for all tests of a process.
 CLUSTERS = ("workers", "coordinator")
-# By these arguments, tests are made for each optimizer and each Keras.
-KEPT = ("case", "row", "name", "host", "library")
+# By these arguments, tests are made for each optimizer, and for each Keras.
+KEPT = ("case", "row", "name", "library")
+HOST = "host"
 
 
 def starts_processes(item: pytest.Item) -> bool:
@@ -34,16 +36,27 @@ def group(item: pytest.Item) -> str:
 
 
 def quick(items: Sequence[pytest.Item]) -> list[pytest.Item]:
-    """The first case of each test for each optimizer and each Keras."""
-    chosen = {}
+    """The first case of each test for each optimizer and for each Keras.
+
+    Of a test that is made for both, each optimizer has one Keras, in turn.
+    """
+    tests = collections.defaultdict(dict)  # {test: {optimizer: {Keras: case}}}
     for item in items:
-        if not starts_processes(item):
-            arguments = _arguments(item)
-            kept = [arguments.get(name) for name in KEPT]
-            kept = [str(getattr(value, "row", value)) for value in kept]
-            test = item.nodeid.partition("[")[0]
-            chosen.setdefault((test, *kept), item)
-    return list(chosen.values())
+        if starts_processes(item):
+            continue
+        arguments = _arguments(item)
+        kept = [arguments.get(name) for name in KEPT]
+        optimizer = tuple(str(getattr(value, "row", value)) for value in kept)
+        cases = tests[item.nodeid.partition("[")[0]].setdefault(optimizer, {})
+        cases.setdefault(str(arguments.get(HOST)), item)
+    chosen: set[pytest.Item] = set()
+    for test in tests.values():
+        for turn, cases in enumerate(test.values()):
+            of_hosts = list(cases.values())
+            if len(test) > 1:
+                of_hosts = [of_hosts[turn % len(of_hosts)]]
+            chosen.update(of_hosts)
+    return [item for item in items if item in chosen]
 
 
 def _arguments(item: pytest.Item) -> dict:
