@@ -75,15 +75,6 @@ absl::Status SparseShapes(InferenceContext* c, const Inputs& inputs) {
   return ScalarShapes(c, state + 2, inputs.hyper_count);
 }
 
-std::vector<std::string> Split(Names names) {
-  std::vector<std::string> result;
-  for (const char* c = names; *c != '\0'; ++c) {
-    if (c == names || *c == ',') result.emplace_back();
-    if (*c != ',' && *c != ' ') result.back() += *c;
-  }
-  return result;
-}
-
 // The scalars and what is optional. New inputs come last, so that graphs which were saved without them still load.
 OpDefBuilderWrapper Scalars(OpDefBuilderWrapper op, Names hypers, bool grouped = false) {
   for (const std::string& name : Split(hypers)) op = std::move(op).Input(name + ": U");
@@ -105,6 +96,15 @@ OpDefBuilderWrapper Scalars(OpDefBuilderWrapper op, Names hypers, bool grouped =
 }
 
 }  // namespace
+
+std::vector<std::string> Split(Names names) {
+  std::vector<std::string> result;
+  for (const char* c = names; *c != '\0'; ++c) {
+    if (c == names || *c == ',') result.emplace_back();
+    if (*c != ',' && *c != ' ') result.back() += *c;
+  }
+  return result;
+}
 
 OpDefBuilderWrapper DenseOp(const char* name, const Inputs& inputs) {
   OpDefBuilderWrapper op(name);

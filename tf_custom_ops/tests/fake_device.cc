@@ -1,0 +1,292 @@
+// GPUs that there are not, for TensorFlow: devices of type GPU whose memory is the host's, and which run TensorFlow's
+// kernels of the CPU. Kernels of ours run through the driver of tests/fake_driver.cc. What is true of a GPU and matters
+// to us is so here, too:
+//   - memory cannot be reached by the host, but by the driver and TensorFlow's own kernels: an access of ours crashes;
+//   - what is launched runs late: when TensorFlow's own kernels or copies need what is in the device's stream.
+#include <dlfcn.h>
+#include <sys/mman.h>
+
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "tensorflow/core/common_runtime/dma_helper.h"
+#include "tensorflow/core/common_runtime/local_device.h"
+#include "tensorflow/core/framework/device_factory.h"
+#include "tensorflow/core/framework/kernel_def.pb.h"
+#include "tensorflow/core/framework/op.h"
+#include "tensorflow/core/framework/op_kernel.h"
+#include "xla/stream_executor/host/host_stream.h"
+#include "xla/stream_executor/platform_manager.h"
+
+namespace {
+
+using tensorflow::Allocator;
+using tensorflow::AllocatorAttributes;
+using tensorflow::Device;
+using tensorflow::OpKernel;
+using tensorflow::OpKernelConstruction;
+using tensorflow::OpKernelContext;
+using tensorflow::Tensor;
+
+constexpr int kDevices = 2;
+
+// What the driver offers beside its interface, see tests/fake_driver.cc.
+struct Driver {
+  void* (*stream)(int ordinal);           // a new one
+  void (*flush)(void* stream);            // does what is in it
+  void (*use_arena)(void*, size_t size);  // where the memory of devices is, which it opens for its work
+  void (*open)(), (*close)();
+
+  static const Driver& Get() {
+    static const Driver driver;
+    return driver;
+  }
+
+ private:
+  Driver() {
+    void* library = dlopen(std::getenv("KLO_FAKE_DRIVER"), RTLD_NOW | RTLD_GLOBAL);
+    if (library == nullptr) std::fprintf(stderr, "no fake driver: %s\n", dlerror());
+    const auto find = [&](const char* name, auto* function) {
+      *function = reinterpret_cast<std::remove_pointer_t<decltype(function)>>(dlsym(library, name));
+    };
+    find("klo_fake_stream", &stream);
+    find("klo_fake_flush", &flush);
+    find("klo_fake_use_arena", &use_arena);
+    find("klo_fake_open", &open);
+    find("klo_fake_close", &close);
+  }
+};
+
+// While it lives, the host reaches the memory of devices.
+struct Open {
+  Open() { Driver::Get().open(); }
+  ~Open() { Driver::Get().close(); }
+};
+
+// The memory of all devices: first fit, so that what was freed is used again at once.
+class Arena : public Allocator {
+ public:
+  Arena() {
+    memory_ = static_cast<char*>(mmap(nullptr, kSize, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+    free_[memory_] = kSize;
+    Driver::Get().use_arena(memory_, kSize);
+  }
+
+  std::string Name() override { return "fake GPU"; }
+
+  void* AllocateRaw(size_t, size_t bytes) override {
+    const size_t size = std::max<size_t>((bytes + kAlignment - 1) / kAlignment * kAlignment, kAlignment);
+    std::lock_guard<std::mutex> lock(mutex_);
+    for (auto it = free_.begin(); it != free_.end(); ++it) {
+      if (it->second < size) continue;
+      const auto [start, room] = *it;
+      free_.erase(it);
+      if (room > size) free_[start + size] = room - size;
+      used_[start] = size;
+      return start;
+    }
+    return nullptr;
+  }
+
+  void DeallocateRaw(void* pointer) override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    const auto used = used_.find(static_cast<char*>(pointer));
+    auto [start, size] = *used;
+    used_.erase(used);
+    auto next = free_.lower_bound(start);
+    if (next != free_.end() && next->first == start + size) {
+      size += next->second;
+      next = free_.erase(next);
+    }
+    if (next != free_.begin() && std::prev(next)->first + std::prev(next)->second == start) {
+      std::prev(next)->second += size;
+    } else {
+      free_[start] = size;
+    }
+  }
+
+  tensorflow::AllocatorMemoryType GetMemoryType() const override { return tensorflow::AllocatorMemoryType::kDevice; }
+
+ private:
+  static constexpr size_t kSize = size_t{1} << 30, kAlignment = 256;
+
+  std::mutex mutex_;
+  char* memory_;
+  std::map<char*, size_t> free_, used_;
+};
+
+class Stream : public stream_executor::host::HostStream {
+ public:
+  Stream(stream_executor::StreamExecutor* executor, int ordinal)
+      : HostStream(executor), handle_(Driver::Get().stream(ordinal)) {}
+  PlatformSpecificHandle platform_specific_handle() const override { return {handle_}; }
+  void Flush() const { Driver::Get().flush(handle_); }
+
+ private:
+  void* const handle_;
+};
+
+class Context : public tensorflow::DeviceContext {
+ public:
+  explicit Context(Stream* stream) : stream_(stream) {}
+
+  stream_executor::Stream* stream() const override { return stream_; }
+
+  void CopyCPUTensorToDevice(const Tensor* from, Device*, Tensor* to, tensorflow::StatusCallback done,
+                             bool) const override {
+    Copy(from, to, done);
+  }
+  void CopyDeviceTensorToCPU(const Tensor* from, absl::string_view, Device*, Tensor* to,
+                             tensorflow::StatusCallback done) override {
+    Copy(from, to, done);
+  }
+  void CopyTensorInSameDevice(const Tensor* from, Device*, Tensor* to, tensorflow::StatusCallback done) const override {
+    Copy(from, to, done);
+  }
+
+ private:
+  void Copy(const Tensor* from, Tensor* to, const tensorflow::StatusCallback& done) const {
+    stream_->Flush();
+    {
+      Open open;
+      if (from->TotalBytes() > 0) {
+        std::memcpy(tensorflow::DMAHelper::base(to), tensorflow::DMAHelper::base(from), from->TotalBytes());
+      }
+    }
+    done(absl::OkStatus());
+  }
+
+  Stream* const stream_;
+};
+
+class FakeDevice : public tensorflow::LocalDevice {
+ public:
+  FakeDevice(const tensorflow::SessionOptions& options, const tensorflow::DeviceAttributes& attributes, int ordinal,
+             Allocator* memory)
+      : LocalDevice(options, attributes),
+        memory_(memory),
+        stream_(stream_executor::PlatformManager::PlatformWithName("Host").value()->ExecutorForDevice(ordinal).value(),
+                ordinal),
+        context_(&stream_) {
+    info_.stream = &stream_;
+    info_.default_context = &context_;
+    info_.gpu_id = ordinal;
+    set_tensorflow_accelerator_device_info(&info_);
+  }
+
+  Allocator* GetAllocator(AllocatorAttributes attributes) override {
+    return attributes.on_host() ? tensorflow::cpu_allocator() : memory_;
+  }
+  absl::Status TryGetDeviceContext(tensorflow::DeviceContext** context) override {
+    context_.Ref();
+    *context = &context_;
+    return absl::OkStatus();
+  }
+  absl::Status MakeTensorFromProto(const tensorflow::TensorProto& proto, const AllocatorAttributes attributes,
+                                   Tensor* tensor) override {
+    Tensor parsed;
+    if (!parsed.FromProto(proto)) return absl::InvalidArgumentError("cannot parse a tensor");
+    if (attributes.on_host()) {
+      *tensor = parsed;
+      return absl::OkStatus();
+    }
+    *tensor = Tensor(memory_, parsed.dtype(), parsed.shape());
+    Open open;
+    std::memcpy(tensorflow::DMAHelper::base(tensor), tensorflow::DMAHelper::base(&parsed), parsed.TotalBytes());
+    return absl::OkStatus();
+  }
+  absl::Status Sync() override {
+    stream_.Flush();
+    return absl::OkStatus();
+  }
+
+ private:
+  Allocator* const memory_;
+  Stream stream_;
+  Context context_;
+  AcceleratorDeviceInfo info_;
+};
+
+// A kernel of the CPU, on a fake GPU.
+class Delegate : public OpKernel {
+ public:
+  explicit Delegate(OpKernelConstruction* context) : OpKernel(context) {
+    absl::Status status;
+    kernel_ = tensorflow::CreateOpKernel(
+        tensorflow::DeviceType(tensorflow::DEVICE_CPU), static_cast<Device*>(context->device()),
+        context->device()->GetAllocator(AllocatorAttributes()), context->def(), context->graph_def_version(), &status);
+    context->SetStatus(status);
+  }
+
+  void Compute(OpKernelContext* context) override {
+    static_cast<Stream*>(context->op_device_context()->stream())->Flush();
+    Open open;
+    kernel_->Compute(context);
+  }
+
+ private:
+  std::unique_ptr<OpKernel> kernel_;
+};
+
+class Factory : public tensorflow::DeviceFactory {
+ public:
+  absl::Status ListPhysicalDevices(std::vector<std::string>* devices) override {
+    for (int i = 0; i < kDevices; ++i) devices->push_back(absl::StrCat("/physical_device:GPU:", i));
+    return absl::OkStatus();
+  }
+  absl::Status CreateDevices(const tensorflow::SessionOptions& options, const std::string& prefix,
+                             std::vector<std::unique_ptr<Device>>* devices) override {
+    static Arena* const arena = new Arena;
+    for (int i = 0; i < kDevices; ++i) {
+      const auto attributes = Device::BuildDeviceAttributes(
+          absl::StrCat(prefix, "/device:GPU:", i), tensorflow::DeviceType(tensorflow::DEVICE_GPU),
+          tensorflow::Bytes(1 << 30), tensorflow::DeviceLocality(), "fake");
+      devices->push_back(std::make_unique<FakeDevice>(options, attributes, i, arena));
+    }
+    return absl::OkStatus();
+  }
+};
+
+// Ops whose kernels of the GPU call no CUDA, or which are no kernels in this sense.
+bool IsLeft(const std::string& op, const std::string& name) {
+  static const std::set<std::string> left = {
+      "VarHandleOp", "ReadVariableOp", "AssignVariableOp", "_VarHandlesOp", "DestroyResourceOp", "VarIsInitializedOp",
+      "Identity", "IdentityN", "NoOp", "Const", "PartitionedCall", "StatefulPartitionedCall", "If", "StatelessIf",
+      "While", "StatelessWhile", "Switch", "Merge", "Enter", "Exit", "NextIteration", "LoopCond", "ControlTrigger",
+      "SymbolicGradient", "Placeholder", "Shape", "ShapeN", "Size", "Rank", "Reshape", "ExpandDims", "Squeeze",
+      "StopGradient", "PreventGradient", "EnsureShape", "Assert", "Case", "StatelessCase", "RemoteCall"};
+  return op[0] == '_' || left.count(op) > 0 || op.rfind("Collective", 0) == 0 || op.rfind("Nccl", 0) == 0 ||
+         op.rfind("KerasLegacyOpt", 0) == 0 || name.find("Async") != std::string::npos;
+}
+
+// Registers, with a higher priority, a delegate for each kernel of the GPU.
+void Delegates() {
+  const tensorflow::KernelList all = tensorflow::GetAllRegisteredKernels();
+  std::set<std::string> on_cpu;
+  for (const auto& kernel : all.kernel()) {
+    if (kernel.device_type() == tensorflow::DEVICE_CPU) on_cpu.insert(kernel.op());
+  }
+  for (const auto& kernel : all.kernel()) {
+    if (kernel.device_type() != tensorflow::DEVICE_GPU || on_cpu.count(kernel.op()) == 0) continue;
+    if (IsLeft(kernel.op(), "")) continue;
+    auto* mine = new tensorflow::KernelDef(kernel);
+    mine->set_priority(kernel.priority() + 1);
+    tensorflow::kernel_factory::OpKernelRegistrar registrar(
+        mine, "Delegate", [](OpKernelConstruction* context) -> OpKernel* { return new Delegate(context); });
+  }
+}
+
+const bool kRegistered = [] {
+  tensorflow::DeviceFactory::Register(tensorflow::DEVICE_GPU, std::make_unique<Factory>(), 500, false);
+  Delegates();
+  return true;
+}();
+
+}  // namespace
