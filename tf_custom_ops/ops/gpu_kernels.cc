@@ -263,35 +263,28 @@ absl::Status Reports::Read(const Queue& queue, const int32_t* word, std::functio
 
 namespace {
 
-// The numbers of a sparse op's kernels; those that the formula has come last.
-enum SparseJob {
-  kMakeKeys,
-  kCountDigits,
-  kScanDigits,
-  kSortDigit,
-  kCountHeads,
-  kScanHeads,
-  kWriteHeads,
-  kAverage,
-  kOwn
-};
+// The numbers of a sparse op's kernels; behind those of its formula comes the one of averages.
+enum SparseJob { kMakeKeys, kCountDigits, kScanDigits, kSortDigit, kCountHeads, kScanHeads, kWriteHeads, kOwn };
 
-std::vector<std::string> SparseSymbols(const std::string& op, const FormulaSpec& spec, tensorflow::DataType dtype) {
-  std::vector<std::string> symbols = {"Rows_MakeKeys",   "Rows_CountDigits",        "Rows_ScanDigits",
-                                      "Rows_SortDigit",  "Rows_CountHeads",         "Rows_ScanHeads",
-                                      "Rows_WriteHeads", "Average_" + NameOf(dtype)};
+std::vector<std::string> SparseSymbols(const std::string& op, const FormulaSpec& spec, tensorflow::DataType dtype,
+                                       bool averages) {
+  std::vector<std::string> symbols = {"Rows_MakeKeys",   "Rows_CountDigits", "Rows_ScanDigits", "Rows_SortDigit",
+                                      "Rows_CountHeads", "Rows_ScanHeads",   "Rows_WriteHeads"};
   const std::vector<std::string> jobs = spec.has_norms
                                             ? std::vector<std::string>{"SparseDirect", "SparseScale", "SparseMove"}
                                             : std::vector<std::string>{"Sparse"};
   const std::vector<std::string> own = SymbolsOf(op, absl::StrCat(kPrefix, "Sparse"), dtype, jobs);
   symbols.insert(symbols.end(), own.begin(), own.end());
+  if (averages) symbols.push_back("Average_" + NameOf(dtype));
   return symbols;
 }
 
 }  // namespace
 
 SparseKernel::SparseKernel(OpKernelConstruction* context, const FormulaSpec& spec)
-    : SparseUpdate(context, spec.shape), spec_(spec), kernels_(SparseSymbols(type_string(), spec, dtype_)) {}
+    : SparseUpdate(context, spec.shape),
+      spec_(spec),
+      kernels_(SparseSymbols(type_string(), spec, dtype_, average_weights_)) {}
 
 void SparseKernel::Compute(OpKernelContext* context) { OP_REQUIRES_OK(context, Apply(context)); }
 
@@ -357,7 +350,7 @@ absl::Status SparseKernel::Update(OpKernelContext* context, const Queue& queue,
   KLO_RETURN_IF_ERROR(GetGeometry(context, queue, sizes, chunks, &geometries_, &table));
   AnySparseLaunch averages = launch;
   averages.all.chunks = static_cast<const Chunk*>(DataOf(table));
-  return queue.Run(kernels[kAverage], static_cast<int64_t>(chunks.chunks.size()), averages);
+  return queue.Run(kernels.back(), static_cast<int64_t>(chunks.chunks.size()), averages);
 }
 
 absl::Status SparseKernel::Apply(OpKernelContext* context) {

@@ -37,47 +37,35 @@ using tensorflow::Tensor;
 
 constexpr int kDevices = 2;
 
-// What the driver offers beside its interface, see tests/fake_driver.cc.
+// What the driver offers beside its interface, see tests/fake_driver.cc; it has been loaded.
 struct Driver {
-  void* (*stream)(int ordinal);           // a new one
-  void (*flush)(void* stream);            // does what is in it
-  void (*use_arena)(void*, size_t size);  // where the memory of devices is, which it opens for its work
-  void (*open)(), (*close)();
+  void* (*stream)(int device, bool is_held);
+  void (*run)(void* stream);
 
   static const Driver& Get() {
-    static const Driver driver;
+    static const Driver driver = [] {
+      void* library = dlopen("libcuda.so.1", RTLD_NOW);
+      return Driver{reinterpret_cast<void* (*)(int, bool)>(dlsym(library, "fake_cuda_stream")),
+                    reinterpret_cast<void (*)(void*)>(dlsym(library, "fake_cuda_run"))};
+    }();
     return driver;
   }
-
- private:
-  Driver() {
-    void* library = dlopen(std::getenv("KLO_FAKE_DRIVER"), RTLD_NOW | RTLD_GLOBAL);
-    if (library == nullptr) std::fprintf(stderr, "no fake driver: %s\n", dlerror());
-    const auto find = [&](const char* name, auto* function) {
-      *function = reinterpret_cast<std::remove_pointer_t<decltype(function)>>(dlsym(library, name));
-    };
-    find("klo_fake_stream", &stream);
-    find("klo_fake_flush", &flush);
-    find("klo_fake_use_arena", &use_arena);
-    find("klo_fake_open", &open);
-    find("klo_fake_close", &close);
-  }
-};
-
-// While it lives, the host reaches the memory of devices.
-struct Open {
-  Open() { Driver::Get().open(); }
-  ~Open() { Driver::Get().close(); }
 };
 
 // The memory of all devices: first fit, so that what was freed is used again at once.
 class Arena : public Allocator {
  public:
-  Arena() {
-    memory_ = static_cast<char*>(mmap(nullptr, kSize, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-    free_[memory_] = kSize;
-    Driver::Get().use_arena(memory_, kSize);
+  static Arena& Get() {
+    static Arena& arena = *new Arena;
+    return arena;
   }
+
+  // While it lives, the host reaches the memory.
+  class Open {
+   public:
+    Open() { Get().Reach(1); }
+    ~Open() { Get().Reach(-1); }
+  };
 
   std::string Name() override { return "fake GPU"; }
 
@@ -117,17 +105,34 @@ class Arena : public Allocator {
  private:
   static constexpr size_t kSize = size_t{1} << 30, kAlignment = 256;
 
+  Arena() {
+    memory_ = static_cast<char*>(mmap(nullptr, kSize, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+    free_[memory_] = kSize;
+  }
+
+  void Reach(int more) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    const bool was_open = open_ > 0;
+    open_ += more;
+    if (was_open != open_ > 0) mprotect(memory_, kSize, was_open ? PROT_NONE : PROT_READ | PROT_WRITE);
+  }
+
   std::mutex mutex_;
   char* memory_;
+  int open_ = 0;
   std::map<char*, size_t> free_, used_;
 };
 
 class Stream : public stream_executor::host::HostStream {
  public:
   Stream(stream_executor::StreamExecutor* executor, int ordinal)
-      : HostStream(executor), handle_(Driver::Get().stream(ordinal)) {}
+      : HostStream(executor), handle_(Driver::Get().stream(ordinal, true)) {}
   PlatformSpecificHandle platform_specific_handle() const override { return {handle_}; }
-  void Flush() const { Driver::Get().flush(handle_); }
+  // Does what has been launched.
+  void Flush() const {
+    Arena::Open open;
+    Driver::Get().run(handle_);
+  }
 
  private:
   void* const handle_;
@@ -155,7 +160,7 @@ class Context : public tensorflow::DeviceContext {
   void Copy(const Tensor* from, Tensor* to, const tensorflow::StatusCallback& done) const {
     stream_->Flush();
     {
-      Open open;
+      Arena::Open open;
       if (from->TotalBytes() > 0) {
         std::memcpy(tensorflow::DMAHelper::base(to), tensorflow::DMAHelper::base(from), from->TotalBytes());
       }
@@ -168,10 +173,8 @@ class Context : public tensorflow::DeviceContext {
 
 class FakeDevice : public tensorflow::LocalDevice {
  public:
-  FakeDevice(const tensorflow::SessionOptions& options, const tensorflow::DeviceAttributes& attributes, int ordinal,
-             Allocator* memory)
+  FakeDevice(const tensorflow::SessionOptions& options, const tensorflow::DeviceAttributes& attributes, int ordinal)
       : LocalDevice(options, attributes),
-        memory_(memory),
         stream_(stream_executor::PlatformManager::PlatformWithName("Host").value()->ExecutorForDevice(ordinal).value(),
                 ordinal),
         context_(&stream_) {
@@ -182,7 +185,7 @@ class FakeDevice : public tensorflow::LocalDevice {
   }
 
   Allocator* GetAllocator(AllocatorAttributes attributes) override {
-    return attributes.on_host() ? tensorflow::cpu_allocator() : memory_;
+    return attributes.on_host() ? tensorflow::cpu_allocator() : &Arena::Get();
   }
   absl::Status TryGetDeviceContext(tensorflow::DeviceContext** context) override {
     context_.Ref();
@@ -197,8 +200,8 @@ class FakeDevice : public tensorflow::LocalDevice {
       *tensor = parsed;
       return absl::OkStatus();
     }
-    *tensor = Tensor(memory_, parsed.dtype(), parsed.shape());
-    Open open;
+    *tensor = Tensor(&Arena::Get(), parsed.dtype(), parsed.shape());
+    Arena::Open open;
     std::memcpy(tensorflow::DMAHelper::base(tensor), tensorflow::DMAHelper::base(&parsed), parsed.TotalBytes());
     return absl::OkStatus();
   }
@@ -208,7 +211,6 @@ class FakeDevice : public tensorflow::LocalDevice {
   }
 
  private:
-  Allocator* const memory_;
   Stream stream_;
   Context context_;
   AcceleratorDeviceInfo info_;
@@ -227,7 +229,7 @@ class Delegate : public OpKernel {
 
   void Compute(OpKernelContext* context) override {
     static_cast<Stream*>(context->op_device_context()->stream())->Flush();
-    Open open;
+    Arena::Open open;
     kernel_->Compute(context);
   }
 
@@ -243,12 +245,11 @@ class Factory : public tensorflow::DeviceFactory {
   }
   absl::Status CreateDevices(const tensorflow::SessionOptions& options, const std::string& prefix,
                              std::vector<std::unique_ptr<Device>>* devices) override {
-    static Arena* const arena = new Arena;
     for (int i = 0; i < kDevices; ++i) {
       const auto attributes = Device::BuildDeviceAttributes(
           absl::StrCat(prefix, "/device:GPU:", i), tensorflow::DeviceType(tensorflow::DEVICE_GPU),
           tensorflow::Bytes(1 << 30), tensorflow::DeviceLocality(), "fake");
-      devices->push_back(std::make_unique<FakeDevice>(options, attributes, i, arena));
+      devices->push_back(std::make_unique<FakeDevice>(options, attributes, i));
     }
     return absl::OkStatus();
   }
@@ -256,12 +257,45 @@ class Factory : public tensorflow::DeviceFactory {
 
 // Ops whose kernels of the GPU call no CUDA, or which are no kernels in this sense.
 bool IsLeft(const std::string& op, const std::string& name) {
-  static const std::set<std::string> left = {
-      "VarHandleOp", "ReadVariableOp", "AssignVariableOp", "_VarHandlesOp", "DestroyResourceOp", "VarIsInitializedOp",
-      "Identity", "IdentityN", "NoOp", "Const", "PartitionedCall", "StatefulPartitionedCall", "If", "StatelessIf",
-      "While", "StatelessWhile", "Switch", "Merge", "Enter", "Exit", "NextIteration", "LoopCond", "ControlTrigger",
-      "SymbolicGradient", "Placeholder", "Shape", "ShapeN", "Size", "Rank", "Reshape", "ExpandDims", "Squeeze",
-      "StopGradient", "PreventGradient", "EnsureShape", "Assert", "Case", "StatelessCase", "RemoteCall"};
+  static const std::set<std::string> left = {"VarHandleOp",
+                                             "ReadVariableOp",
+                                             "AssignVariableOp",
+                                             "_VarHandlesOp",
+                                             "DestroyResourceOp",
+                                             "VarIsInitializedOp",
+                                             "Identity",
+                                             "IdentityN",
+                                             "NoOp",
+                                             "Const",
+                                             "PartitionedCall",
+                                             "StatefulPartitionedCall",
+                                             "If",
+                                             "StatelessIf",
+                                             "While",
+                                             "StatelessWhile",
+                                             "Switch",
+                                             "Merge",
+                                             "Enter",
+                                             "Exit",
+                                             "NextIteration",
+                                             "LoopCond",
+                                             "ControlTrigger",
+                                             "SymbolicGradient",
+                                             "Placeholder",
+                                             "Shape",
+                                             "ShapeN",
+                                             "Size",
+                                             "Rank",
+                                             "Reshape",
+                                             "ExpandDims",
+                                             "Squeeze",
+                                             "StopGradient",
+                                             "PreventGradient",
+                                             "EnsureShape",
+                                             "Assert",
+                                             "Case",
+                                             "StatelessCase",
+                                             "RemoteCall"};
   return op[0] == '_' || left.count(op) > 0 || op.rfind("Collective", 0) == 0 || op.rfind("Nccl", 0) == 0 ||
          op.rfind("KerasLegacyOpt", 0) == 0 || name.find("Async") != std::string::npos;
 }
