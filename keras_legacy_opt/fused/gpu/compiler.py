@@ -50,6 +50,12 @@ class Compiler:
                 self._codes[key] = self._code(*key)
         return unit, self._codes[key]
 
+    def symbols(self, unit: str) -> Sequence[str]:
+        """The kernels of a unit; none if there is no such unit."""
+        with self._lock:
+            kernels = self._kernels
+        return [each.symbol for each in kernels if each.unit == unit]
+
     @functools.cached_property
     def _headers(self) -> Mapping[str, str]:
         return json.loads(self._sources())

@@ -59,6 +59,19 @@ class Runtime:
             return None
         return why_not.value.decode(errors="replace")
 
+    def lacks(self, ordinal: int, unit: str) -> str | None:
+        """Why a unit of kernels cannot run, in words; None if it can.
+
+        Args:
+          ordinal: as of `why_not`.
+          unit: the name of those that are compiled and loaded together.
+        """
+        reasons = (
+            self.why_not(ordinal, symbol)
+            for symbol in self._compiler.symbols(unit)
+        )
+        return next(filter(None, reasons), None)
+
     def _answer(
         self, symbol: bytes, capability: int, driver: int, to: int
     ) -> None:

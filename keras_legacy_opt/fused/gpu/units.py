@@ -20,6 +20,13 @@ DTYPES = {
     "half": "Half",
     "bfloat16": "Bfloat16",
 }
+# Of the dtypes of TensorFlow.
+NAMES = {
+    "float32": "float",
+    "float64": "double",
+    "float16": "half",
+    "bfloat16": "bfloat16",
+}
 ROWS = (
     "MakeKeys",
     "CountDigits",
