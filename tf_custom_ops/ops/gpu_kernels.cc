@@ -53,19 +53,6 @@ std::string BytesOf(const std::vector<Element>& list) {
   return bytes;
 }
 
-// The chunks of variables of these sizes, and behind them `first`.
-absl::Status GetGeometry(OpKernelContext* context, const Queue& queue, const std::vector<int64_t>& sizes,
-                         const Geometry& geometry, Tables* tables, Tensor* table) {
-  return tables->Get(
-      context, queue, BytesOf(sizes),
-      [&] {
-        std::string bytes = BytesOf(geometry.chunks);
-        Append(geometry.first, &bytes);
-        return bytes;
-      },
-      table);
-}
-
 // What of a launch is inputs of the op.
 template <class Inputs>
 AnyLaunch LaunchOf(OpKernelContext* context, const Inputs& inputs, int hypers) {
@@ -114,8 +101,8 @@ absl::Status Queue::Fill(void* to, unsigned char byte, size_t size) const {
   return StatusOf(device_->Fill(to, byte, size, stream_, &why), why);
 }
 
-absl::Status Tables::Get(OpKernelContext* context, const Queue& queue, Bytes key, const std::function<Bytes()>& content,
-                         Tensor* table) {
+absl::Status Tables::Get(OpKernelContext* context, const Queue& queue, const Bytes& key,
+                         const std::function<Bytes(Table*)>& content, Table* table) {
   std::lock_guard<std::mutex> lock(mutex_);
   const auto known = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& entry) {
     return entry.stream == queue.stream() && entry.key == key;
@@ -125,17 +112,29 @@ absl::Status Tables::Get(OpKernelContext* context, const Queue& queue, Bytes key
     *table = known->table;
     return absl::OkStatus();
   }
-  const Bytes bytes = content();
-  KLO_RETURN_IF_ERROR(Allocate(context, static_cast<int64_t>(bytes.size()), table));
-  KLO_RETURN_IF_ERROR(queue.Upload(DataOf(*table), bytes.data(), bytes.size()));
+  const Bytes bytes = content(table);
+  KLO_RETURN_IF_ERROR(Allocate(context, static_cast<int64_t>(bytes.size()), &table->memory));
+  KLO_RETURN_IF_ERROR(queue.Upload(DataOf(table->memory), bytes.data(), bytes.size()));
   // The memory of one that goes is used again behind what is in the stream, as that of every tensor.
   if (entries_.size() == kKept) entries_.pop_back();
-  entries_.push_front({queue.stream(), std::move(key), *table});
+  entries_.push_front({queue.stream(), key, *table});
   return absl::OkStatus();
 }
 
-absl::Status Tables::Get(OpKernelContext* context, const Queue& queue, Bytes content, Tensor* table) {
-  return Get(context, queue, content, [&] { return content; }, table);
+absl::Status Tables::Get(OpKernelContext* context, const Queue& queue, const Bytes& addresses, Table* table) {
+  return Get(context, queue, addresses, [&](Table*) { return addresses; }, table);
+}
+
+absl::Status Tables::Get(OpKernelContext* context, const Queue& queue, const std::vector<int64_t>& sizes,
+                         Table* table) {
+  const auto content = [&](Table* made) {
+    const auto geometry = std::make_shared<const Geometry>(sizes);
+    made->geometry = geometry;
+    Bytes bytes = BytesOf(geometry->chunks);
+    Append(geometry->first, &bytes);
+    return bytes;
+  };
+  return Get(context, queue, BytesOf(sizes), content, table);
 }
 
 absl::Status Kernels::Find(const Queue& queue, std::vector<const Kernel*>* kernels) {
@@ -174,17 +173,17 @@ absl::Status DenseKernel::Apply(OpKernelContext* context) {
   Work work;
   KLO_RETURN_IF_ERROR(Prepare(context, inputs.averages, &variables, &work));
 
-  const Geometry geometry(work.sizes);
-  Tensor chunks, pointers;
-  KLO_RETURN_IF_ERROR(GetGeometry(context, queue, work.sizes, geometry, &geometries_, &chunks));
+  Table chunks, pointers;
+  KLO_RETURN_IF_ERROR(geometries_.Get(context, queue, work.sizes, &chunks));
   std::string addresses = BytesOf(work.state);
   Append(work.grads, &addresses);
-  KLO_RETURN_IF_ERROR(pointers_.Get(context, queue, std::move(addresses), &pointers));
+  KLO_RETURN_IF_ERROR(pointers_.Get(context, queue, addresses, &pointers));
+  const Geometry& geometry = *chunks.geometry;
 
   AnyLaunch launch = LaunchOf(context, inputs, shape_.hypers);
-  launch.chunks = static_cast<const Chunk*>(DataOf(chunks));
+  launch.chunks = static_cast<const Chunk*>(DataOf(chunks.memory));
   launch.first = reinterpret_cast<const int64_t*>(launch.chunks + geometry.chunks.size());
-  launch.state = static_cast<void* const*>(DataOf(pointers));
+  launch.state = static_cast<void* const*>(DataOf(pointers.memory));
   launch.grads = launch.state + work.state.size();
   if (!variables.Repeats(count_)) return Update(context, queue, geometry, launch, 0, count_);
   // The same variable twice is updated twice, one after the other.
@@ -345,12 +344,11 @@ absl::Status SparseKernel::Update(OpKernelContext* context, const Queue& queue,
   }
   if (!average_weights_) return absl::OkStatus();
   const std::vector<int64_t> sizes = {launch.rows.table_rows * launch.width};
-  const Geometry chunks(sizes);
-  Tensor table;
-  KLO_RETURN_IF_ERROR(GetGeometry(context, queue, sizes, chunks, &geometries_, &table));
+  gpu::Table chunks;
+  KLO_RETURN_IF_ERROR(geometries_.Get(context, queue, sizes, &chunks));
   AnySparseLaunch averages = launch;
-  averages.all.chunks = static_cast<const Chunk*>(DataOf(table));
-  return queue.Run(kernels.back(), static_cast<int64_t>(chunks.chunks.size()), averages);
+  averages.all.chunks = static_cast<const Chunk*>(DataOf(chunks.memory));
+  return queue.Run(kernels.back(), static_cast<int64_t>(chunks.geometry->chunks.size()), averages);
 }
 
 absl::Status SparseKernel::Apply(OpKernelContext* context) {
@@ -366,25 +364,25 @@ absl::Status SparseKernel::Apply(OpKernelContext* context) {
   KLO_RETURN_IF_ERROR(LookUp(context, inputs.averages, spec_.idle_rows || spec_.has_norms, &variables, &table));
   const Tensor& indices = IndicesOf(context);
   const int64_t count = indices.NumElements();
+  std::vector<void*> addresses;
+  KLO_RETURN_IF_ERROR(Prepare(context, &variables, &addresses));
+  if (table.width == 0) return absl::OkStatus();
   if (table.rows > int64_t{1} << 32 || count > std::numeric_limits<int32_t>::max() - kTile) {
     return absl::InvalidArgumentError(absl::StrCat("Variable '", table.name, "' has ", table.rows,
                                                    " rows, and its sparse gradient ", count,
                                                    ": on a GPU at most 2^32 and 2^31 are possible."));
   }
-  std::vector<void*> addresses;
-  KLO_RETURN_IF_ERROR(Prepare(context, &variables, &addresses));
-  if (table.width == 0) return absl::OkStatus();
 
   const RowGeometry geometry(count, table.rows, table.width, spec_.idle_rows, spec_.has_norms);
   Memory memory(geometry, count);
   KLO_RETURN_IF_ERROR(Allocate(context, memory.size, &memory.tensor));
   addresses.push_back(DataOf(Grad(context)));
-  Tensor pointers;
+  gpu::Table pointers;
   KLO_RETURN_IF_ERROR(pointers_.Get(context, queue, BytesOf(addresses), &pointers));
 
   AnySparseLaunch launch = {};
   launch.all = LaunchOf(context, inputs, shape_.hypers);
-  launch.all.state = static_cast<void* const*>(DataOf(pointers));
+  launch.all.state = static_cast<void* const*>(DataOf(pointers.memory));
   launch.all.grads = launch.all.state + addresses.size() - 1;
   launch.all.squares = memory.At<Squares>(memory.squares);
   launch.all.scales = memory.At<void>(memory.scale);
@@ -481,16 +479,15 @@ class AllFiniteKernel : public tensorflow::OpKernel {
 
   absl::Status Launch(OpKernelContext* context, const Queue& queue, tensorflow::DataType dtype, const Part& part,
                       FiniteLaunch launch) {
-    const Geometry geometry(part.sizes);
     std::string why;
     const Kernel* kernel = queue.device()->Find("Finite_" + NameOf(dtype), &why);
     if (kernel == nullptr) return absl::InternalError(absl::StrCat("There is no kernel for the GPU: ", why, "."));
-    Tensor chunks, pointers;
-    KLO_RETURN_IF_ERROR(GetGeometry(context, queue, part.sizes, geometry, &geometries_, &chunks));
+    Table chunks, pointers;
+    KLO_RETURN_IF_ERROR(geometries_.Get(context, queue, part.sizes, &chunks));
     KLO_RETURN_IF_ERROR(pointers_.Get(context, queue, BytesOf(part.tensors), &pointers));
-    launch.chunks = static_cast<const Chunk*>(DataOf(chunks));
-    launch.tensors = static_cast<const void* const*>(DataOf(pointers));
-    return queue.Run(kernel, static_cast<int64_t>(geometry.chunks.size()), launch);
+    launch.chunks = static_cast<const Chunk*>(DataOf(chunks.memory));
+    launch.tensors = static_cast<const void* const*>(DataOf(pointers.memory));
+    return queue.Run(kernel, static_cast<int64_t>(chunks.geometry->chunks.size()), launch);
   }
 
   Tables geometries_, pointers_;

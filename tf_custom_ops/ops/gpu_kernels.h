@@ -66,16 +66,22 @@ class Queue {
   Stream stream_ = nullptr;
 };
 
-// Tables of an op on the device. Steps mostly want the ones of the step before: these stay, by what they say.
+// What an op has uploaded.
+struct Table {
+  tensorflow::Tensor memory;
+  std::shared_ptr<const Geometry> geometry;  // of a table of chunks
+};
+
+// Tables of an op on the device. Steps mostly want the ones of the step before: these stay.
 class Tables {
  public:
   using Bytes = std::string;
 
-  // The table of a key: what `content` returned when it was last uploaded.
-  absl::Status Get(tensorflow::OpKernelContext* context, const Queue& queue, Bytes key,
-                   const std::function<Bytes()>& content, tensorflow::Tensor* table);
-  // A table that is its own key.
-  absl::Status Get(tensorflow::OpKernelContext* context, const Queue& queue, Bytes content, tensorflow::Tensor* table);
+  // The addresses of some tensors, which are their own key.
+  absl::Status Get(tensorflow::OpKernelContext* context, const Queue& queue, const Bytes& addresses, Table* table);
+  // The chunks of variables of these sizes, and behind them `first`.
+  absl::Status Get(tensorflow::OpKernelContext* context, const Queue& queue, const std::vector<int64_t>& sizes,
+                   Table* table);
 
  private:
   // As many as there are models that take turns with one op.
@@ -84,8 +90,11 @@ class Tables {
   struct Entry {
     Stream stream;
     Bytes key;
-    tensorflow::Tensor table;
+    Table table;
   };
+  absl::Status Get(tensorflow::OpKernelContext* context, const Queue& queue, const Bytes& key,
+                   const std::function<Bytes(Table*)>& content, Table* table);
+
   std::mutex mutex_;
   std::list<Entry> entries_;  // the one that was asked for last is the first
 };

@@ -14,14 +14,18 @@
 #include <mutex>
 #include <set>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
+#include "tensorflow/core/common_runtime/device/device_event_mgr.h"
 #include "tensorflow/core/common_runtime/dma_helper.h"
+#include "tensorflow/core/common_runtime/gpu_device_context.h"
 #include "tensorflow/core/common_runtime/local_device.h"
 #include "tensorflow/core/framework/device_factory.h"
 #include "tensorflow/core/framework/kernel_def.pb.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/op_kernel.h"
+#include "xla/stream_executor/host/host_event.h"
 #include "xla/stream_executor/host/host_stream.h"
 #include "xla/stream_executor/platform_manager.h"
 
@@ -103,7 +107,8 @@ class Arena : public Allocator {
   tensorflow::AllocatorMemoryType GetMemoryType() const override { return tensorflow::AllocatorMemoryType::kDevice; }
 
  private:
-  static constexpr size_t kSize = size_t{1} << 30, kAlignment = 256;
+  // More than there is: who needs it all does not touch it.
+  static constexpr size_t kSize = size_t{1} << 36, kAlignment = 256;
 
   Arena() {
     memory_ = static_cast<char*>(mmap(nullptr, kSize, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
@@ -114,7 +119,7 @@ class Arena : public Allocator {
     std::lock_guard<std::mutex> lock(mutex_);
     const bool was_open = open_ > 0;
     open_ += more;
-    if (was_open != open_ > 0) mprotect(memory_, kSize, was_open ? PROT_NONE : PROT_READ | PROT_WRITE);
+    if (was_open != (open_ > 0)) mprotect(memory_, kSize, was_open ? PROT_NONE : PROT_READ | PROT_WRITE);
   }
 
   std::mutex mutex_;
@@ -128,6 +133,22 @@ class Stream : public stream_executor::host::HostStream {
   Stream(stream_executor::StreamExecutor* executor, int ordinal)
       : HostStream(executor), handle_(Driver::Get().stream(ordinal, true)) {}
   PlatformSpecificHandle platform_specific_handle() const override { return {handle_}; }
+  // TensorFlow copies by it from device to device.
+  absl::Status Memcpy(stream_executor::DeviceAddressBase* to, const stream_executor::DeviceAddressBase& from,
+                      uint64_t size) override {
+    Flush();
+    Arena::Open open;
+    return HostStream::Memcpy(to, from, size);
+  }
+  using HostStream::Memcpy;
+
+  // What is recorded has been done. TensorFlow records an event again, which the host's events are not for.
+  absl::Status RecordEvent(stream_executor::Event* event) override {
+    const auto& notification = static_cast<stream_executor::HostEvent*>(event)->notification();
+    if (!notification->HasBeenNotified()) notification->Notify();
+    return absl::OkStatus();
+  }
+
   // Does what has been launched.
   void Flush() const {
     Arena::Open open;
@@ -138,11 +159,10 @@ class Stream : public stream_executor::host::HostStream {
   void* const handle_;
 };
 
-class Context : public tensorflow::DeviceContext {
+class Context : public tensorflow::GPUDeviceContext {
  public:
-  explicit Context(Stream* stream) : stream_(stream) {}
-
-  stream_executor::Stream* stream() const override { return stream_; }
+  explicit Context(Stream* stream)
+      : GPUDeviceContext(0, stream, stream, stream, {stream}, tensorflow::cpu_allocator()), stream_(stream) {}
 
   void CopyCPUTensorToDevice(const Tensor* from, Device*, Tensor* to, tensorflow::StatusCallback done,
                              bool) const override {
@@ -181,6 +201,7 @@ class FakeDevice : public tensorflow::LocalDevice {
     info_.stream = &stream_;
     info_.default_context = &context_;
     info_.gpu_id = ordinal;
+    info_.event_mgr = tensorflow::EventMgrFactory::Singleton()->GetEventMgr(stream_.parent(), {});
     set_tensorflow_accelerator_device_info(&info_);
   }
 
@@ -243,12 +264,17 @@ class Factory : public tensorflow::DeviceFactory {
     for (int i = 0; i < kDevices; ++i) devices->push_back(absl::StrCat("/physical_device:GPU:", i));
     return absl::OkStatus();
   }
+  absl::Status GetDeviceDetails(int, std::unordered_map<std::string, std::string>* details) override {
+    (*details)["device_name"] = "no GPU, but its stand-in";
+    (*details)["compute_capability"] = "9.0";
+    return absl::OkStatus();
+  }
   absl::Status CreateDevices(const tensorflow::SessionOptions& options, const std::string& prefix,
                              std::vector<std::unique_ptr<Device>>* devices) override {
     for (int i = 0; i < kDevices; ++i) {
       const auto attributes = Device::BuildDeviceAttributes(
           absl::StrCat(prefix, "/device:GPU:", i), tensorflow::DeviceType(tensorflow::DEVICE_GPU),
-          tensorflow::Bytes(1 << 30), tensorflow::DeviceLocality(), "fake");
+          tensorflow::Bytes(int64_t{1} << 36), tensorflow::DeviceLocality(), "fake");
       devices->push_back(std::make_unique<FakeDevice>(options, attributes, i));
     }
     return absl::OkStatus();
