@@ -74,9 +74,16 @@ def fake(folder, tmp_path, monkeypatch):
 def started(folder, tmp_path, fake):
     """A function that starts a process; it returns what that has printed."""
 
-    def start(scenario, *symbols, library="with_gpu.so", driver=True, **more):
+    def start(
+        scenario,
+        *symbols,
+        library="with_gpu.so",
+        compiler=folder / "libnvrtc.so.12",
+        driver=True,
+        **more,
+    ):
         command = [sys.executable, PROCESS, folder / library]
-        command += [folder / "libnvrtc.so.12", scenario, *symbols]
+        command += [compiler, scenario, *symbols]
         # A file that is no library hides what this machine may have.
         (tmp_path / "libcuda.so.1").touch()
         drivers = str(folder if driver else tmp_path)
@@ -186,6 +193,13 @@ def test_an_interrupt_is_no_crash(started):
 def test_after_python_nobody_compiles(started):
     lines, _ = started("at_the_end", SYMBOL)
     assert "nobody is there to compile" in lines[0]
+
+
+def test_the_library_of_tensorflows_ops_has_one(native_ops):
+    handle = ctypes.CDLL(native_ops.path)
+    handle.keras_legacy_opt_gpu_sources.restype = ctypes.c_char_p
+    assert json.loads(handle.keras_legacy_opt_gpu_sources()) == HEADERS
+    assert native_ops.gpu.why_not(-1)  # Of no machine is that a GPU.
 
 
 @pytest.mark.processes
@@ -409,26 +423,45 @@ def test_it_is_said_once_that_kernels_are_compiled(fake, caplog, tmp_path):
 # NVIDIA's compiler, which `pip install ".[kernels]"` brings.
 
 
-def real_targets():
-    """Compute capabilities, each with the CUDA of a driver."""
+def nvidias():
+    """The compilers, by the CUDA of the drivers that they are for."""
     try:
-        majors = {each.version[0] for each in nvrtc.find()}
+        return {each.version[0]: each for each in nvrtc.find()}
     except nvrtc.Failure:
-        return []
-    old = [(each, DRIVER) for each in (70, 80, 90, 100)]
-    new = [(each, 13990) for each in (80, 90, 100)]
-    return old * (12 in majors) + new * (13 in majors)
+        return {}
+
+
+NVIDIAS = nvidias()
 
 
 @pytest.mark.skipif(
-    not real_targets(), reason='`pip install ".[kernels]"` brings NVRTC'
+    not NVIDIAS, reason='`pip install ".[kernels]"` brings NVRTC'
 )
-def test_nvidias_compiler(tmp_path, monkeypatch):
+@pytest.mark.parametrize("major", NVIDIAS)
+def test_nvidias_compiler(tmp_path, monkeypatch, major):
     monkeypatch.setenv("KERAS_LEGACY_OPT_CACHE", str(tmp_path))
-    for capability, driver in real_targets():
+    driver = major * 1000 + 990
+    for capability in (70, 80, 90, 100)[major > 12 :]:
         code = code_of(new(), SYMBOL, capability, driver)
         assert code.startswith(b"\x7fELF")
         assert f"{SYMBOL}\0".encode() in code
         assert code_of(new(), SYMBOL, capability, driver) == code
-    newer = code_of(new(), SYMBOL, 199, 13990)
+    newer = code_of(new(), SYMBOL, 199, driver)
     assert f".entry {SYMBOL}".encode() in newer
+
+
+@pytest.mark.skipif(
+    not NVIDIAS, reason='`pip install ".[kernels]"` brings NVRTC'
+)
+@pytest.mark.parametrize("major", NVIDIAS)
+@pytest.mark.processes
+def test_nvidias_compiler_is_asked_by_the_library(started, folder, major):
+    """With a driver in the process, which NVRTC looks for."""
+    (lines, _) = started(
+        *("find", SYMBOL),
+        compiler=NVIDIAS[major].path,
+        FAKE_CUDA_VERSION=f"{major}990",
+    )
+    assert lines == [f"{SYMBOL}: found"]
+    (file,) = kept()
+    assert f"{SYMBOL}\0".encode() in file.read_bytes()
