@@ -1,4 +1,5 @@
-// The host's side of the kernels: devices, what runs on them, and how it gets there. Nothing here waits for a device.
+// The host's side of the kernels: devices, what runs on them, and how it gets there. Nothing here waits for a device;
+// the driver may, when it loads code or allocates pinned memory, as in first steps.
 //
 // The driver, libcuda.so.1, is looked for when a device is first asked for. The code of kernels comes from whoever has
 // registered itself by keras_legacy_opt_gpu_set_compiler, at first need. Every function may be called by every thread;
