@@ -1,4 +1,5 @@
-// The host's side of the kernels: devices, what runs on them, and how it gets there. Nothing here waits for a device.
+// The host's side of the kernels: devices, what runs on them, and how it gets there. Nothing here waits for a device;
+// the driver may, when it loads code or allocates pinned memory, as in first steps.
 //
 // The driver, libcuda.so.1, is looked for when a device is first asked for. The code of kernels comes from whoever has
 // registered itself by keras_legacy_opt_gpu_set_compiler, at first need. Every function may be called by every thread;
@@ -78,6 +79,7 @@ class Device {
   // A kernel by its symbol: JOB_FORMULA_DTYPE ("Dense_Adam_float"; of a formula with norms "Direct_Lamb_half" and
   // Scale, Move; SparseDirect and so on for sparse gradients), Rows_JOB, Average_DTYPE, Finite_DTYPE. The dtypes are
   // float, double, half and bfloat16. What has to be compiled first takes some tenths of a second. Keep the pointer.
+  // Whoever calls this must not hold Python's lock, which compiling needs; TensorFlow does not when it runs ops.
   [[nodiscard]] const Kernel* Find(const std::string& symbol, std::string* why_not);
 
   // Runs a kernel in `blocks` blocks of kThreads threads. The record is copied at once; of no blocks, nothing runs.

@@ -182,6 +182,8 @@ KLO_DRIVER cuGetErrorString(int error, const char** text) {
                                      : nullptr;
   return *text == nullptr ? kInvalidValue : 0;
 }
+// The real NVRTC looks for a driver in its process, and crashes without this one.
+KLO_DRIVER cuGetExportTable(const void**, const void*) { return kNotFound; }
 KLO_DRIVER cuDriverGetVersion(int* version) {
   KLO_BEGIN(__func__);
   *version = Setting("FAKE_CUDA_VERSION", 12090);

@@ -29,11 +29,13 @@ class Compiler:
     """One NVRTC.
 
     Attributes:
+      path: of the library.
       version: such as (12, 9).
       known: the compute capabilities that it has code for, such as 90.
     """
 
     def __init__(self, path: str):
+        self.path = path
         self._library = ctypes.CDLL(path)
         major, minor, count = (ctypes.c_int() for _ in range(3))
         self._call("nvrtcVersion", ctypes.byref(major), ctypes.byref(minor))

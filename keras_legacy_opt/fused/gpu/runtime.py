@@ -37,12 +37,11 @@ class Runtime:
         self._give = function("give", None, pointer, text, text, size)
         self._refuse = function("refuse", None, pointer, text)
         self._compiler = Compiler(function("sources", text))
-        # An object of ctypes, which has to live as long as the library.
+        # An object of ctypes, which the library must not survive.
         self._asked = _ASKED(self._answer)
-        set_compiler = function("set_compiler", None, _ASKED)
-        set_compiler(self._asked)
-        # After that, no other thread could call Python.
-        atexit.register(set_compiler, _ASKED())
+        self._set_compiler = function("set_compiler", None, _ASKED)
+        self._set_compiler(self._asked)
+        atexit.register(self._stop)
 
     def why_not(self, ordinal: int, symbol: str | None = None) -> str | None:
         """Why a kernel cannot run, in words; None if it can.
@@ -87,6 +86,10 @@ class Runtime:
             self._give(to, unit.encode(), code, len(code))
             return
         self._refuse(to, why_not.replace("\0", " ").encode(errors="replace"))
+
+    def _stop(self) -> None:
+        """Lets nobody call Python, which is about to end."""
+        self._set_compiler(_ASKED())
 
 
 def of(handle: ctypes.CDLL) -> Runtime | None:
