@@ -69,7 +69,6 @@ class NativeGPU(NativeCPU):
     Their kernels are compiled when an update of their kind is first judged.
     """
 
-    name = "native ops of the GPU"
     kind = "GPU"
 
     def concerns(self, update: Update) -> bool:

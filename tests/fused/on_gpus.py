@@ -27,7 +27,7 @@ from keras_legacy_opt.rules.formula import formula_of
 CPU, GPU, OTHER = "/CPU:0", "/GPU:0", "/GPU:1"
 SHAPES = {"matrix": (37, 19), "scalar": (), "empty": (0, 3), "vector": (1030,)}
 TABLES = {"table": ((50, 7), np.int32), "column": ((60,), np.int64)}
-ON_GPU = backends.NativeGPU.name
+NATIVE = backends.NativeGPU.name
 CASES: dict[str, Callable[[fake_gpus.GPUs], None]] = {}
 
 
@@ -410,7 +410,7 @@ def other_mistakes_are_told_at_once(gpus):
         a, b = tf.Variable(tf.ones([2]), name="a"), tf.Variable(tf.ones([3]))
         sgd = {"lr": 0.1}
         for grads, more, message in (
-            ([tf.ones([3]), tf.ones([3])], {}, "has shape [2], but its gradient"),
+            ([tf.ones([3]), tf.ones([3])], {}, "but its gradient has"),
             ([tf.ones([2]), tf.ones([3])], {"transform": [tf.ones([3])]},
              "must have shape"),
             ([tf.ones([2]), tf.ones([3])], {"per_variable": [tf.ones([5, 2])]},
@@ -442,14 +442,17 @@ def more_rows_than_can_be_numbered_are_refused(gpus):
     ops = loader.ops()
     with tf.device(GPU):
         for width in (1, 0):
-            shape = [(1 << 32) + 1, width]
+            rows = (1 << 16) * ((1 << 16) + 1)
             handle = tf.raw_ops.VarHandleOp(
-                dtype=tf.float16, shape=shape, shared_name=f"huge{width}"
+                dtype=tf.float16, shape=[rows, width], shared_name=f"h{width}"
             )
-            tf.raw_ops.AssignVariableOp(
-                resource=handle,
-                value=tf.raw_ops.Empty(shape=shape, dtype=tf.float16),
+            # A shape of 32-bit numbers has no room for it.
+            value = tf.raw_ops.Empty(
+                shape=[1 << 16, (1 << 16) + 1, width], dtype=tf.float16
             )
+            value = tf.reshape(value, tf.constant([rows, width], tf.int64))
+            tf.raw_ops.AssignVariableOp(resource=handle, value=value)
+            del value
 
             def step(handle=handle, width=width):
                 ops.sparse_sgd(
@@ -463,7 +466,7 @@ def more_rows_than_can_be_numbered_are_refused(gpus):
                 step()
                 continue
             error = _raises(tf.errors.InvalidArgumentError, step)
-            assert "'huge' has 4294967297 rows" in error, error
+            assert "'huge' has 4295032832 rows" in error, error
             tf.raw_ops.DestroyResourceOp(resource=handle)
 
 
@@ -556,15 +559,15 @@ def reasons_are_told(gpus):
     with tf.device(GPU):
         variable = tf.Variable(tf.ones([2]), name="x")
         dense, sparse = _explained(adam, variable)
-        assert dense == f"x, dense gradients: {ON_GPU}", dense
-        assert sparse == f"x, sparse gradients: {ON_GPU}", sparse
+        assert dense == f"x, dense gradients: {NATIVE}", dense
+        assert sparse == f"x, sparse gradients: {NATIVE}", sparse
         unusual = tf.Variable(tf.ones([2], tf.complex64), name="y")
         (dense, _) = _explained(adam, unusual)
-        assert f"not {ON_GPU}: its dtype is complex64" in dense, dense
-        assert backends.NativeCPU.name + ":" not in dense, dense
+        assert f"not {NATIVE}: its dtype is complex64" in dense, dense
+        assert dense.count("not native ops") == 1, dense
         clipped = tf.Variable(tf.ones([2]), constraint=tf.nn.relu, name="z")
         (dense, _) = _explained(adam, clipped)
-        assert f"not {ON_GPU}: it has a constraint" in dense, dense
+        assert f"not {NATIVE}: it has a constraint" in dense, dense
     told = []
 
     @tf.function(jit_compile=True)
@@ -572,13 +575,13 @@ def reasons_are_told(gpus):
         told.extend(_explained(adam, variable))
 
     function.get_concrete_function()
-    assert f"not {ON_GPU}: XLA compiles the function" in told[0], told
+    assert f"not {NATIVE}: XLA compiles the function" in told[0], told
     with fused.disabled():
         (dense, _) = _explained(adam, variable)
     assert "switched off" in dense, dense
     with tf.device(CPU):
         (dense, _) = _explained(adam, tf.Variable([1.0], name="x"))
-    assert dense == f"x, dense gradients: {backends.NativeCPU.name}", dense
+    assert dense == f"x, dense gradients: {NATIVE}", dense
     assert devices.report() == [f"/device:GPU:{i}" for i in range(2)], (
         devices.report()
     )
@@ -594,7 +597,7 @@ def without_a_compiler_all_else_works(gpus):
             variable = tf.Variable(tf.ones([2]), name="x")
             opt = keras_legacy_opt.Adamax(0.25)
             (dense, _) = _explained(opt, variable)
-            assert f"not {ON_GPU}: NVRTC is not installed" in dense, dense
+            assert f"not {NATIVE}: NVRTC is not installed" in dense, dense
             gpus.calls()
             opt.apply_gradients([(tf.ones([2]), variable)])
             assert not gpus.launches()

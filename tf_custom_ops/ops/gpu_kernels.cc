@@ -364,14 +364,15 @@ absl::Status SparseKernel::Apply(OpKernelContext* context) {
   KLO_RETURN_IF_ERROR(LookUp(context, inputs.averages, spec_.idle_rows || spec_.has_norms, &variables, &table));
   const Tensor& indices = IndicesOf(context);
   const int64_t count = indices.NumElements();
-  std::vector<void*> addresses;
-  KLO_RETURN_IF_ERROR(Prepare(context, &variables, &addresses));
-  if (table.width == 0) return absl::OkStatus();
-  if (table.rows > int64_t{1} << 32 || count > std::numeric_limits<int32_t>::max() - kTile) {
+  const bool is_countable = table.rows <= int64_t{1} << 32 && count <= std::numeric_limits<int32_t>::max() - kTile;
+  if (!is_countable && table.width > 0) {
     return absl::InvalidArgumentError(absl::StrCat("Variable '", table.name, "' has ", table.rows,
                                                    " rows, and its sparse gradient ", count,
                                                    ": on a GPU at most 2^32 and 2^31 are possible."));
   }
+  std::vector<void*> addresses;
+  KLO_RETURN_IF_ERROR(Prepare(context, &variables, &addresses));
+  if (table.width == 0) return absl::OkStatus();
 
   const RowGeometry geometry(count, table.rows, table.width, spec_.idle_rows, spec_.has_norms);
   Memory memory(geometry, count);

@@ -142,6 +142,12 @@ class Stream : public stream_executor::host::HostStream {
   }
   using HostStream::Memcpy;
 
+  absl::Status WaitFor(stream_executor::Stream* other) override {
+    static_cast<Stream*>(other)->Flush();
+    return absl::OkStatus();
+  }
+  using HostStream::WaitFor;
+
   // What is recorded has been done. TensorFlow records an event again, which the host's events are not for.
   absl::Status RecordEvent(stream_executor::Event* event) override {
     const auto& notification = static_cast<stream_executor::HostEvent*>(event)->notification();

@@ -65,11 +65,10 @@ class Runtime:
           ordinal: as of `why_not`.
           unit: the name of those that are compiled and loaded together.
         """
-        reasons = (
-            self.why_not(ordinal, symbol)
-            for symbol in self._compiler.symbols(unit)
-        )
-        return next(filter(None, reasons), None)
+        symbols = self._compiler.symbols(unit)
+        reasons = (self.why_not(ordinal, symbol) for symbol in symbols)
+        none = None if symbols else f"there are no kernels {unit}"
+        return next(filter(None, reasons), none)
 
     def _answer(
         self, symbol: bytes, capability: int, driver: int, to: int
