@@ -293,6 +293,49 @@ def each_gpu_has_its_own_stream(gpus):
 
 
 @case
+def replicas_have_a_gpu_each(gpus):
+    values = []
+    for devices_ in ((CPU,), (GPU, OTHER)):
+        strategy = tf.distribute.MirroredStrategy(
+            devices_, tf.distribute.ReductionToOneDevice()
+        )
+        with strategy.scope():
+            variables = [tf.Variable(tf.ones([20 + i])) for i in range(3)]
+            table = tf.Variable(tf.ones([7, 3]))
+            opt = keras_legacy_opt.Adam(0.25)
+
+        def replica(opt=opt, variables=variables, table=table):
+            n = tf.distribute.get_replica_context().num_replicas_in_sync
+            dense = [(tf.ones(v.shape) / n, v) for v in variables]
+            rows = tf.IndexedSlices(tf.ones([2, 3]) / n, tf.constant([1, 5]))
+            opt.apply_gradients([*dense, (rows, table)])
+
+        step = _on_all(strategy, replica)
+        step()
+        gpus.calls()
+        step()
+        calls = [c for c in gpus.calls() if c.startswith("cuLaunchKernel")]
+        if len(devices_) == 2:
+            for kernel in ("Dense_Adam_float", "Sparse_Adam_float"):
+                streams = [c.split()[-1] for c in calls if kernel in c]
+                assert sorted(streams) == ["1", "2"], (kernel, calls)
+            copies = [v.values for v in (*variables, table)]
+            for first, second in copies:
+                np.testing.assert_array_equal(first, second)
+        values.append([v.numpy() for v in (*variables, table)])
+    for one, other in zip(*values, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def _on_all(strategy: Any, replica: Any) -> Callable[[], None]:
+    @tf.function
+    def step() -> None:
+        strategy.run(replica)
+
+    return step
+
+
+@case
 def who_reads_a_variable_keeps_its_value(gpus):
     """The buffer that a reader holds is copied before, on the device."""
     with tf.device(GPU):
@@ -546,6 +589,60 @@ def a_training_step_is_saved_and_loaded(gpus):
         gpus.calls()
         got = loaded.step(tf.ones([3])).numpy()
         np.testing.assert_array_equal(got, expected)
+
+
+@case
+def keras_trains_models(gpus):
+    """Without XLA, which is Keras 3's choice on a GPU."""
+    import keras
+
+    weights = []
+    ids = random("ids").integers(0, 30, (16, 4))
+    for device in (CPU, GPU):
+        with tf.device(device):
+            model = keras.Sequential(
+                [
+                    keras.layers.Embedding(30, 8),
+                    keras.layers.Flatten(),
+                    keras.layers.Dense(1),
+                ]
+            )
+            model.build((None, 4))
+            rng = random("weights")
+            model.set_weights(
+                [rng.random(w.shape, np.float32) for w in model.weights]
+            )
+            model.compile(keras_legacy_opt.Adam(0.01), "mse", jit_compile=False)
+            gpus.calls()
+            model.fit(
+                *(ids, np.ones(16)),
+                batch_size=8,
+                epochs=2,
+                shuffle=False,
+                verbose=0,
+            )
+            launches = gpus.launches()
+            if device == GPU:
+                for kernel in ("Dense_Adam_float", "Sparse_Adam_float"):
+                    assert launches.count(kernel) == 4, launches
+            weights.append(model.get_weights())
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+@case
+def a_variable_as_an_argument_is_refused(gpus):
+    with tf.device(GPU):
+        variable, opt = tf.Variable([1.0], name="x"), keras_legacy_opt.Adam()
+
+        @tf.function
+        def step(variable):
+            opt.apply_gradients([(tf.ones([1]), variable)])
+
+        opt.build([variable])
+        error = _raises(ValueError, lambda: step(variable))
+        assert "'x' is an argument" in error, error
+        assert "on a GPU" in error, error
 
 
 def _explained(optimizer: Any, variable: Any) -> Iterator[str]:

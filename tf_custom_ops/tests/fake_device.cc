@@ -56,20 +56,30 @@ struct Driver {
   }
 };
 
-// The memory of all devices: first fit, so that what was freed is used again at once.
+// The memory of a device: first fit, so that what was freed is used again at once.
 class Arena : public Allocator {
  public:
-  static Arena& Get() {
-    static Arena& arena = *new Arena;
-    return arena;
+  static Arena& Of(int device) {
+    static Arena* const arenas = new Arena[kDevices];
+    return arenas[device];
   }
 
-  // While it lives, the host reaches the memory.
+  // While it lives, the host reaches the memory of all devices.
   class Open {
    public:
-    Open() { Get().Reach(1); }
-    ~Open() { Get().Reach(-1); }
+    Open() { All(1); }
+    ~Open() { All(-1); }
+
+   private:
+    static void All(int more) {
+      for (int i = 0; i < kDevices; ++i) Of(i).Reach(more);
+    }
   };
+
+  Arena() {
+    memory_ = static_cast<char*>(mmap(nullptr, kSize, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+    free_[memory_] = kSize;
+  }
 
   std::string Name() override { return "fake GPU"; }
 
@@ -109,11 +119,6 @@ class Arena : public Allocator {
  private:
   // More than there is: who needs it all does not touch it.
   static constexpr size_t kSize = size_t{1} << 36, kAlignment = 256;
-
-  Arena() {
-    memory_ = static_cast<char*>(mmap(nullptr, kSize, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-    free_[memory_] = kSize;
-  }
 
   void Reach(int more) {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -201,6 +206,7 @@ class FakeDevice : public tensorflow::LocalDevice {
  public:
   FakeDevice(const tensorflow::SessionOptions& options, const tensorflow::DeviceAttributes& attributes, int ordinal)
       : LocalDevice(options, attributes),
+        memory_(Arena::Of(ordinal)),
         stream_(stream_executor::PlatformManager::PlatformWithName("Host").value()->ExecutorForDevice(ordinal).value(),
                 ordinal),
         context_(&stream_) {
@@ -212,7 +218,7 @@ class FakeDevice : public tensorflow::LocalDevice {
   }
 
   Allocator* GetAllocator(AllocatorAttributes attributes) override {
-    return attributes.on_host() ? tensorflow::cpu_allocator() : &Arena::Get();
+    return attributes.on_host() ? tensorflow::cpu_allocator() : &memory_;
   }
   absl::Status TryGetDeviceContext(tensorflow::DeviceContext** context) override {
     context_.Ref();
@@ -227,7 +233,7 @@ class FakeDevice : public tensorflow::LocalDevice {
       *tensor = parsed;
       return absl::OkStatus();
     }
-    *tensor = Tensor(&Arena::Get(), parsed.dtype(), parsed.shape());
+    *tensor = Tensor(&memory_, parsed.dtype(), parsed.shape());
     Arena::Open open;
     std::memcpy(tensorflow::DMAHelper::base(tensor), tensorflow::DMAHelper::base(&parsed), parsed.TotalBytes());
     return absl::OkStatus();
@@ -238,6 +244,7 @@ class FakeDevice : public tensorflow::LocalDevice {
   }
 
  private:
+  Arena& memory_;
   Stream stream_;
   Context context_;
   AcceleratorDeviceInfo info_;
