@@ -16,7 +16,8 @@
 
 namespace keras_legacy_opt {
 namespace gpu {
-namespace {
+// Not an anonymous one: the library includes this file.
+namespace driver_internal {
 
 using Address = unsigned long long;  // CUdeviceptr
 
@@ -148,7 +149,9 @@ bool Compile(const std::string& symbol, int capability, int driver, Code* code, 
   return false;
 }
 
-}  // namespace
+}  // namespace driver_internal
+
+using namespace driver_internal;
 
 struct Kernel {
   std::string symbol;
@@ -242,7 +245,7 @@ struct Device::Impl {
   std::array<std::deque<Stage>, kStages> stages;  // of kLeastStage << its place, the oldest first
 };
 
-namespace {
+namespace driver_internal {
 
 // The devices that were asked for. They stay.
 struct Devices {
@@ -256,7 +259,7 @@ struct Devices {
   }
 };
 
-}  // namespace
+}  // namespace driver_internal
 
 Device* Device::Get(int ordinal, std::string* why_not) {
   const Driver* found = Driver::Get(why_not);
@@ -416,19 +419,19 @@ bool Event::Query(bool* is_done, std::string* why_not) {
 #define KLO_EXPORT extern "C" __attribute__((visibility("default")))
 
 KLO_EXPORT void keras_legacy_opt_gpu_set_compiler(KerasLegacyOptGpuCompiler compiler) {
-  auto& slot = keras_legacy_opt::gpu::CompilerSlot::Get();
+  auto& slot = keras_legacy_opt::gpu::driver_internal::CompilerSlot::Get();
   const std::unique_lock<std::shared_mutex> lock(slot.mutex);
   slot.compiler = compiler;
 }
 
 KLO_EXPORT void keras_legacy_opt_gpu_give(void* to, const char* unit, const void* code, size_t size) {
-  auto* said = static_cast<keras_legacy_opt::gpu::Code*>(to);
+  auto* said = static_cast<keras_legacy_opt::gpu::driver_internal::Code*>(to);
   said->unit = unit;
   said->bytes.assign(static_cast<const char*>(code), size);
 }
 
 KLO_EXPORT void keras_legacy_opt_gpu_refuse(void* to, const char* why_not) {
-  static_cast<keras_legacy_opt::gpu::Code*>(to)->refusal = why_not;
+  static_cast<keras_legacy_opt::gpu::driver_internal::Code*>(to)->refusal = why_not;
 }
 
 KLO_EXPORT int keras_legacy_opt_gpu_find(int ordinal, const char* symbol, char* why_not, size_t room) {
