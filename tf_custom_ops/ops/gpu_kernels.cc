@@ -169,6 +169,8 @@ absl::Status DenseKernel::Apply(OpKernelContext* context) {
   KLO_RETURN_IF_ERROR(FindScalars(context, first_scalar(), count_, &inputs));
   Queue queue;
   KLO_RETURN_IF_ERROR(queue.Open(context));
+  std::vector<const Kernel*> kernels;
+  KLO_RETURN_IF_ERROR(kernels_.Find(queue, &kernels));  // before anything is locked: it may compile
   Variables variables;
   Work work;
   KLO_RETURN_IF_ERROR(Prepare(context, inputs.averages, &variables, &work));
@@ -185,16 +187,15 @@ absl::Status DenseKernel::Apply(OpKernelContext* context) {
   launch.first = reinterpret_cast<const int64_t*>(launch.chunks + geometry.chunks.size());
   launch.state = static_cast<void* const*>(DataOf(pointers.memory));
   launch.grads = launch.state + work.state.size();
-  if (!variables.Repeats(count_)) return Update(context, queue, geometry, launch, 0, count_);
+  if (!variables.Repeats(count_)) return Update(context, queue, kernels, geometry, launch, 0, count_);
   // The same variable twice is updated twice, one after the other.
-  for (int i = 0; i < count_; ++i) KLO_RETURN_IF_ERROR(Update(context, queue, geometry, launch, i, i + 1));
+  for (int i = 0; i < count_; ++i) KLO_RETURN_IF_ERROR(Update(context, queue, kernels, geometry, launch, i, i + 1));
   return absl::OkStatus();
 }
 
-absl::Status DenseKernel::Update(OpKernelContext* context, const Queue& queue, const Geometry& geometry,
-                                 AnyLaunch launch, int first, int last) {
-  std::vector<const Kernel*> kernels;
-  KLO_RETURN_IF_ERROR(kernels_.Find(queue, &kernels));
+absl::Status DenseKernel::Update(OpKernelContext* context, const Queue& queue,
+                                 const std::vector<const Kernel*>& kernels, const Geometry& geometry, AnyLaunch launch,
+                                 int first, int last) const {
   const int64_t begin = geometry.first[first], blocks = geometry.first[last] - begin;
   launch.chunks += begin;
   if (!spec_.has_norms) return queue.Run(kernels[0], blocks, launch);

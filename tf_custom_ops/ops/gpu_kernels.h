@@ -121,8 +121,9 @@ class DenseKernel : public DenseUpdate {
  private:
   absl::Status Apply(tensorflow::OpKernelContext* context);
   // Updates variables [first, last), of which all tables are.
-  absl::Status Update(tensorflow::OpKernelContext* context, const Queue& queue, const Geometry& geometry,
-                      AnyLaunch launch, int first, int last);
+  absl::Status Update(tensorflow::OpKernelContext* context, const Queue& queue,
+                      const std::vector<const Kernel*>& kernels, const Geometry& geometry, AnyLaunch launch, int first,
+                      int last) const;
 
   const FormulaSpec spec_;
   Tables geometries_, pointers_;
