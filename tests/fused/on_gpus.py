@@ -525,12 +525,11 @@ def loss_scales_see_all_dtypes(gpus):
         opt.get_scaled_loss(tf.ones([])), opt.get_unscaled_gradients([])
 
         step = _function_of_gradients(opt, variables)
+        gpus.calls()
+        step(grads)  # It is taken where the variables are.
+        checks = [k for k in gpus.launches() if "Finite" in k]
+        assert len(checks) == (len(dtypes) if device == GPU else 0), checks
         with tf.device(device):
-            gpus.calls()
-            step(grads)
-            if device == GPU:
-                checks = [k for k in gpus.launches() if "Finite" in k]
-                assert len(checks) == len(dtypes), checks
             for i in range(0, len(grads), 5):
                 bad = list(grads)
                 bad[i] = bad[i] * np.inf
