@@ -100,7 +100,8 @@ class Arena : public Allocator {
   void DeallocateRaw(void* pointer) override {
     std::lock_guard<std::mutex> lock(mutex_);
     const auto used = used_.find(static_cast<char*>(pointer));
-    auto [start, size] = *used;
+    char* start = used->first;
+    size_t size = used->second;
     used_.erase(used);
     auto next = free_.lower_bound(start);
     if (next != free_.end() && next->first == start + size) {
@@ -109,9 +110,21 @@ class Arena : public Allocator {
     }
     if (next != free_.begin() && std::prev(next)->first + std::prev(next)->second == start) {
       std::prev(next)->second += size;
+      start = std::prev(next)->first;
     } else {
       free_[start] = size;
     }
+    freed_.insert(start);
+  }
+
+  // Nothing that was launched needs what is free any more: whoever reads it reads NaN.
+  void Spoil() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    for (char* start : freed_) {
+      const auto block = free_.find(start);
+      if (block != free_.end()) std::memset(start, 0xff, std::min(block->second, kMostSpoilt));
+    }
+    freed_.clear();
   }
 
   tensorflow::AllocatorMemoryType GetMemoryType() const override { return tensorflow::AllocatorMemoryType::kDevice; }
@@ -119,6 +132,7 @@ class Arena : public Allocator {
  private:
   // More than there is: who needs it all does not touch it.
   static constexpr size_t kSize = size_t{1} << 36, kAlignment = 256;
+  static constexpr size_t kMostSpoilt = size_t{1} << 20;
 
   void Reach(int more) {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -131,12 +145,16 @@ class Arena : public Allocator {
   char* memory_;
   int open_ = 0;
   std::map<char*, size_t> free_, used_;
+  std::set<char*> freed_;  // since it was spoilt
 };
 
 class Stream : public stream_executor::host::HostStream {
  public:
   Stream(stream_executor::StreamExecutor* executor, int ordinal)
-      : HostStream(executor), handle_(Driver::Get().stream(ordinal, true)) {}
+      : HostStream(executor), handle_(Driver::Get().stream(ordinal, true)), memory_(Arena::Of(ordinal)) {}
+
+  // Held by whoever puts something into it.
+  std::recursive_mutex& mutex() const { return mutex_; }
   PlatformSpecificHandle platform_specific_handle() const override { return {handle_}; }
   // TensorFlow copies by it from device to device.
   absl::Status Memcpy(stream_executor::DeviceAddressBase* to, const stream_executor::DeviceAddressBase& from,
@@ -162,12 +180,16 @@ class Stream : public stream_executor::host::HostStream {
 
   // Does what has been launched.
   void Flush() const {
+    const std::lock_guard<std::recursive_mutex> lock(mutex_);
     Arena::Open open;
     Driver::Get().run(handle_);
+    memory_.Spoil();
   }
 
  private:
   void* const handle_;
+  Arena& memory_;
+  mutable std::recursive_mutex mutex_;
 };
 
 class Context : public tensorflow::GPUDeviceContext {
@@ -237,6 +259,12 @@ class FakeDevice : public tensorflow::LocalDevice {
     Arena::Open open;
     std::memcpy(tensorflow::DMAHelper::base(tensor), tensorflow::DMAHelper::base(&parsed), parsed.TotalBytes());
     return absl::OkStatus();
+  }
+  // One kernel after the other, as their launches are in a stream: memory that one has freed, and that what it launched
+  // still needs, is no other's before that has been done.
+  void Compute(OpKernel* kernel, OpKernelContext* context) override {
+    const std::lock_guard<std::recursive_mutex> lock(stream_.mutex());
+    kernel->Compute(context);
   }
   absl::Status Sync() override {
     stream_.Flush();
