@@ -16,6 +16,7 @@ Where torch is installed, its fused and `foreach` Adam are measured as well.
 
 import argparse
 import ctypes
+import importlib
 import itertools
 import json
 import pathlib
@@ -25,9 +26,12 @@ import sys
 import numpy as np
 
 ROOT = pathlib.Path(__file__).parent.parent
-sys.path.append(str(ROOT / "tf_custom_ops" / "tests"))
-
-import compile_kernels  # noqa: E402
+# The modules that compile kernels for users, without the package: it would
+# import TensorFlow.
+sys.path.insert(0, str(ROOT / "keras_legacy_opt" / "fused" / "gpu"))
+nvrtc = importlib.import_module("nvrtc")
+units = importlib.import_module("units")
+HEADERS = units.headers(ROOT / "tf_custom_ops")
 
 THREADS, BLOCK, TILE = 256, 1 << 14, 256 * 16
 DIGIT_BITS = 6
@@ -216,7 +220,7 @@ def chosen_kernels():
     """Those that are measured."""
     return [
         kernel
-        for kernel in compile_kernels.kernels()
+        for kernel in units.kernels(HEADERS)
         if (names := kernel.symbol.split("_"))[0] == "Rows"
         or (
             names[-1] == "float"
@@ -226,12 +230,19 @@ def chosen_kernels():
     ]
 
 
+def source():
+    """One unit of them."""
+    return units.text(HEADERS, chosen_kernels())
+
+
 def compiled(architecture):
     """The code of the kernels, by an NVRTC that knows the architecture."""
-    for compiler in compile_kernels.compilers():
-        if architecture in compiler.architectures:
-            source = compile_kernels.source_of(chosen_kernels())
-            return compiler.compile(source, architecture)[1]
+    try:
+        for compiler in nvrtc.find():
+            if architecture in compiler.known:
+                return compiler.compile(source(), f"sm_{architecture}")[1]
+    except nvrtc.Failure as failure:
+        raise SystemExit(str(failure)) from None
     raise SystemExit(f"No NVRTC here knows sm_{architecture}.")
 
 
@@ -311,9 +322,7 @@ class Table(Group):
     ):
         super().__init__(driver, function, formula, [rows * width], host)
         self.width, self.indices = width, indices
-        self.jobs = {
-            job: function(f"Rows_{job}") for job in compile_kernels.ROWS
-        }
+        self.jobs = {job: function(f"Rows_{job}") for job in units.ROWS}
         self.sparse = function(f"Sparse_{formula}_float")
         count = len(indices)
         self.tiles = -(-count // TILE)

@@ -118,7 +118,7 @@ class Whole(keras_legacy_opt.Optimizer):
     """Declares nothing."""
 
 
-NATIVE, TENSORFLOW, COMPOSED, METHODS = (b.name for b in backends.BACKENDS)
+NATIVE, _, TENSORFLOW, COMPOSED, METHODS = (b.name for b in backends.BACKENDS)
 EXPLANATIONS = [
     (keras_legacy_opt.Adam, {}, NATIVE, NATIVE, ""),
     (keras_legacy_opt.Adam, {"dtype": tf.complex64},

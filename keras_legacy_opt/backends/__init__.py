@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras_legacy_opt.backends.base import Backend
 from keras_legacy_opt.backends.composed import Composed
 from keras_legacy_opt.backends.kernels import Kernels
-from keras_legacy_opt.backends.native import NativeCPU
+from keras_legacy_opt.backends.native import NativeCPU, NativeGPU
 from keras_legacy_opt.backends.overridden import Overridden, is_updating
 from keras_legacy_opt.step import own
 from keras_legacy_opt.step.update import Step, Update
@@ -19,7 +19,13 @@ _KERNELS, _COMPOSED = Kernels(), Composed()
 
 # In the order in which they are asked; one of the last two takes whatever the
 # others leave.
-BACKENDS: list[Backend] = [NativeCPU(), _KERNELS, _COMPOSED, Overridden()]
+BACKENDS: list[Backend] = [
+    NativeCPU(),
+    NativeGPU(),
+    _KERNELS,
+    _COMPOSED,
+    Overridden(),
+]
 
 
 def judge(step: Step, update: Update) -> Backend:

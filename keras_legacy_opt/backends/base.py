@@ -28,6 +28,11 @@ class Backend:
     folds: ClassVar[bool] = False
     takes_own: ClassVar[bool] = False
 
+    def concerns(self, update: Update) -> bool:
+        """Whether people want to know why it refuses an update."""
+        del update
+        return True
+
     def refuses(self, step: Step, update: Update) -> str | None:
         """Why it does not take an update, in words; None if it does."""
         raise NotImplementedError

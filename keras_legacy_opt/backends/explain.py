@@ -23,7 +23,8 @@ class Explanation(NamedTuple):
       variable: its name.
       gradient: "dense" or "sparse".
       backend: the name of what updates it.
-      refusals: {name: why it does not}, of those that are asked before.
+      refusals: {name: why it does not}, of those that are asked before, but for
+        those that are for other devices.
     """
 
     variable: str
@@ -87,7 +88,11 @@ def explain(optimizer: Any, variables: Any) -> Explanations:
                     known.name(update.variable),
                     kind,
                     taker.name,
-                    {each.name: why for each, why in refusals.items()},
+                    {
+                        each.name: why
+                        for each, why in refusals.items()
+                        if each.concerns(asked)
+                    },
                 )
             )
     return result

@@ -1,4 +1,4 @@
-"""The native library on the CPU: one op for all variables of a group."""
+"""The native library: one op for all variables of a group."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras_legacy_opt import private_api
 from keras_legacy_opt.backends.base import Backend
 from keras_legacy_opt.fused import groups, loader, places, switch
+from keras_legacy_opt.fused.gpu import devices, units
 from keras_legacy_opt.rules.formula import (
     Coefficients,
     Formula,
@@ -27,6 +28,11 @@ class NativeCPU(Backend):
     name = "native ops"
     folds = True
     takes_own = True
+    kind = "CPU"
+
+    def concerns(self, update: Update) -> bool:
+        """See `Backend`."""
+        return not _is_on_gpu(update)
 
     def refuses(self, step: Step, update: Update) -> str | None:
         """See `Backend`."""
@@ -36,7 +42,7 @@ class NativeCPU(Backend):
                 refusal = "it has a constraint"
             elif update.repeats:
                 refusal = "the step updates it several times"
-        return refusal or places.refuses(update.variable)
+        return refusal or places.refuses(update.variable, self.kind)
 
     def group(self, update: Update) -> Hashable:
         """See `Backend`."""
@@ -55,6 +61,47 @@ class NativeCPU(Backend):
             parts[_kind(update.own)].append(update)
         ops = [update_dense(step, part) for part in parts.values()]
         return ops[0] if len(ops) == 1 else tf.group(*ops)
+
+
+class NativeGPU(NativeCPU):
+    """The same ops, where the variables are on GPUs: a launch for each group.
+
+    Their kernels are compiled when an update of their kind is first judged.
+    """
+
+    kind = "GPU"
+
+    def concerns(self, update: Update) -> bool:
+        """See `Backend`."""
+        return _is_on_gpu(update)
+
+    def refuses(self, step: Step, update: Update) -> str | None:
+        """See `Backend`."""
+        # First what is refused for every variable of a machine without GPUs.
+        refusal = places.refuses(update.variable, self.kind)
+        if refusal is None:
+            refusal = super().refuses(step, update)
+        if refusal is not None:
+            return refusal
+        return devices.refuses(
+            private_api.devices_of(update.variable),
+            *_units(step, update),
+        )
+
+
+def _is_on_gpu(update: Update) -> bool:
+    return any("GPU:" in d for d in private_api.devices_of(update.variable))
+
+
+def _units(step: Step, update: Update) -> list[str]:
+    """The units of kernels that an update on a GPU needs."""
+    # As the ops are called, formulas are: KerasLegacyOptAdamAmsgrad.
+    words = op_of(step.declared).op.split("_")
+    formula = "".join(word.capitalize() for word in words)
+    dtype = units.NAMES[update.variable.dtype.base_dtype.name]
+    if not update.is_sparse:
+        return [f"Dense_{formula}_{dtype}"]
+    return ["Rows", f"Sparse_{formula}_{dtype}", f"Average_{dtype}"]
 
 
 def _kind(own: Own) -> Hashable:

@@ -23,6 +23,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 
 from keras_legacy_opt.fused import library, trust
+from keras_legacy_opt.fused.gpu import units
 
 # Only options that leave IEEE arithmetic as it is: no contraction to fused
 # multiply-adds, no reassociation.  `errno` and exception flags are not read.
@@ -39,8 +40,8 @@ FLAGS = (
 )
 STRIP = ("-s",)  # Names for debuggers are a quarter of a library.
 SANITIZE = ("-fsanitize=address", "-fno-omit-frame-pointer", "-g", "-O1")
-
-_MODE = 0o755  # at most: others never write what we make
+GPU = ("-DKLO_GPU",)  # with what runs kernels of GPUs
+WITHOUT_GPU = "KERAS_LEGACY_OPT_GPU"  # "0": without
 
 
 class BuildError(RuntimeError):
@@ -167,6 +168,7 @@ def _build(
         compiler=compiler_version(compiler),
         sources=library.source_hash(),
         sanitized=sanitize,
+        gpu=os.environ.get(WITHOUT_GPU) != "0",
     )
     target = parent / wanted.folder
     path = target / library.LIBRARY
@@ -182,13 +184,13 @@ def _build(
         f"Building for TensorFlow {tensorflow.version} with {wanted.compiler}."
         " This takes a minute or two."
     )
-    _make_folders(parent)
+    trust.make_folders(parent)
     with tempfile.TemporaryDirectory(dir=parent) as name:
         scratch = pathlib.Path(name)
-        flags = [*FLAGS, *SANITIZE] if sanitize else FLAGS
+        flags = [*FLAGS, *(SANITIZE * sanitize), *(GPU * wanted.gpu)]
         _compile([compiler, *flags], tensorflow, scratch, report, jobs)
         new = scratch / "new"
-        new.mkdir(_MODE)
+        new.mkdir(trust.MODE)
         os.rename(scratch / library.LIBRARY, new / library.LIBRARY)
         library.Manifest.of(wanted, new).write(new)
         _replace(target, new, scratch / "old")
@@ -217,19 +219,12 @@ def _check(folder: pathlib.Path, wanted: library.Build, in_cache: bool) -> None:
         raise library.Unusable("it is damaged")
 
 
-def _make_folders(folder: pathlib.Path) -> None:
-    """Makes folders that others may not write, whatever the umask is."""
-    for path in [*reversed(folder.parents), folder]:
-        if not path.is_dir():
-            path.mkdir(_MODE, exist_ok=True)
-
-
 def _replace(
     target: pathlib.Path, new: pathlib.Path, old: pathlib.Path
 ) -> None:
     """Puts the folder `new` at `target`: complete, also if the power fails."""
     for file in new.iterdir():
-        file.chmod(file.stat().st_mode & _MODE)
+        file.chmod(file.stat().st_mode & trust.MODE)
         _to_disk(file)
     _to_disk(new)
     with contextlib.suppress(FileNotFoundError):
@@ -259,43 +254,47 @@ def _compile(
     jobs: int | None,
 ) -> None:
     """Puts the library into `scratch`."""
-    units = _units(scratch, jobs or os.cpu_count() or 1)
+    jobs = jobs or os.cpu_count() or 1
+    files = _files(scratch, jobs)
+    if GPU[0] in command:
+        files.append(_gpu_file(scratch))
 
-    def compile_unit(unit: pathlib.Path) -> pathlib.Path:
-        output = unit.with_suffix(".o")
+    def compile_file(file: pathlib.Path) -> pathlib.Path:
+        output = file.with_suffix(".o")
         _run(
             [
                 *command,
                 *tensorflow.compile_flags,
                 # As system headers: their warnings are not ours.
                 *("-isystem", tensorflow.include),
-                *("-c", str(unit), "-o", str(output)),
+                *("-c", str(file), "-o", str(output)),
             ],
             report,
         )
         return output
 
-    with concurrent.futures.ThreadPoolExecutor(len(units)) as pool:
-        running = [pool.submit(compile_unit, unit) for unit in units]
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        running = [pool.submit(compile_file, file) for file in files]
         for done, future in enumerate(
             concurrent.futures.as_completed(running), 1
         ):
             future.result()
-            report(f"  compiled part {done} of {len(units)}")
+            report(f"  compiled part {done} of {len(files)}")
     _run(
         [
             *command,
             "-shared",
             *(() if SANITIZE[0] in command else STRIP),
-            *(str(unit.with_suffix(".o")) for unit in units),
+            *(str(file.with_suffix(".o")) for file in files),
             *("-o", str(scratch / library.LIBRARY)),
             *("-L" + tensorflow.lib, "-l:libtensorflow_framework.so.2"),
+            "-ldl",  # which is a part of glibc since 2.34
         ],
         report,
     )
 
 
-def _units(scratch: pathlib.Path, count: int) -> list[pathlib.Path]:
+def _files(scratch: pathlib.Path, count: int) -> list[pathlib.Path]:
     """Joins the sources to few files: the headers take most of the time.
 
     A formula of `math` registers its ops where it is compiled with them.
@@ -305,14 +304,25 @@ def _units(scratch: pathlib.Path, count: int) -> list[pathlib.Path]:
     formulas = [each for each in formulas if each.name != "prelude.h"]
     files = sorted([*ops.glob("*.cc"), *formulas])
     count = min(count, 4)
-    units = []
+    joined = []
     for i in range(count):
-        unit = scratch / f"unit_{i}.cc"
+        file = scratch / f"part_{i}.cc"
         chosen = [ops / "registration.h", *files[i::count]]
-        lines = [f'#include "{file}"\n' for file in chosen]
-        unit.write_text("".join(lines))
-        units.append(unit)
-    return units
+        lines = [f'#include "{each}"\n' for each in chosen]
+        file.write_text("".join(lines))
+        joined.append(file)
+    return joined
+
+
+def _gpu_file(scratch: pathlib.Path) -> pathlib.Path:
+    """What runs kernels, and the headers that they are compiled from."""
+    sources = library.sources()
+    file = scratch / "gpu.cc"
+    included = [sources / "gpu" / "driver.h", *sources.glob("gpu/*.cc")]
+    lines = [f'#include "{each}"\n' for each in included]
+    lines.append(units.embedded(units.headers(sources)))
+    file.write_text("".join(lines), encoding="utf-8")
+    return file
 
 
 def _run(

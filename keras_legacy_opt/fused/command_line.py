@@ -80,6 +80,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from keras_legacy_opt import clusters, supported
     from keras_legacy_opt.backends import explain
     from keras_legacy_opt.fused import library, loader, places
+    from keras_legacy_opt.fused.gpu import devices
 
     def line(what: str, is_what: object) -> None:
         text = f"{what:<17} {loader.printable(str(is_what))}"
@@ -105,8 +106,10 @@ def _doctor(arguments: argparse.Namespace) -> int:
     line("native library", ops.path)
     line("instruction set", ops.isa)
     line("fused", ", ".join(explain.with_native_ops()))
-    line("", "dense and sparse gradients, on the CPU, of variables of")
+    line("", "dense and sparse gradients, of variables of")
     line("", ", ".join(dtype.name for dtype in places.DTYPES))
+    for number, text in enumerate(devices.report()):
+        line("" if number else "on GPUs", text)
     for number, example in enumerate(explain.without_native_ops()):
         line("" if number else "not fused", example)
     line("", "See keras_legacy_opt.explain(optimizer, variables)")

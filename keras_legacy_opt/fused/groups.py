@@ -175,7 +175,7 @@ class VariableGroup(tf.saved_model.experimental.TrackableResource):
         variables = [dependencies[str(i)] for i in range(count)]
         ops, group = _native_ops(), None
         eager = tf.compat.v1.executing_eagerly_outside_functions()
-        if eager and not any(map(places.refuses, variables)):
+        if eager and places.kind_of(variables) is not None:
             if any(map(_is_distributed, variables)):
                 return cls(None, variables)
             group = group_of(ops, variables)
@@ -183,8 +183,8 @@ class VariableGroup(tf.saved_model.experimental.TrackableResource):
             raise NotImplementedError(
                 "This SavedModel contains a training step of keras_legacy_opt"
                 f" that updates {variables[0].name!r}, and cannot be loaded in"
-                " a TF1 graph, nor where its variables are on a GPU or a"
-                " parameter server. Save it in"
+                " a TF1 graph, nor where its variables are on a parameter"
+                " server, or on different devices. Save it in"
                 " `keras_legacy_opt.fused.disabled()` for that."
             )
         return cls(group, variables)

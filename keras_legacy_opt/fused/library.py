@@ -117,13 +117,15 @@ class Build:
     compiler: str
     sources: str  # their hash
     sanitized: bool  # by AddressSanitizer
+    gpu: bool  # with what runs kernels of GPUs
 
     @property
     def folder(self) -> str:
         """The name of the library's folder."""
         compiler = "-".join(self.compiler.split())
         name = f"tf{self.tensorflow}-{compiler}-{self.machine}-{self.sources}"
-        return name + "-sanitized" * self.sanitized
+        name += "-sanitized" * self.sanitized
+        return name + "-without_gpu" * (not self.gpu)
 
     def check_fits(self, tensorflow: str, cxx11_abi: int) -> None:
         """Checks that this process can use it, with this TensorFlow.
@@ -177,7 +179,7 @@ class Manifest(Build):
     def of(cls, build: Build, folder: pathlib.Path) -> Manifest:
         """The manifest of the library that a build has put into `folder`."""
         names = [field.name for field in dataclasses.fields(Build)]
-        content = _content(folder / LIBRARY)
+        content = content_of(folder / LIBRARY)
         return cls(
             **{name: getattr(build, name) for name in names},
             size=len(content),
@@ -192,7 +194,9 @@ class Manifest(Build):
           Unusable: if there is none, or it is not one of this version.
         """
         try:
-            values = json.loads(_content(folder / MANIFEST, _LONGEST_MANIFEST))
+            values = json.loads(
+                content_of(folder / MANIFEST, _LONGEST_MANIFEST)
+            )
         except OSError as error:
             raise Unusable(f"its manifest cannot be read: {error}") from None
         except (ValueError, RecursionError):
@@ -212,7 +216,12 @@ class Manifest(Build):
         (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
-def _content(path: pathlib.Path, limit: int = -1) -> bytes:
+def content_of(path: pathlib.Path, limit: int = -1) -> bytes:
+    """What is in a file, or the first `limit` bytes of it.
+
+    Raises:
+      OSError: if it is no file, or cannot be read.
+    """
     if not path.is_file():  # Opening a pipe would wait for a writer.
         raise FileNotFoundError(f"{path} is no file")
     with open(path, "rb") as file:

@@ -15,6 +15,7 @@ import tensorflow as tf
 from absl import logging
 
 from keras_legacy_opt.fused import library
+from keras_legacy_opt.fused.gpu import runtime
 
 SWITCH = "KERAS_LEGACY_OPT_FUSED"  # "0": as if there were no library
 
@@ -31,14 +32,16 @@ class Ops:
     Attributes:
       path: of the library.
       isa: the instruction set that its loops were chosen for.
+      gpu: what it does on GPUs; None if it was built without.
     """
 
     def __init__(self, path: str):
         self.path = path
         self._module = tf.load_op_library(path)
-        isa = ctypes.CDLL(path).keras_legacy_opt_isa
-        isa.restype = ctypes.c_char_p
-        self.isa = isa().decode()
+        handle = ctypes.CDLL(path)
+        handle.keras_legacy_opt_isa.restype = ctypes.c_char_p
+        self.isa = handle.keras_legacy_opt_isa().decode()
+        self.gpu = runtime.of(handle)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._module, f"keras_legacy_opt_{name}")

@@ -8,6 +8,8 @@ import pathlib
 import stat
 from collections.abc import Iterator
 
+MODE = 0o755  # at most: others never write what we make
+
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _MOST_LINKS = 40  # in one path, as in Linux
 
@@ -62,6 +64,13 @@ def check_as_code(path: pathlib.Path, code: pathlib.Path) -> None:
         _check_owner(path, status, owners)
         _check_mode(path, status, _OTHERS_MAY_WRITE & ~trusted.st_mode)
         path = path.parent
+
+
+def make_folders(folder: pathlib.Path) -> None:
+    """Makes folders that others may not write, whatever the umask is."""
+    for path in [*reversed(folder.parents), folder]:
+        if not path.is_dir():
+            path.mkdir(MODE, exist_ok=True)
 
 
 def _on_the_way(path: pathlib.Path) -> Iterator[pathlib.Path]:

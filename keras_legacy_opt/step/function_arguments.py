@@ -27,7 +27,8 @@ def checks(
       variables: what the function being traced is about to update.
 
     Raises:
-      ValueError: if XLA compiles the function, which can check nothing.
+      ValueError: if XLA compiles the function, or a variable is on a GPU:
+        neither can check anything.
     """
     arguments = set(map(id, private_api.arguments_of_functions()))
     if not arguments:
@@ -41,12 +42,16 @@ def checks(
         ):
             continue
         name = optimizer._known_variables.name(variable)
-        if private_api.compiled_by_xla():
+        # Of a GPU, TensorFlow has no op that tells one handle from another.
+        where = "that XLA compiles" if private_api.compiled_by_xla() else None
+        if where is None and "GPU:" in variable.device:
+            where = "that updates it on a GPU"
+        if where is not None:
             raise ValueError(
-                f"Variable {name!r} is an argument of a function that XLA"
-                f" compiles. {type(optimizer).__name__} has slots for it, and"
-                " the compiled function would use them for any other variable,"
-                " too: let the function take the variable from outside."
+                f"Variable {name!r} is an argument of a function {where}."
+                f" {type(optimizer).__name__} has slots for it, and the"
+                " function would use them for any other variable, too: let the"
+                " function take the variable from outside."
             )
         ops.append(_check(variable, name))
     return ops

@@ -11,7 +11,7 @@ from registry import ADDONS, ALL_DTYPES, BUILT_IN, NATIVE, SUBJECT, own_cases
 from keras_legacy_opt import backends
 from keras_legacy_opt.backends.composed import Composed
 from keras_legacy_opt.backends.kernels import Kernels
-from keras_legacy_opt.backends.native import NativeCPU
+from keras_legacy_opt.backends.native import NativeCPU, NativeGPU
 from keras_legacy_opt.checkpoints import optimizers
 from keras_legacy_opt.rules.formula import (
     VARIABLE,
@@ -205,4 +205,4 @@ def test_the_function_is_pure(case, rng):
 
 def test_the_order_of_the_backends():
     kinds = [type(backend) for backend in backends.BACKENDS]
-    assert kinds[:3] == [NativeCPU, Kernels, Composed]
+    assert kinds[:4] == [NativeCPU, NativeGPU, Kernels, Composed]

@@ -54,6 +54,18 @@ def test_what_is_there_stays_unless_forced(compiled, capsys):
     assert "is there already" in capsys.readouterr().out
 
 
+def test_without_what_runs_on_gpus(compiled, monkeypatch):
+    paths = []
+    for value, flags in ("1", build.GPU), ("0", ()):
+        monkeypatch.setenv("KERAS_LEGACY_OPT_GPU", value)
+        paths.append(build.build())
+        assert {*build.GPU} & {*compiled[-1]} == {*flags}
+    with_gpu, without = (library.Manifest.read(path.parent) for path in paths)
+    assert (with_gpu.gpu, without.gpu) == (True, False)
+    assert with_gpu.folder + "-without_gpu" == without.folder
+    assert len(compiled) == 2
+
+
 DAMAGES = {
     "missing": lambda folder: (folder / library.LIBRARY).unlink(),
     "no manifest": lambda folder: (folder / library.MANIFEST).unlink(),

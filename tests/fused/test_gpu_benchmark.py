@@ -27,8 +27,7 @@ def driver(benchmark, tmp_path_factory):
     """The path of the driver."""
     folder = tmp_path_factory.mktemp("driver")
     unit = folder / "unit.cc"
-    kernels = benchmark.chosen_kernels()
-    unit.write_text(benchmark.compile_kernels.source_of(kernels))
+    unit.write_text(benchmark.source())
     tests = library.sources() / "tests"
     command = [build.find_compiler(), "-std=c++17", "-shared", "-fPIC", "-O0"]
     command += ["-ffp-contract=off", f'-DKLO_UNIT="{unit}"']

@@ -367,6 +367,7 @@ def test_misfits_are_explained():
         compiler="g++ 12",
         sources=library.source_hash(),
         sanitized=library._process_is_sanitized(),
+        gpu=True,
     )
 
     def misfit(**changes):
@@ -377,7 +378,8 @@ def test_misfits_are_explained():
             )
         return str(why.value)
 
-    fitting.check_fits(tf.__version__, loader.cxx11_abi())
+    for each in fitting, dataclasses.replace(fitting, gpu=False):
+        each.check_fits(tf.__version__, loader.cxx11_abi())
     assert "TensorFlow 2.4.1" in misfit(tensorflow="2.4.1")
     assert "CXX11_ABI=7" in misfit(cxx11_abi=7)
     assert "vax" in misfit(machine="vax")

@@ -1,7 +1,6 @@
 #include "kernels.h"
 
 #include <algorithm>
-#include <numeric>
 #include <unordered_map>
 #include <utility>
 
@@ -14,73 +13,17 @@ using tensorflow::OpKernelConstruction;
 using tensorflow::OpKernelContext;
 using tensorflow::Tensor;
 
-namespace {
-
-absl::Status ShapeError(const std::string& variable, const char* what, const tensorflow::TensorShape& expected,
-                        const tensorflow::TensorShape& shape) {
-  return absl::InvalidArgumentError(absl::StrCat("Variable '", variable, "' has shape ", expected.DebugString(),
-                                                 ", but its ", what, " has shape ", shape.DebugString(), "."));
-}
-
-// The order of a variable's tensors in the op, as the updater wants them: the average before the scalar slots.
-template <class C>
-int PlaceOf(const FormulaSpec<C>& spec, bool averages, int tensor) {
-  const int elementwise = spec.slots + 1 - spec.scalar_slots;
-  if (!averages || tensor < elementwise) return tensor;
-  return tensor == spec.slots + 1 ? elementwise : tensor + 1;
-}
-
-}  // namespace
-
-template <class T>
-ApplyKernel<T>::ApplyKernel(OpKernelConstruction* context, const FormulaSpec<C>& spec)
-    : OpKernel(context), spec_(spec) {
-  OP_REQUIRES_OK(context, context->GetAttr("use_locking", &use_locking_));
-  for (const auto& [name, value] : {std::pair{"transforms", &transforms_},
-                                    {"conditions", &conditions_},
-                                    {"per_variables", &per_variables_},
-                                    {"average_weights", &average_weights_}}) {
-    OP_REQUIRES_OK(context, context->GetAttr(name, value));
-    OP_REQUIRES(context, *value <= 1,
-                absl::InvalidArgumentError(absl::StrCat(this->type_string(), " takes at most one of the inputs that ",
-                                                        name, " counts, but was given ", *value, ".")));
-  }
-}
-
-template <class T>
-void ApplyKernel<T>::CheckAverages(OpKernelConstruction* context, int variables) {
-  int averages = 0;
-  OP_REQUIRES_OK(context, context->GetAttr("averages", &averages));
-  OP_REQUIRES(context, averages == variables * average_weights_,
-              absl::InvalidArgumentError(absl::StrCat(this->type_string(), " takes an average of each variable, ",
-                                                      variables, " and their weight, or neither; but was given ",
-                                                      averages, " and ", average_weights_, ".")));
-}
-
-template <class T>
-absl::Status ApplyKernel<T>::ShouldBeScalar(const Tensor& tensor, const std::string& what) const {
-  if (tensor.NumElements() == 1) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(what, " of ", this->type_string(), " must be a scalar, but has shape ",
-                                                 tensor.shape().DebugString(), "."));
-}
-
-template <class T>
-absl::Status ApplyKernel<T>::AddFormula(const C* hyper, Scalars* scalars) const {
+template <class T, class Base>
+absl::Status ApplyKernel<T, Base>::AddFormula(const C* hyper, Scalars<C>* scalars) const {
   scalars->formulas.push_back(spec_.bind(ChosenIsa(), hyper));
   const char* refusal = scalars->formulas.back().refusal;
   if (refusal == nullptr) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(this->type_string(), ": ", refusal, "."));
 }
 
-template <class T>
-absl::Status ApplyKernel<T>::ReadPerVariable(const Tensor& tensor, int variables, C* hyper, Scalars* scalars) const {
+template <class T, class Base>
+absl::Status ApplyKernel<T, Base>::ReadPerVariable(const Tensor& tensor, C* hyper, Scalars<C>* scalars) const {
   const int64_t rows = tensor.NumElements() / 2;
-  if (tensor.NumElements() % 2 != 0 || (rows != 1 && rows != variables)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("What variables have of their own must have shape [2] or [number of"
-                     " variables, 2] for ",
-                     this->type_string(), ", but has shape ", tensor.shape().DebugString(), "."));
-  }
   const C* row = static_cast<const C*>(tensor.data());
   const C rate = hyper[spec_.lr];
   std::unordered_map<C, int> known;  // the formula of each factor
@@ -97,51 +40,35 @@ absl::Status ApplyKernel<T>::ReadPerVariable(const Tensor& tensor, int variables
   return absl::OkStatus();
 }
 
-template <class T>
-absl::Status ApplyKernel<T>::ReadScalars(OpKernelContext* context, int input, int variables, Scalars* scalars) const {
+template <class T, class Base>
+absl::Status ApplyKernel<T, Base>::ReadScalars(OpKernelContext* context, int variables, Scalars<C>* scalars) const {
+  typename Base::ScalarInputs inputs;
+  KLO_RETURN_IF_ERROR(this->FindScalars(context, this->first_scalar(), variables, &inputs));
+  const auto data = [context](int input) { return static_cast<const C*>(context->input(input).data()); };
   C hyper[16];
-  for (int i = 0; i < spec_.hypers; ++i) {
-    const Tensor& tensor = context->input(input + i);
-    KLO_RETURN_IF_ERROR(ShouldBeScalar(tensor, absl::StrCat("Hyperparameter ", i)));
-    hyper[i] = *static_cast<const C*>(tensor.data());
+  for (int i = 0; i < spec_.shape.hypers; ++i) hyper[i] = *data(inputs.hypers + i);
+  if (inputs.transform >= 0) {
+    const C* row = data(inputs.transform);
+    const int rows = inputs.transform_of_each ? variables : 1;
+    for (int i = 0; i < rows; ++i, row += 4) scalars->transforms.push_back({row[0], row[1], row[2], row[3]});
   }
-  input += spec_.hypers;
-  if (transforms_) {
-    const Tensor& tensor = context->input(input++);
-    const int64_t rows = tensor.NumElements() / 4;
-    if (tensor.NumElements() % 4 != 0 || (rows != 1 && rows != variables)) {
-      return absl::InvalidArgumentError(absl::StrCat("The transform of ", this->type_string(),
-                                                     " must have shape [4] or [number of variables, 4], but has shape ",
-                                                     tensor.shape().DebugString(), "."));
-    }
-    const C* row = static_cast<const C*>(tensor.data());
-    for (int64_t i = 0; i < rows; ++i, row += 4) scalars->transforms.push_back({row[0], row[1], row[2], row[3]});
-  }
-  if (conditions_) {
-    const Tensor& tensor = context->input(input++);
-    KLO_RETURN_IF_ERROR(ShouldBeScalar(tensor, "The condition"));
-    scalars->apply = *static_cast<const bool*>(tensor.data());
-  }
-  if (per_variables_) {
-    KLO_RETURN_IF_ERROR(ReadPerVariable(context->input(input++), variables, hyper, scalars));
+  if (inputs.condition >= 0) scalars->apply = *static_cast<const bool*>(context->input(inputs.condition).data());
+  if (inputs.per_variable >= 0) {
+    KLO_RETURN_IF_ERROR(ReadPerVariable(context->input(inputs.per_variable), hyper, scalars));
   } else {
     KLO_RETURN_IF_ERROR(AddFormula(hyper, scalars));
   }
-  scalars->averages = input;
-  if (average_weights_) {
-    const Tensor& tensor = context->input(context->num_inputs() - 1);
-    KLO_RETURN_IF_ERROR(ShouldBeScalar(tensor, "The weight of averages"));
-    scalars->average_weight = *static_cast<const C*>(tensor.data());
-  }
+  scalars->averages = inputs.averages;
+  if (inputs.average_weight >= 0) scalars->average_weight = *data(inputs.average_weight);
   return absl::OkStatus();
 }
 
-template <class T>
-Updater<T> ApplyKernel<T>::UpdaterOf(const Scalars& scalars, int variable) const {
+template <class T, class Base>
+Updater<T> ApplyKernel<T, Base>::UpdaterOf(const Scalars<C>& scalars, int variable) const {
   const auto at = [variable](const auto& list) { return list.size() == 1 ? 0 : variable; };
   Beside<C> beside;
   if (!scalars.decays.empty()) beside.decay = scalars.decays[at(scalars.decays)];
-  beside.averages = average_weights_;
+  beside.averages = this->average_weights_;
   beside.average_weight = scalars.average_weight;
   const auto* transform = scalars.transforms.empty() ? nullptr : &scalars.transforms[at(scalars.transforms)];
   return Updater<T>(ChosenIsa(), scalars.FormulaOf(variable), transform, beside);
@@ -153,64 +80,15 @@ void DenseKernel<T>::Compute(OpKernelContext* context) {
 }
 
 template <class T>
-absl::Status DenseKernel<T>::LookUpAndLock(OpKernelContext* context, int averages, Variables* variables) const {
-  const int count = count_, members = count * tensors();
-  if (state_ == State::kGroup) {
-    KLO_RETURN_IF_ERROR(variables->LookUpGroupAndLock(context, 0, Lock::kExclusive));
-    if (variables->size() == members) return absl::OkStatus();
-    return absl::InvalidArgumentError(absl::StrCat(count, " gradients of ", this->type_string(), " need a group of ",
-                                                   members, " variables and slots, but it has ", variables->size(),
-                                                   "."));
-  }
-  const int state = count * (this->spec_.slots + 1);
-  std::vector<int> inputs(members);
-  for (int i = 0; i < members; ++i) inputs[i] = i < state ? i : averages + i - state;
-  return variables->LookUpAndLock(context, std::move(inputs), Lock::kExclusive);
-}
-
-template <class T>
-absl::Status DenseKernel<T>::Check(OpKernelContext* context, int first_grad, Variables* variables) const {
-  const int count = count_;
-  const int elementwise = this->spec_.slots + 1 - this->spec_.scalar_slots;
-  for (int i = 0; i < count; ++i) {
-    const tensorflow::TensorShape& shape = variables->Tensor(i).shape();
-    const auto check = [&](const char* what, const tensorflow::TensorShape& expected,
-                           const tensorflow::TensorShape& other) {
-      return expected.IsSameSize(other) ? absl::OkStatus()
-                                        : ShapeError(variables->Name(context, i), what, shape, other);
-    };
-    KLO_RETURN_IF_ERROR(check("gradient", shape, context->input(first_grad + i).shape()));
-    for (int k = 1; k < tensors(); ++k) {
-      const bool is_scalar = k >= elementwise && k <= this->spec_.slots;
-      KLO_RETURN_IF_ERROR(check(k <= this->spec_.slots ? "slot" : "average",
-                                is_scalar ? tensorflow::TensorShape() : shape,
-                                variables->Tensor(k * count + i).shape()));
-    }
-  }
-  for (int i = 0; i < count * tensors(); ++i) KLO_RETURN_IF_ERROR(variables->Prepare(context, i, this->kDtype));
-  return absl::OkStatus();
-}
-
-template <class T>
 absl::Status DenseKernel<T>::Apply(OpKernelContext* context) {
-  const int count = count_, slots = this->spec_.slots;
-  const int first_grad = state_ == State::kGroup ? 1 : count * (slots + 1);
+  const int count = this->count_;
   Scalars scalars;
-  KLO_RETURN_IF_ERROR(this->ReadScalars(context, first_grad + count, count, &scalars));
+  KLO_RETURN_IF_ERROR(this->ReadScalars(context, count, &scalars));
   if (!scalars.apply) return absl::OkStatus();
 
   Variables variables;
-  KLO_RETURN_IF_ERROR(LookUpAndLock(context, scalars.averages, &variables));
-  KLO_RETURN_IF_ERROR(Check(context, first_grad, &variables));
   Work work;
-  work.state.resize(count * tensors());
-  for (int i = 0; i < count; ++i) {
-    for (int k = 0; k < tensors(); ++k) {
-      work.state[i * tensors() + PlaceOf(this->spec_, this->average_weights_, k)] = variables.Data(k * count + i);
-    }
-    work.grads.push_back(context->input(first_grad + i).data());
-    work.sizes.push_back(variables.Tensor(i).NumElements());
-  }
+  KLO_RETURN_IF_ERROR(this->Prepare(context, scalars.averages, &variables, &work));
   const auto update = [&](int first, int last) {
     if (scalars.formulas[0].direction != nullptr) return UpdateWithNorms(context, scalars, work, first, last);
     Update(context, scalars, work, first, last);
@@ -233,7 +111,7 @@ void DenseKernel<T>::Update(OpKernelContext* context, const Scalars& scalars, co
   ParallelFor(context, chunks.size(), kBlock, [&](int64_t begin, int64_t end) {
     chunks.ForEach(begin, end, [&](int64_t i, int64_t offset, int64_t n) {
       i += first;
-      this->UpdaterOf(scalars, i).Dense(&work.state[i * tensors()], work.grads[i], offset, n);
+      this->UpdaterOf(scalars, i).Dense(&work.state[i * this->tensors()], work.grads[i], offset, n);
     });
   });
 }
@@ -253,62 +131,31 @@ void DenseKernel<T>::UpdateWithNorms(OpKernelContext* context, const Scalars& sc
   };
   for_each([&](int i, int64_t block, int64_t offset, int64_t n) {
     Squares squares;
-    this->UpdaterOf(scalars, i).DirectDense(&work.state[i * tensors()], work.grads[i], offset, n, &squares);
+    this->UpdaterOf(scalars, i).DirectDense(&work.state[i * this->tensors()], work.grads[i], offset, n, &squares);
     sums[block] = SumsOfSquares(squares);
   });
   std::vector<Arithmetic<T>> scales(last);
   for (int i = first; i < last; ++i) {
     SumsOfSquares total;
     for (int64_t block = blocks.First(i - first); block < blocks.First(i - first + 1); ++block) total += sums[block];
-    scales[i] = this->UpdaterOf(scalars, i).Scale(&work.state[i * tensors()], total.variable, total.direction);
+    scales[i] = this->UpdaterOf(scalars, i).Scale(&work.state[i * this->tensors()], total.variable, total.direction);
   }
   for_each([&](int i, int64_t, int64_t offset, int64_t n) {
-    this->UpdaterOf(scalars, i).MoveDense(&work.state[i * tensors()], work.grads[i], offset, n, scales[i]);
+    this->UpdaterOf(scalars, i).MoveDense(&work.state[i * this->tensors()], work.grads[i], offset, n, scales[i]);
   });
 }
 
 template <class T>
 DenseKernel<T>::DenseKernel(OpKernelConstruction* context, const FormulaSpec<Arithmetic<T>>& spec, State state)
-    : ApplyKernel<T>(context, spec), state_(state) {
-  OP_REQUIRES_OK(context, context->GetAttr("N", &count_));
-  if (state == State::kInputs) this->CheckAverages(context, count_);
-}
+    : ApplyKernel<T, DenseUpdate>(context, spec, state) {}
 
 template <class T>
 SparseKernel<T>::SparseKernel(OpKernelConstruction* context, const FormulaSpec<Arithmetic<T>>& spec)
-    : ApplyKernel<T>(context, spec) {
-  OP_REQUIRES_OK(context, context->GetAttr("variable_name", &variable_name_));
-  this->CheckAverages(context, 1);
-}
+    : ApplyKernel<T, SparseUpdate>(context, spec) {}
 
 template <class T>
 void SparseKernel<T>::Compute(OpKernelContext* context) {
   OP_REQUIRES_OK(context, Apply(context));
-}
-
-template <class T>
-absl::Status SparseKernel<T>::Check(OpKernelContext* context, const std::string& name,
-                                    const Variables& variables) const {
-  const tensorflow::TensorShape& shape = variables.Tensor(0).shape();
-  if (shape.dims() < 1) {
-    return absl::InvalidArgumentError(absl::StrCat("Variable '", name, "' has no rows: it is a scalar."));
-  }
-  const int slots = this->spec_.slots, elementwise = slots + 1 - this->spec_.scalar_slots;
-  for (int k = 1; k < variables.size(); ++k) {
-    const tensorflow::TensorShape& other = variables.Tensor(k).shape();
-    const bool is_scalar = k >= elementwise && k <= slots;
-    if (!other.IsSameSize(is_scalar ? tensorflow::TensorShape() : shape)) {
-      return ShapeError(name, k <= slots ? "slot" : "average", shape, other);
-    }
-  }
-  const Tensor& grad = context->input(slots + 1);
-  const Tensor& indices = context->input(slots + 2);
-  tensorflow::TensorShape expected = shape;
-  expected.set_dim(0, indices.NumElements());
-  if (indices.dims() == 1 && grad.shape().IsSameSize(expected)) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(
-      "The sparse gradient of variable '", name, "' of shape ", shape.DebugString(), " has values of shape ",
-      grad.shape().DebugString(), " and indices of shape ", indices.shape().DebugString(), "."));
 }
 
 template <class T>
@@ -329,39 +176,25 @@ absl::Status SparseKernel<T>::Plan(const Tensor& indices, const std::string& nam
 
 template <class T>
 absl::Status SparseKernel<T>::Apply(OpKernelContext* context) {
-  const int slots = this->spec_.slots;
-  typename ApplyKernel<T>::Scalars scalars;
-  KLO_RETURN_IF_ERROR(this->ReadScalars(context, slots + 3, 1, &scalars));
+  Scalars<Arithmetic<T>> scalars;
+  KLO_RETURN_IF_ERROR(this->ReadScalars(context, 1, &scalars));
   if (!scalars.apply) return absl::OkStatus();
 
   const BoundFormula<Arithmetic<T>>& formula = scalars.formulas[0];
   const bool has_norms = formula.direction != nullptr;
   Variables variables;
-  // Where rows without gradient change too, there is nothing to share; nor where all of them are read.
-  const bool exclusive = this->use_locking_ || formula.idle_rows || has_norms || this->average_weights_;
-  std::vector<int> inputs(slots + 1);
-  std::iota(inputs.begin(), inputs.end(), 0);
-  if (this->average_weights_) inputs.push_back(scalars.averages);
-  KLO_RETURN_IF_ERROR(
-      variables.LookUpAndLock(context, std::move(inputs), exclusive ? Lock::kExclusive : Lock::kShared));
-  const std::string name = variable_name_.empty() ? variables.Name(context, 0) : variable_name_;
-  KLO_RETURN_IF_ERROR(Check(context, name, variables));
-  const tensorflow::TensorShape& shape = variables.Tensor(0).shape();
-  const int64_t table_rows = shape.dim_size(0);
-  int64_t width = 1;
-  for (int d = 1; d < shape.dims(); ++d) width *= shape.dim_size(d);
+  SparseUpdate::Table table;
+  KLO_RETURN_IF_ERROR(this->LookUp(context, scalars.averages, formula.idle_rows || has_norms, &variables, &table));
   RowPlan plan;
-  KLO_RETURN_IF_ERROR(Plan(context->input(slots + 2), name, table_rows, &plan));
-  for (int k = 0; k < variables.size(); ++k) KLO_RETURN_IF_ERROR(variables.Prepare(context, k, this->kDtype));
-  if (width == 0) return absl::OkStatus();
+  KLO_RETURN_IF_ERROR(Plan(this->IndicesOf(context), table.name, table.rows, &plan));
+  std::vector<void*> state;
+  KLO_RETURN_IF_ERROR(this->Prepare(context, &variables, &state));
+  if (table.width == 0) return absl::OkStatus();
 
-  std::vector<void*> state(variables.size());
-  for (int k = 0; k < variables.size(); ++k) {
-    state[PlaceOf(this->spec_, this->average_weights_, k)] = variables.Data(k);
-  }
-  const void* grad = context->input(slots + 1).data();
+  const int64_t width = table.width;
+  const void* grad = this->Grad(context).data();
   const Updater<T> updater = this->UpdaterOf(scalars, 0);
-  const int64_t rows = updater.SparseRows(plan, table_rows), at_once = std::max<int64_t>(1, kBlock / width);
+  const int64_t rows = updater.SparseRows(plan, table.rows), at_once = std::max<int64_t>(1, kBlock / width);
   if (has_norms) {
     UpdateWithNorms(context, updater, state.data(), grad, plan, width, rows);
   } else {
@@ -369,7 +202,7 @@ absl::Status SparseKernel<T>::Apply(OpKernelContext* context) {
                 [&](int64_t begin, int64_t end) { updater.Sparse(state.data(), grad, plan, width, begin, end); });
   }
   if (this->average_weights_) {
-    ParallelFor(context, table_rows * width, kBlock,
+    ParallelFor(context, table.rows * width, kBlock,
                 [&](int64_t begin, int64_t end) { updater.Averages(state.data(), begin, end - begin); });
   }
   return absl::OkStatus();
@@ -398,10 +231,6 @@ void SparseKernel<T>::UpdateWithNorms(OpKernelContext* context, const Updater<T>
       [&](int64_t, int64_t begin, int64_t end) { updater.MoveSparse(state, grad, plan, width, begin, end, scale); });
 }
 
-template class ApplyKernel<float>;
-template class ApplyKernel<double>;
-template class ApplyKernel<Half>;
-template class ApplyKernel<Bfloat16>;
 template class DenseKernel<float>;
 template class DenseKernel<double>;
 template class DenseKernel<Half>;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "gpu_kernels.h"
 #include "tensorflow/core/framework/device_base.h"
 
 #ifdef __SSE__
@@ -51,6 +52,9 @@ void ParallelFor(tensorflow::OpKernelContext* context, int64_t total, int64_t bl
 }
 
 absl::Status CopyTensor(tensorflow::OpKernelContext* context, tensorflow::Tensor* tensor) {
+#ifdef KLO_GPU
+  if (context->op_device_context() != nullptr) return gpu::CopyTensor(context, tensor);
+#endif
   tensorflow::Tensor copy;
   KLO_RETURN_IF_ERROR(context->allocate_temp(tensor->dtype(), tensor->shape(), &copy));
   const auto from = tensor->tensor_data();

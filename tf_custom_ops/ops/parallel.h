@@ -14,7 +14,7 @@ namespace keras_legacy_opt {
 void ParallelFor(tensorflow::OpKernelContext* context, int64_t total, int64_t block,
                  const std::function<void(int64_t, int64_t)>& work);
 
-// Gives the tensor a buffer of its own, with the same contents.
+// Gives the tensor a buffer of its own, with the same contents, on whatever device it is.
 absl::Status CopyTensor(tensorflow::OpKernelContext* context, tensorflow::Tensor* tensor);
 
 }  // namespace keras_legacy_opt

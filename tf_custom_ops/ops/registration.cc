@@ -75,17 +75,8 @@ absl::Status SparseShapes(InferenceContext* c, const Inputs& inputs) {
   return ScalarShapes(c, state + 2, inputs.hyper_count);
 }
 
-std::vector<std::string> Split(Names names) {
-  std::vector<std::string> result;
-  for (const char* c = names; *c != '\0'; ++c) {
-    if (c == names || *c == ',') result.emplace_back();
-    if (*c != ',' && *c != ' ') result.back() += *c;
-  }
-  return result;
-}
-
 // The scalars and what is optional. New inputs come last, so that graphs which were saved without them still load.
-OpDefBuilderWrapper Scalars(OpDefBuilderWrapper op, Names hypers, bool grouped = false) {
+OpDefBuilderWrapper WithScalars(OpDefBuilderWrapper op, Names hypers, bool grouped = false) {
   for (const std::string& name : Split(hypers)) op = std::move(op).Input(name + ": U");
   op = std::move(op)
            .Input("transform: transforms * U")
@@ -106,16 +97,25 @@ OpDefBuilderWrapper Scalars(OpDefBuilderWrapper op, Names hypers, bool grouped =
 
 }  // namespace
 
+std::vector<std::string> Split(Names names) {
+  std::vector<std::string> result;
+  for (const char* c = names; *c != '\0'; ++c) {
+    if (c == names || *c == ',') result.emplace_back();
+    if (*c != ',' && *c != ' ') result.back() += *c;
+  }
+  return result;
+}
+
 OpDefBuilderWrapper DenseOp(const char* name, const Inputs& inputs) {
   OpDefBuilderWrapper op(name);
   op = std::move(op).Input("var: N * resource");
   for (const std::string& slot : Split(inputs.slots)) op = std::move(op).Input(slot + ": N * resource");
-  op = Scalars(std::move(op).Input("grad: N * T"), inputs.hypers).Attr("N: int >= 1");
+  op = WithScalars(std::move(op).Input("grad: N * T"), inputs.hypers).Attr("N: int >= 1");
   return std::move(op).SetShapeFn([=](InferenceContext* c) { return DenseShapes(c, false, inputs); });
 }
 
 OpDefBuilderWrapper GroupOp(const char* name, const Inputs& inputs) {
-  return Scalars(OpDefBuilderWrapper(name).Input("group: resource").Input("grad: N * T"), inputs.hypers, true)
+  return WithScalars(OpDefBuilderWrapper(name).Input("group: resource").Input("grad: N * T"), inputs.hypers, true)
       .Attr("N: int >= 1")
       .SetShapeFn([=](InferenceContext* c) { return DenseShapes(c, true, inputs); });
 }
@@ -124,7 +124,7 @@ OpDefBuilderWrapper SparseOp(const char* name, const Inputs& inputs) {
   OpDefBuilderWrapper op(name);
   op = std::move(op).Input("var: resource");
   for (const std::string& slot : Split(inputs.slots)) op = std::move(op).Input(slot + ": resource");
-  op = Scalars(std::move(op).Input("grad: T").Input("indices: Tindices"), inputs.hypers)
+  op = WithScalars(std::move(op).Input("grad: T").Input("indices: Tindices"), inputs.hypers)
            .Attr("Tindices: {int32, int64}")
            .Attr("variable_name: string = ''");
   return std::move(op).SetShapeFn([=](InferenceContext* c) { return SparseShapes(c, inputs); });

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "../apply/traits.h"
+#include "gpu_kernels.h"
 #include "kernels.h"
 #include "tf_compat.h"
 
@@ -25,6 +26,9 @@ tensorflow::register_op::OpDefBuilderWrapper DenseOp(const char* name, const Inp
 tensorflow::register_op::OpDefBuilderWrapper GroupOp(const char* name, const Inputs& inputs);
 tensorflow::register_op::OpDefBuilderWrapper SparseOp(const char* name, const Inputs& inputs);
 
+// Of "a, b, c", each.
+std::vector<std::string> Split(Names names);
+
 template <class F>
 Inputs InputsOf() {
   return {F::kSlotNames, F::kHyperNames, F::kSlots, kScalarSlotsOf<F>, F::kHypers};
@@ -33,7 +37,8 @@ Inputs InputsOf() {
 template <template <class, Path> class F, Path kPath, class C>
 FormulaSpec<C> SpecOf() {
   using Functor = F<C, kPath>;
-  return {&Bind<F, kPath, C>, Functor::kSlots, kScalarSlotsOf<Functor>, Functor::kHypers,
+  return {&Bind<F, kPath, C>,
+          {Functor::kSlots, kScalarSlotsOf<Functor>, Functor::kHypers},
           IndexOfName(Functor::kHyperNames, "lr")};
 }
 
@@ -58,14 +63,15 @@ class SparseKernelOf : public SparseKernel<T> {
 // Defines the ops KerasLegacyOpt<NAME>, KerasLegacyOptGroup<NAME> and KerasLegacyOptSparse<NAME>, where FUNCTOR is a
 // template of math/. Their inputs have the names of its slots and scalars.
 #undef KLO_FORMULA
-#define KLO_FORMULA(NAME, FUNCTOR)                              \
-  KLO_REGISTER_OP(NAME, FUNCTOR, Dense, "")                     \
-  KLO_REGISTER_OP(NAME, FUNCTOR, Group, "Group")                \
-  KLO_REGISTER_OP(NAME, FUNCTOR, Sparse, "Sparse")              \
-  KLO_REGISTER_KERNELS(NAME, FUNCTOR, float)                    \
-  KLO_REGISTER_KERNELS(NAME, FUNCTOR, double)                   \
-  KLO_REGISTER_KERNELS(NAME, FUNCTOR, ::keras_legacy_opt::Half) \
-  KLO_REGISTER_KERNELS(NAME, FUNCTOR, ::keras_legacy_opt::Bfloat16)
+#define KLO_FORMULA(NAME, FUNCTOR)                                  \
+  KLO_REGISTER_OP(NAME, FUNCTOR, Dense, "")                         \
+  KLO_REGISTER_OP(NAME, FUNCTOR, Group, "Group")                    \
+  KLO_REGISTER_OP(NAME, FUNCTOR, Sparse, "Sparse")                  \
+  KLO_REGISTER_KERNELS(NAME, FUNCTOR, float)                        \
+  KLO_REGISTER_KERNELS(NAME, FUNCTOR, double)                       \
+  KLO_REGISTER_KERNELS(NAME, FUNCTOR, ::keras_legacy_opt::Half)     \
+  KLO_REGISTER_KERNELS(NAME, FUNCTOR, ::keras_legacy_opt::Bfloat16) \
+  KLO_REGISTER_ON_GPU(NAME, FUNCTOR)
 
 #define KLO_REGISTER_OP(NAME, FUNCTOR, KIND, PREFIX)                       \
   static const ::tensorflow::InitOnStartupMarker k##KIND##Op##NAME =       \
@@ -79,6 +85,14 @@ class SparseKernelOf : public SparseKernel<T> {
   KLO_REGISTER_KERNEL("KerasLegacyOptGroup" #NAME, T,                                                    \
                       ::keras_legacy_opt::DenseKernelOf<FUNCTOR, T, ::keras_legacy_opt::State::kGroup>)  \
   KLO_REGISTER_KERNEL("KerasLegacyOptSparse" #NAME, T, ::keras_legacy_opt::SparseKernelOf<FUNCTOR, T>)
+
+#ifdef KLO_GPU
+#define KLO_REGISTER_ON_GPU(NAME, FUNCTOR)                                                             \
+  [[maybe_unused]] static const bool kOnGpu##NAME = ::keras_legacy_opt::gpu::RegisterFormula<FUNCTOR>( \
+      #NAME, ::keras_legacy_opt::Split(FUNCTOR<float, ::keras_legacy_opt::Path::kDense>::kSlotNames));
+#else
+#define KLO_REGISTER_ON_GPU(NAME, FUNCTOR)
+#endif
 
 #define KLO_REGISTER_KERNEL(OP, T, ...)                                                \
   REGISTER_KERNEL_BUILDER(Name(OP)                                                     \

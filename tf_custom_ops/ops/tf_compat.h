@@ -3,6 +3,7 @@
 #define KERAS_LEGACY_OPT_OPS_TF_COMPAT_H_
 
 #include <optional>
+#include <string>
 
 #include "tensorflow/core/framework/common_shape_fns.h"
 #include "tensorflow/core/framework/op.h"
@@ -30,6 +31,12 @@ Params Blocks(int64_t size, long) {  // NOLINT: worse than int, so taken only wi
 }
 inline tensorflow::thread::ThreadPool::SchedulingParams FixedBlocks(int64_t size) {
   return Blocks<tensorflow::thread::ThreadPool::SchedulingParams>(size, 0);
+}
+
+// What REGISTER_KERNEL_BUILDER does, of inputs whose names are known when the program runs.
+inline void RegisterKernel(const tensorflow::KernelDef* definition, const std::string& name,
+                           tensorflow::OpKernel* (*create)(tensorflow::OpKernelConstruction*)) {
+  tensorflow::kernel_factory::OpKernelRegistrar registrar(definition, name, create);
 }
 
 }  // namespace compat

@@ -41,9 +41,9 @@ absl::Status LookUpVariable(OpKernelContext* context, int input, Var** variable)
     found = tensorflow::LookupResource(context, handle, variable);
   }
   if (found.ok()) return found;
-  return absl::FailedPreconditionError(absl::StrCat("The update of variable '", handle.name(),
-                                                    "' cannot find it: has it been initialized, and is it on the CPU? ",
-                                                    found.message()));
+  return absl::FailedPreconditionError(
+      absl::StrCat("The update of variable '", handle.name(),
+                   "' cannot find it: has it been initialized, and is it on this device? ", found.message()));
 }
 
 }  // namespace
@@ -160,5 +160,10 @@ class VariableGroupKernel : public tensorflow::OpKernel {
 };
 
 REGISTER_KERNEL_BUILDER(Name("KerasLegacyOptVariableGroup").Device(tensorflow::DEVICE_CPU), VariableGroupKernel);
+#ifdef KLO_GPU
+REGISTER_KERNEL_BUILDER(
+    Name("KerasLegacyOptVariableGroup").Device(tensorflow::DEVICE_GPU).HostMemory("state").HostMemory("group"),
+    VariableGroupKernel);
+#endif
 
 }  // namespace keras_legacy_opt

@@ -2,15 +2,17 @@
 #ifndef KERAS_LEGACY_OPT_TESTS_CHECK_H_
 #define KERAS_LEGACY_OPT_TESTS_CHECK_H_
 
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <sstream>
 
 namespace keras_legacy_opt {
 
-inline int& Checks() {
-  static int checks = 0;
-  return checks;
+// How many there were, after `more`.
+inline int Checks(int more = 0) {
+  static std::atomic<int> checks = 0;
+  return checks += more;
 }
 
 }  // namespace keras_legacy_opt
@@ -18,7 +20,7 @@ inline int& Checks() {
 // Stops at the first failure, with whatever is streamed into the second argument.
 #define CHECK(condition, message)                                                                  \
   do {                                                                                             \
-    ++::keras_legacy_opt::Checks();                                                                \
+    ::keras_legacy_opt::Checks(1);                                                                 \
     if (!(condition)) {                                                                            \
       std::ostringstream text;                                                                     \
       text << message;                                                                             \

@@ -1,0 +1,1 @@
+"""Kernels of GPUs: compiled on the machine that runs them, and kept there."""
