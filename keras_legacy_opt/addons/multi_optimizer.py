@@ -130,6 +130,17 @@ class MultiOptimizer(wrapper.Holder):
         split = self._split(variables, variables)
         return list(zip(self._optimizers, split, strict=True))
 
+    def _scope_of(self, optimizer: Optimizer) -> Any:
+        """Each has iterations, which files may know by their names."""
+        scopes: list[str] = []
+        for each in self._optimizers:
+            number = sum(each._name == other for other in scopes)
+            scopes.append(each._name)
+            if each is optimizer:
+                suffix = f"_{number}" if number else ""
+                return tf.name_scope(each._name + suffix)
+        raise ValueError(f"{optimizer!r} is not inside {self!r}.")
+
     def _split(
         self, variables: Sequence[Any], items: Sequence[Any]
     ) -> list[list[Any]]:
