@@ -98,8 +98,8 @@ class GradientAccumulation(wrapper.Wrapper):
     def _init_process_state(self) -> None:
         super()._init_process_state()
         self._accumulated: Any = None
-        # Variables whose gradients were sparse.
-        self._sparse_keys: set[str] = set()
+        # Whether variables have had a sparse gradient, of those seen so far.
+        self._have_sparse: dict[str, bool] = {}
 
     @property
     def accumulated(self) -> Any:
@@ -119,6 +119,20 @@ class GradientAccumulation(wrapper.Wrapper):
         super()._create_hypers()
         _ = self.iterations, self.accumulated
 
+    def _create_all_weights(self, var_list: Sequence[Any]) -> None:
+        # A checkpoint brought what waits for a variable that has had no
+        # gradient since: it takes part in the next step.
+        known = self._known_variables
+        var_list = [known.unwrap(v) for v in var_list]
+        created = {*known.keys_with_slots, *map(var_key, var_list)}
+        waiting = [
+            variable
+            for variable in map(hosts.unwrap, known.all())
+            if var_key(variable) not in created
+            and _SLOT in self._slots.get(var_key(variable), {})
+        ]
+        super()._create_all_weights([*var_list, *waiting])
+
     def _create_slots(self, var_list: Sequence[Any]) -> None:
         for var in var_list:
             self.add_slot(var, _SLOT, initializer=_nothing)
@@ -131,9 +145,10 @@ class GradientAccumulation(wrapper.Wrapper):
         if aggregate:
             pairs = self._summed(pairs)
         variables = [v for _, v in pairs]
-        self._sparse_keys |= {
-            var_key(v) for g, v in pairs if isinstance(g, tf.IndexedSlices)
-        }
+        for gradient, variable in pairs:
+            is_sparse = isinstance(gradient, tf.IndexedSlices)
+            seen = self._have_sparse.setdefault(var_key(variable), is_sparse)
+            self._have_sparse[var_key(variable)] = seen or is_sparse
         op = _merged(self._add_and_step, variables, name, [g for g, _ in pairs])
         return self.iterations if tf.executing_eagerly() else op
 
@@ -269,7 +284,9 @@ class GradientAccumulation(wrapper.Wrapper):
         """What is accumulated for a variable."""
         value = self.get_slot(variable, _SLOT).read_value()
         gradient = value
-        if var_key(variable) in self._sparse_keys:
+        # What a file brought may have been sparse: then its rows tell.
+        is_sparse = self._have_sparse.get(var_key(variable), True)
+        if is_sparse and value.shape.rank:
             gradient = _rows_with_any(value)
         if self._reduction == "sum":
             return gradient
