@@ -85,7 +85,6 @@ class GradientAccumulation(wrapper.Wrapper):
             integer.
           ValueError: if `steps` is less than 1, or `reduction` is unknown.
         """
-        wrapper.check_integer("steps", steps, 1)
         if reduction not in _REDUCTIONS:
             raise ValueError(
                 f"`reduction` must be one of {_REDUCTIONS}. Received:"
@@ -94,6 +93,11 @@ class GradientAccumulation(wrapper.Wrapper):
         super().__init__(optimizer, name, **kwargs)
         self._set_hyper("steps", steps)
         self._reduction = reduction
+
+    def _check_hyper(self, name: str, value: Any) -> None:
+        super()._check_hyper(name, value)
+        if name == "steps":
+            wrapper.check_integer(name, value, 1)
 
     def _init_process_state(self) -> None:
         super()._init_process_state()

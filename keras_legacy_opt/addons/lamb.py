@@ -12,7 +12,7 @@ from keras_legacy_opt.addons.layer_adaptation import (
     switches,
     trust_ratio,
 )
-from keras_legacy_opt.addons.per_variable import Factors, checked_decay
+from keras_legacy_opt.addons.per_variable import Factors
 from keras_legacy_opt.addons.selection import Selection
 from keras_legacy_opt.rules import formula as f
 from keras_legacy_opt.rules.declared import DEFAULT_EPSILON, declare
@@ -149,7 +149,6 @@ class LAMB(LayerAdaptationMixin):
             regular expression.
         """
         weight_decay = kwargs.pop("weight_decay_rate", weight_decay)
-        checked_decay(weight_decay)
         selections = self._checked_selections(
             exclude_from_weight_decay, exclude_from_layer_adaptation
         )

@@ -13,7 +13,6 @@ from keras_legacy_opt.addons import selection
 from keras_legacy_opt.addons.per_variable import (
     Factors,
     PerVariableMixin,
-    checked_decay,
     selection_attribute,
 )
 from keras_legacy_opt.optimizer import Optimizer
@@ -86,7 +85,6 @@ class DecoupledWeightDecayExtension(PerVariableMixin):
           ValueError: for a negative decay or factor, or a pattern that is no
             regular expression.
         """
-        checked_decay(weight_decay)
         super().__init__(**kwargs)
         self.learning_rate_factors = learning_rate_factors
         self._set_hyper("weight_decay", weight_decay)
