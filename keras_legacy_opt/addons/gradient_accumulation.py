@@ -141,6 +141,9 @@ class GradientAccumulation(wrapper.Wrapper):
         for var in var_list:
             self.add_slot(var, _SLOT, initializer=_nothing)
 
+    def _adds_itself(self, variable: Any, takes_own: bool) -> str:
+        return " adds up the gradients of `steps` batches first, by plain ops"
+
     # One step.
 
     def _step(

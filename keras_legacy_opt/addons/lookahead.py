@@ -80,6 +80,9 @@ class Lookahead(wrapper.Wrapper):
         for var in var_list:
             self._add_copy(var, "slow")
 
+    def _adds_itself(self, variable: Any, takes_own: bool) -> str:
+        return " goes back after every `sync_period` steps, by plain ops"
+
     def _begin(self, variables: Sequence[Any]) -> wrapper.Afterwards:
         period = self._get_hyper("sync_period", tf.int64)
         is_due = tf.equal((self.iterations + 1) % period, 0)

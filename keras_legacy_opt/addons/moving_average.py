@@ -138,6 +138,12 @@ class MovingAverage(AveragedOptimizerWrapper):
             and originals.is_own(self, ("average_op", "_begin", "_is_due"))
         )
 
+    def _adds_itself(self, variable: Any, takes_own: bool) -> str:
+        constraint = self._known_variables.constraint(variable)
+        if self._is_folded() and takes_own and constraint is None:
+            return " moves the average in the same pass"
+        return super()._adds_itself(variable, takes_own)
+
     def _begin(self, variables: Sequence[Any]) -> wrapper.Afterwards | None:
         return None if self._is_folded() else super()._begin(variables)
 

@@ -151,6 +151,13 @@ class MultiOptimizer(wrapper.Holder):
             split[number].append(item)
         return split
 
+    def _adds_itself(self, variable: Any, takes_own: bool) -> str:
+        (number,) = (
+            i for i, (_, share) in enumerate(self._shares([variable])) if share
+        )
+        kind = type(self._optimizers[number]).__name__
+        return f" leaves it to optimizers[{number}], {kind}"
+
     def _step(
         self, pairs: GradsAndVars, name: str | None, aggregate: bool
     ) -> Any:

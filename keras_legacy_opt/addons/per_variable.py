@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -150,7 +149,8 @@ def _check_decay(value: Any, argument: str) -> None:
 
 
 def _checked_factor(factor: Any) -> float:
-    if not isinstance(factor, numbers.Real) or not factor >= 0:
+    is_number = isinstance(factor, (int, float, np.integer, np.floating))
+    if not is_number or not factor >= 0:
         raise ValueError(
             "`learning_rate_factors` must be numbers >= 0 of patterns, or"
             f" (selection, number) pairs. Received the factor {factor!r}."

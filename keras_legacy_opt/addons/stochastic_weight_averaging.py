@@ -65,6 +65,9 @@ class SWA(AveragedOptimizerWrapper):
         if name in least:
             wrapper.check_integer(name, value, least[name])
 
+    def _adds_itself(self, variable: Any, takes_own: bool) -> str:
+        return " averages after every `average_period` steps, by plain ops"
+
     def _create_slots(self, var_list: Sequence[Any]) -> None:
         if not any("average" in slots for slots in self._slots.values()):
             super()._create_slots(var_list)

@@ -70,8 +70,19 @@ class Holder(Optimizer):
     def _shares(
         self, variables: Sequence[Any]
     ) -> list[tuple[Optimizer, list[Any]]]:
-        """Which optimizer updates which of some `tf.Variable`s."""
         raise NotImplementedError
+
+    def _adds(self, variable: Any, takes_own: bool) -> str:
+        """See `Optimizer`."""
+        text = f"{type(self).__name__}{self._adds_itself(variable, takes_own)}"
+        if self._changes_gradients():
+            text += ", and clips or transforms gradients before, by plain ops"
+        return text
+
+    def _adds_itself(self, variable: Any, takes_own: bool) -> str:
+        """What it does, beside what it does to gradients."""
+        del variable, takes_own
+        return " around it"
 
     def _step(
         self, pairs: GradsAndVars, name: str | None, aggregate: bool
