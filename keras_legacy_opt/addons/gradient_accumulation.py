@@ -61,6 +61,7 @@ class GradientAccumulation(wrapper.Wrapper):
 
     _CHILD = "optimizer"
     _SLOTS = (_SLOT,)
+    _SCALARS = ("accumulated",)
     _OUTERMOST = "only it knows which of its steps change the variables"
 
     def __init__(
