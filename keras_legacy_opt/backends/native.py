@@ -36,6 +36,10 @@ class NativeCPU(Backend):
                 refusal = "it has a constraint"
             elif update.repeats:
                 refusal = "the step updates it several times"
+        if refusal is None and op_of(step.formula).needs_32_bits:
+            dtype = update.variable.dtype.base_dtype
+            if arithmetic(dtype) != dtype:
+                refusal = f"its two passes need more digits than {dtype.name}"
         return refusal or places.refuses(update.variable)
 
     def group(self, update: Update) -> Hashable:
