@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from keras_legacy_opt import serialization
+from keras_legacy_opt import originals, serialization
 from keras_legacy_opt.addons import selection
 from keras_legacy_opt.optimizer import Optimizer
 from keras_legacy_opt.rules.formula import scheduled
@@ -99,6 +99,23 @@ class PerVariableMixin(WeightDecayMixin):
             if self._selects(which, variable):
                 return Own(lr_factor=factor)
         return super()._own_of(variable, apply_state)
+
+    def _own_depends_on(self) -> list[Any] | None:
+        """See `Optimizer`: selections of patterns and variables."""
+        hooks = [
+            n for n in ("_do_use_weight_decay", "_selects") if hasattr(self, n)
+        ]
+        if not originals.is_own(self, tuple(hooks)):
+            return None
+        selections = [getattr(self, name) for name in self._selections]
+        selections += [which for which, _ in self.learning_rate_factors]
+        found = [*selections, *self.learning_rate_factors]
+        for each in selections:
+            # What a function answers may change, and what a layer has.
+            if callable(each) or any(hasattr(x, "weights") for x in each or ()):
+                return None
+            found += each or ()
+        return found
 
     def _selects(self, which: selection.Selection, variable: Any) -> bool:
         return selection.selects(which, self._known_variables, variable)

@@ -166,6 +166,12 @@ class DecoupledWeightDecayExtension(PerVariableMixin):
         decay = coefficients(self, variable, apply_state)["wd_t"]
         return (own or NOTHING)._replace(decay=decay)
 
+    def _own_depends_on(self) -> list[Any] | None:
+        """See `Optimizer`."""
+        if self._decay_var_list is not None:
+            return None
+        return super()._own_depends_on()
+
     def get_config(self) -> dict[str, Any]:
         """The configuration; see `keras_legacy_opt.Optimizer.get_config`."""
         return {
