@@ -150,6 +150,33 @@ def test_a_factor_is_of_the_learning_rate():
     assert AdamW.from_config(config).get_config() == config
 
 
+@pytest.mark.parametrize("library", [keras, tf_keras])
+def test_factors_of_layers_variables_and_what_a_function_selects(library):
+    layers = [library.layers.Dense(2, name=name) for name in "abcd"]
+    for layer in layers:
+        layer.build((None, 2))
+    first, second, third, _ = layers
+    optimizer = AdamW(
+        0.0,
+        0.1,
+        learning_rate_factors=[
+            ([first], 0.5),
+            ([second.kernel], 0.25),
+            (lambda variable: variable.shape.rank == 1, 0.0),
+            ([third], 2.0),
+        ],
+    )
+    variables = [v for layer in layers for v in layer.weights]
+    before = [np.array(v) for v in variables]
+    optimizer.apply_gradients([(tf.ones(v.shape), v) for v in variables])
+    steps = [
+        (old - np.array(v)).ravel()[0]
+        for old, v in zip(before, variables, strict=True)
+    ]
+    factors = [0.5, 0.5, 0.25, 0.0, 2.0, 0.0, 1.0, 0.0]
+    np.testing.assert_allclose(steps, np.multiply(factors, 0.1), rtol=1e-4)
+
+
 @pytest.mark.parametrize("native", [True, False])
 @pytest.mark.parametrize("cls", [LAMB, LARS])
 def test_layer_adaptation_leaves_out(cls, native):
