@@ -21,19 +21,19 @@ def check(way, case):
 
 
 @hypothesis.given(wrapped.cases())
-@examples(60)
+@examples(40)
 def test_eager(case):
     check(comparing_wrapped.eager, case)
 
 
 @pytest.mark.usefixtures("native_ops")
 @hypothesis.given(wrapped.cases(wrapped.ordinary))
-@examples(40)
+@examples(25)
 def test_native(case):
     check(comparing_wrapped.native, case)
 
 
 @hypothesis.given(wrapped.cases(wrapped.ordinary))
-@examples(4)
+@examples(3)
 def test_function(case):
     check(comparing_wrapped.function, case)
