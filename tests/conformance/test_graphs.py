@@ -1,7 +1,7 @@
 """What legacy has not runs in TF1 graphs as it does eagerly.
 
-`test_parity` compares the others with legacy there, and `test_no_retrace` all of
-them in functions.
+`test_parity` compares the others with legacy there, and `test_no_retrace` has
+all of them in functions.
 """
 
 import numpy as np
