@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -40,6 +41,11 @@ def current_strategy() -> tf.distribute.Strategy | None:
     if tf.distribute.has_strategy():
         return tf.distribute.get_strategy()
     return None
+
+
+def workers_are_out_of_step() -> bool:
+    """Whether other workers may take steps while one is taken here."""
+    return isinstance(current_strategy(), _PARAMETER_SERVER)
 
 
 @contextlib.contextmanager
@@ -83,6 +89,25 @@ def _in_replica_context() -> bool:
     )
 
 
+class _Here(threading.local):
+    """What is known in a thread, and thus of one replica."""
+
+    gradients_agree = False
+
+
+_here = _Here()
+
+
+@contextlib.contextmanager
+def gradients_that_agree() -> Iterator[None]:
+    """Says that gradients are summed, and every replica has the same."""
+    before, _here.gradients_agree = _here.gradients_agree, True
+    try:
+        yield
+    finally:
+        _here.gradients_agree = before
+
+
 def check_context(aggregate_gradients: bool) -> None:
     """Checks that gradients can be applied here.
 
@@ -96,7 +121,8 @@ def check_context(aggregate_gradients: bool) -> None:
             " call it in a function that is passed to `strategy.run`."
         )
     strategy = tf.distribute.get_strategy()
-    if not aggregate_gradients and isinstance(strategy, WITHOUT_OWN_VARIABLES):
+    is_left_to_caller = not (aggregate_gradients or _here.gradients_agree)
+    if is_left_to_caller and isinstance(strategy, WITHOUT_OWN_VARIABLES):
         raise NotImplementedError(
             "`experimental_aggregate_gradients=False` is not supported under"
             " ParameterServerStrategy and CentralStorageStrategy. Received:"

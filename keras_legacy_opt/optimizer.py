@@ -372,6 +372,24 @@ class Optimizer(
         self._assert_valid_dtypes(params)
         return [self.apply_gradients(list(zip(grads, params, strict=True)))]
 
+    # Others inside, see `addons.wrapper`.
+
+    def _shares(
+        self, variables: Sequence[Any]
+    ) -> list[tuple[Optimizer, list[Any]]]:
+        """Which optimizers inside update which of some `tf.Variable`s."""
+        del variables
+        return []
+
+    def _adds(self, variable: Any, takes_own: bool) -> str:
+        """What it adds to the step of an optimizer inside, for people.
+
+        Args:
+          variable: a `tf.Variable`.
+          takes_own: whether what updates it there moves averages in its pass.
+        """
+        raise NotImplementedError
+
     # One step.
 
     # As legacy: AutoGraph would slow tracing and rewrite subclasses' methods.

@@ -7,12 +7,14 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import keras
 import tensorflow as tf
 import tf_keras
 import third_party
-from reference import updates, weight_decay
+from reference import updates, weight_decay, wrappers
 
 import keras_legacy_opt
+from keras_legacy_opt import addons
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 ALL_DTYPES = (*FLOATS, "complex64", "complex128")
@@ -72,6 +74,9 @@ class Row:
       reference: Of an addon, its update in NumPy; see `reference.updates`.
       has_norms: Whether a step depends on norms of the whole variable, which
         the native ops sum in float64.
+      make: Of what is around an optimizer, a function of the arguments that
+        makes both.
+      accumulates: How many steps of it are one of the optimizer inside.
     """
 
     name: str
@@ -80,11 +85,15 @@ class Row:
     common: tuple[str, ...] = ()
     reference: Callable[..., Any] | None = None
     has_norms: bool = False
+    make: Callable[..., Any] | None = None
+    accumulates: int = 1
 
     def make_class(self, library: Library) -> Callable[..., Any]:
         """Returns the class, on the base of a library."""
         if self.double:
             return self.double(library.optimizers)
+        if self.make:
+            return self.make
         if self.reference:  # No other library has it.
             return getattr(keras_legacy_opt.addons, self.name)
         return getattr(library.optimizers, self.name)
@@ -121,12 +130,23 @@ class Case:
     def arguments(self) -> dict[str, Any]:
         """Returns all arguments of the constructor, defaults included."""
         cls = self.row.make_class(LEGACY)
+        if self.row.make:
+            return dict(_flattened_config(self.build(SUBJECT)))
         defaults = {
             name: parameter.default
             for name, parameter in inspect.signature(cls).parameters.items()
             if parameter.kind is not inspect.Parameter.VAR_KEYWORD
         }
         return {**defaults, **self.option.arguments}
+
+
+def _flattened_config(optimizer: Any) -> dict[str, Any]:
+    """The configuration of what is inside the wrappers."""
+    while inside := getattr(optimizer, "_inside", None):
+        optimizer = inside()[0]
+    clips = ("clipvalue", "clipnorm", "global_clipnorm")
+    limits = {name: getattr(optimizer, name) for name in clips}
+    return {**optimizer.get_config(), **limits}
 
 
 # Arguments that every optimizer has, and kinds of values for its learning rate.
@@ -584,6 +604,149 @@ COMPOSED_ADDONS = (
     ),
 )
 ADDONS = (*NATIVE_ADDONS, *COMPOSED_ADDONS)
+
+
+# Around an optimizer: the arguments are its own.
+@keras.saving.register_keras_serializable("tests")
+@tf_keras.utils.register_keras_serializable("tests")
+class DecayingRMSprop(
+    addons.DecoupledWeightDecayExtension, keras_legacy_opt.RMSprop
+):
+    """As a user writes it."""
+
+
+def _multi_optimizer(**arguments: Any) -> Any:
+    """By the names of what `stepping`, and models of the tests, train."""
+    rate = arguments.pop("learning_rate")
+    parts = (rate, _FIRST), (rate / 2, _SECOND)
+    return addons.MultiOptimizer(
+        optimizer_specs=[
+            {
+                "optimizer": keras_legacy_opt.Adam(each, **arguments),
+                "weights": names,
+            }
+            for each, names in parts
+        ]
+    )
+
+
+def _nested(**arguments: Any) -> Any:
+    inner = addons.Lookahead(keras_legacy_opt.Adam(**arguments), 2, 0.4)
+    return addons.GradientAccumulation(addons.MovingAverage(inner, 0.8), 2)
+
+
+def _around(wrapper: Any, inner: Any, *args: Any, **kwargs: Any) -> Any:
+    def make(**arguments: Any) -> Any:
+        return wrapper(inner(**arguments), *args, **kwargs)
+
+    return make
+
+
+_FIRST = ["matrix", "table", "wide_table", "embeddings"]
+_SECOND = ["vector", "column", "kernel", "bias", "scalar", "empty"]
+_ADAM_ROWS = wrappers.in_rows(updates.adam, "variable", "m", "v")
+_LOOKED_AHEAD = wrappers.lookahead(_ADAM_ROWS, 2, 0.4)
+_BOTH = {
+    **dict.fromkeys(_FIRST, updates.adam),
+    **dict.fromkeys(_SECOND, wrappers.scaled(updates.adam, 0.5)),
+}
+
+
+def _with_slots(option: Option, *slots: str) -> Option:
+    """A wrapper's slots are before those inside, and change everywhere."""
+    return dataclasses.replace(
+        option,
+        slots=(*slots, *option.slots),
+        everywhere=(*option.everywhere, *slots),
+        dense=FLOATS,
+        sparse=FLOATS,
+    )
+
+
+def _going_back(option: Option) -> Option:
+    option = _with_slots(option, "slow")
+    everywhere = {"variable": None, **dict.fromkeys(option.everywhere)}
+    return dataclasses.replace(option, everywhere=tuple(everywhere))
+
+
+_CLIPPED = _extended(_ADAM_BETAS, decay=0.3, clipnorm=0.7)
+WRAPPERS = (
+    Row(
+        "Lookahead",
+        {"plain": _going_back(_ADAM_BETAS), "clipped": _going_back(_CLIPPED)},
+        make=_around(addons.Lookahead, keras_legacy_opt.Adam, 3, 0.4),
+        reference=wrappers.lookahead(_ADAM_ROWS, 3, 0.4),
+    ),
+    Row(
+        "Ranger",
+        {"plain": _going_back(_RECTIFIED)},
+        make=_around(addons.Lookahead, addons.RectifiedAdam, 2),
+        reference=wrappers.lookahead(
+            wrappers.in_rows(updates.rectified_adam, "m", "v"), 2, 0.5
+        ),
+    ),
+    Row(
+        "MovingAverage",
+        {"plain": _with_slots(_MOMENTUM, "average")},
+        make=_around(addons.MovingAverage, keras_legacy_opt.SGD, 0.8),
+        reference=wrappers.moving_average(wrappers.in_rows(updates.sgd), 0.8),
+    ),
+    Row(
+        "DynamicMovingAverage",
+        {"plain": _with_slots(_ADAM_BETAS, "average")},
+        make=_around(
+            addons.MovingAverage,
+            keras_legacy_opt.Adam,
+            0.3,
+            start_step=2,
+            dynamic_decay=True,
+        ),
+        reference=wrappers.moving_average(_ADAM_ROWS, 0.3, 2),
+    ),
+    Row(
+        "SWA",
+        {"plain": _with_slots(_MOMENTUM, "average")},
+        make=_around(addons.SWA, keras_legacy_opt.SGD, 2, 3),
+        reference=wrappers.swa(wrappers.in_rows(updates.sgd), 2, 3),
+    ),
+    Row(
+        "GradientAccumulation",
+        {
+            "plain": _with_slots(_ADAM_BETAS, "accumulated_gradient"),
+            "clipped": _with_slots(_CLIPPED, "accumulated_gradient"),
+        },
+        make=_around(addons.GradientAccumulation, keras_legacy_opt.Adam, 3),
+        reference=updates.adam,
+        accumulates=3,
+    ),
+    Row(
+        "Nested",
+        {
+            "plain": _with_slots(
+                _going_back(_ADAM_BETAS), "accumulated_gradient", "average"
+            )
+        },
+        make=_nested,
+        reference=wrappers.moving_average(_LOOKED_AHEAD, 0.8),
+        accumulates=2,
+    ),
+    Row(
+        "MultiOptimizer",
+        {"plain": _with_slots(_ADAM_BETAS)},
+        make=_multi_optimizer,
+        reference=wrappers.of_some(_BOTH),
+    ),
+    Row(
+        "DecayingRMSprop",
+        {
+            "plain": _addon(
+                "rms", everywhere=("rms",), learning_rate=0.1, weight_decay=0.02
+            )
+        },
+        make=DecayingRMSprop,
+        reference=wrappers.decaying(updates.rmsprop, 0.02),
+    ),
+)
 
 ROWS = (*BUILT_IN, *THIRD_PARTY)
 # Whose variables native ops update.

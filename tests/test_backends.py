@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 import keras_legacy_opt
-from keras_legacy_opt import backends, fused
+from keras_legacy_opt import addons, backends, fused
 from keras_legacy_opt.backends.base import Backend
 from keras_legacy_opt.backends.explain import Explanation
 
@@ -196,3 +196,46 @@ def test_adamax_takes_bfloat16_without_native_ops():
     with fused.disabled():
         opt.apply_gradients([(tf.ones([3], tf.bfloat16), var)])
     np.testing.assert_array_equal(var, tf.cast([0.75] * 3, tf.bfloat16))
+
+
+def test_explain_what_is_inside(native_ops):
+    """And what each wrapper adds, from inside to outside."""
+    var = tf.Variable([1.0], name="x")
+    complex_var = tf.Variable([1j], name="z")
+    held = tf.Variable([1.0], name="h", constraint=tf.abs)
+    average = addons.MovingAverage(keras_legacy_opt.Adam(), clipnorm=1.0)
+    optimizer = addons.GradientAccumulation(average, 2)
+    told = keras_legacy_opt.explain(optimizer, [var, complex_var, held])
+    assert list(map(str, told[::2])) == [
+        "x, dense gradients: native ops; MovingAverage moves the average in the"
+        " same pass, and clips or transforms gradients before, by plain ops;"
+        " GradientAccumulation adds up the gradients of `steps` batches first,"
+        " by plain ops",
+        str(keras_legacy_opt.explain(keras_legacy_opt.Adam(), complex_var)[0])
+        + "; MovingAverage moves the average after the step, by plain ops, and"
+        " clips or transforms gradients before, by plain ops;"
+        " GradientAccumulation adds up the gradients of `steps` batches first,"
+        " by plain ops",
+        str(keras_legacy_opt.explain(keras_legacy_opt.Adam(), held)[0])
+        + "; MovingAverage moves the average after the step, by plain ops, and"
+        " clips or transforms gradients before, by plain ops;"
+        " GradientAccumulation adds up the gradients of `steps` batches first,"
+        " by plain ops",
+    ]
+    other = tf.Variable([1.0], name="y")
+    multi = addons.MultiOptimizer(
+        [
+            (addons.Lookahead("adam"), var),
+            (addons.SWA("sgd"), other),
+        ]
+    )
+    told = keras_legacy_opt.explain(multi, [other, var])
+    assert [each.variable for each in told] == ["y", "y", "x", "x"]
+    assert told[0].around == (
+        "SWA averages after every `average_period` steps, by plain ops",
+        "MultiOptimizer leaves it to optimizers[1], SWA",
+    )
+    assert told[3].around[0].startswith("Lookahead goes back")
+    assert not multi.weights
+    with pytest.raises(ValueError, match="under none"):
+        keras_legacy_opt.explain(multi, held)

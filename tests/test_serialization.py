@@ -37,7 +37,12 @@ def test_get_by_name(name):
     assert keras_legacy_opt.get(optimizer) is optimizer
 
 
-@pytest.mark.parametrize("case", registry.own_cases(registry.BUILT_IN), ids=str)
+CASES = registry.own_cases(
+    (*registry.BUILT_IN, *registry.ADDONS, *registry.WRAPPERS)
+)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_round_trips(case):
     """Ours, Keras 3's and tf_keras' serializers, through JSON, any to any."""
     optimizer = case.build(registry.SUBJECT)

@@ -15,10 +15,14 @@ from keras_legacy_opt.addons import (
     LAMB,
     LARS,
     SGDW,
+    AdaBelief,
     AdamW,
     AdamWeightDecay,
     DecoupledWeightDecayExtension,
+    Lion,
+    Lookahead,
     NovoGrad,
+    RectifiedAdam,
     extend_with_decoupled_weight_decay,
 )
 
@@ -146,6 +150,33 @@ def test_a_factor_is_of_the_learning_rate():
     assert AdamW.from_config(config).get_config() == config
 
 
+@pytest.mark.parametrize("library", [keras, tf_keras])
+def test_factors_of_layers_variables_and_what_a_function_selects(library):
+    layers = [library.layers.Dense(2, name=name) for name in "abcd"]
+    for layer in layers:
+        layer.build((None, 2))
+    first, second, third, _ = layers
+    optimizer = AdamW(
+        0.0,
+        0.1,
+        learning_rate_factors=[
+            ([first], 0.5),
+            ([second.kernel], 0.25),
+            (lambda variable: variable.shape.rank == 1, 0.0),
+            ([third], 2.0),
+        ],
+    )
+    variables = [v for layer in layers for v in layer.weights]
+    before = [np.array(v) for v in variables]
+    optimizer.apply_gradients([(tf.ones(v.shape), v) for v in variables])
+    steps = [
+        (old - np.array(v)).ravel()[0]
+        for old, v in zip(before, variables, strict=True)
+    ]
+    factors = [0.5, 0.5, 0.25, 0.0, 2.0, 0.0, 1.0, 0.0]
+    np.testing.assert_allclose(steps, np.multiply(factors, 0.1), rtol=1e-4)
+
+
 @pytest.mark.parametrize("native", [True, False])
 @pytest.mark.parametrize("cls", [LAMB, LARS])
 def test_layer_adaptation_leaves_out(cls, native):
@@ -227,6 +258,13 @@ def test_novograd_has_one_moment_for_each_variable():
             ValueError,
             "Received the factor -1.0",
         ),
+        (lambda: Lion(weight_decay=-1.0), ValueError, "weight_decay >= 0"),
+        (
+            lambda: RectifiedAdam(weight_decay=np.nan),
+            ValueError,
+            "weight_decay >= 0, received: nan",
+        ),
+        (lambda: AdaBelief(weight_decay="x"), TypeError, "'x' of type str"),
         (
             lambda: extend_with_decoupled_weight_decay(keras.optimizers.Adam),
             TypeError,
@@ -251,6 +289,69 @@ def test_novograd_has_one_moment_for_each_variable():
 def test_mistakes(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.parametrize("steps_before", [0, 1])
+@pytest.mark.parametrize("around", [lambda o: o, Lookahead])
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: AdamW(0.25), "weight_decay"),
+        (lambda: SGDW(0.25), "weight_decay"),
+        (lambda: LAMB(weight_decay=0.25), "weight_decay"),
+        (lambda: LARS(weight_decay_rate=0.25), "weight_decay_rate"),
+        (lambda: NovoGrad(weight_decay=0.25), "weight_decay"),
+        (
+            lambda: AdamWeightDecay(weight_decay_rate=0.25),
+            "weight_decay_rate",
+        ),
+        (lambda: Lion(weight_decay=0.25), "weight_decay"),
+        (lambda: RectifiedAdam(weight_decay=0.25), "weight_decay"),
+        (lambda: AdaBelief(weight_decay=0.25), "weight_decay"),
+        (
+            lambda: extend_with_decoupled_weight_decay(
+                keras_legacy_opt.Adagrad
+            )(0.25),
+            "weight_decay",
+        ),
+    ],
+)
+def test_mistakes_that_come_later(make, name, around, steps_before):
+    """As in the constructor, and before anything changes."""
+    optimizer = around(make())
+    if steps_before:
+        optimizer.apply_gradients([(tf.ones([1]), tf.Variable([1.0]))])
+    for value, error, words in (
+        (-0.1, ValueError, f"{name} >= 0, received: -0.1"),
+        (float("nan"), ValueError, f"{name} >= 0, received: nan"),
+        ("much", TypeError, f"`{name}` must be a number"),
+        ([0.1], TypeError, f"`{name}` must be a number"),
+        (None, TypeError, f"`{name}` must be a number"),
+    ):
+        with pytest.raises(error, match=words):
+            setattr(optimizer, name, value)
+        with pytest.raises(error, match=words):
+            optimizer._set_hyper(name, value)
+    assert float(getattr(optimizer, name)) == 0.25
+    setattr(optimizer, name, 0.5)
+    assert float(getattr(optimizer, name)) == 0.5
+
+
+def test_factors_that_come_later():
+    optimizer = AdamW(0.1, learning_rate_factors={"a": np.float32(2.0)})
+    before = optimizer.get_config()
+    assert before["learning_rate_factors"] == [[["a"], 2.0]]
+    for factors, error in (
+        ({"a": -1.0}, ValueError),
+        ({"a": float("nan")}, ValueError),
+        ({"a": "2"}, ValueError),
+        ({"(": 1.0}, ValueError),
+        (3.0, TypeError),
+        ([("a", 1.0, 2.0)], TypeError),
+    ):
+        with pytest.raises(error):
+            optimizer.learning_rate_factors = factors
+    assert optimizer.get_config() == before
 
 
 @pytest.mark.parametrize("decay", ["a", None, [1.0, 2.0], np.ones(2), {}])

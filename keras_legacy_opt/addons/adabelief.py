@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_legacy_opt import hosts
 from keras_legacy_opt.addons import rectification
+from keras_legacy_opt.addons.per_variable import WeightDecayMixin
 from keras_legacy_opt.rules import formula as f
 from keras_legacy_opt.rules.declared import DeclaredOptimizer
 
@@ -64,7 +65,7 @@ def _coefficients(
 
 
 @hosts.public
-class AdaBelief(DeclaredOptimizer):
+class AdaBelief(WeightDecayMixin, DeclaredOptimizer):
     """AdaBelief: Adam with the variance of gradients around their average.
 
     A step, with the slots `m` and `v`, is

@@ -12,7 +12,6 @@ from keras_legacy_opt.addons import selection
 from keras_legacy_opt.addons.per_variable import (
     Factors,
     PerVariableMixin,
-    checked_decay,
     selection_attribute,
 )
 from keras_legacy_opt.rules.adam import Adam
@@ -89,7 +88,6 @@ class AdamWeightDecay(PerVariableMixin, Adam):
           ValueError: for a negative number, or a pattern that is no regular
             expression.
         """
-        checked_decay(weight_decay_rate, "weight_decay_rate")
         _checked_norm(gradient_clip_norm)
         super().__init__(
             learning_rate, beta_1, beta_2, epsilon, amsgrad, name, **kwargs

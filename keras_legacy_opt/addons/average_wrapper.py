@@ -43,6 +43,9 @@ class AveragedOptimizerWrapper(wrapper.Wrapper, metaclass=abc.ABCMeta):
         for var in var_list:
             self.add_slot(var, "average")
 
+    def _adds_itself(self, variable: Any, takes_own: bool) -> str:
+        return " moves the average after the step, by plain ops"
+
     @abc.abstractmethod
     def average_op(
         self, var: Any, average_var: Any, local_apply_state: dict[str, Any]

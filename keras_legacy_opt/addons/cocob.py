@@ -107,7 +107,10 @@ class COCOB(DeclaredOptimizer):
           ValueError: if `alpha` is less than 1, or there is a `decay`.
         """
         del use_locking
-        if alpha < 1:
-            raise ValueError(f"`alpha` must be at least 1. Received: {alpha}.")
         super().__init__(name, **kwargs)
         declare(self, alpha=alpha)
+
+    def _check_hyper(self, name: str, value: Any) -> None:
+        super()._check_hyper(name, value)
+        if name == "alpha" and isinstance(value, (int, float)) and value < 1:
+            raise ValueError(f"`alpha` must be at least 1. Received: {value}.")

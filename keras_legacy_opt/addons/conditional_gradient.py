@@ -24,8 +24,8 @@ def _direction(grad: tf.Tensor, epsilon: tf.Tensor) -> tf.Tensor:
 def _top_singular_matrix(grad: tf.Tensor, epsilon: tf.Tensor) -> tf.Tensor:
     """Of the first singular vectors u and v, u v^T; in the gradient's shape."""
     del epsilon
-    columns = grad.shape[-1] if grad.shape.rank else 1
-    rows = 1 if (grad.shape.rank or 0) < 2 else -1
+    # Of a sparse gradient, a trace does not know how many rows there are.
+    rows, columns = (-1, grad.shape[-1]) if grad.shape.rank > 1 else (1, -1)
     _, u, v = tf.linalg.svd(tf.reshape(grad, [rows, columns]))
     return tf.reshape(
         tf.matmul(u[:, :1], v[:, :1], transpose_b=True), tf.shape(grad)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from keras_legacy_opt import hosts, private_api
+from keras_legacy_opt import distribution, hosts, private_api
 from keras_legacy_opt.addons import wrapper
 from keras_legacy_opt.fused import switch
 from keras_legacy_opt.state import saving
@@ -51,6 +53,8 @@ class GradientAccumulation(wrapper.Wrapper):
     - Gradients are summed over the replicas of a strategy in each call.  What
       is accumulated is thus the same on all of them, a slot like others: saved
       and restored in between, under whatever strategy.
+    - Under ParameterServerStrategy, workers accumulate one after the other, so
+      that each batch counts once, whichever worker completes a step.
     - With a LossScaleOptimizer around it, a batch whose gradients are not
       finite does not count: it is left out, and another takes its place.
 
@@ -61,6 +65,7 @@ class GradientAccumulation(wrapper.Wrapper):
 
     _CHILD = "optimizer"
     _SLOTS = (_SLOT,)
+    _SCALARS = ("accumulated",)
     _OUTERMOST = "only it knows which of its steps change the variables"
 
     def __init__(
@@ -85,7 +90,6 @@ class GradientAccumulation(wrapper.Wrapper):
             integer.
           ValueError: if `steps` is less than 1, or `reduction` is unknown.
         """
-        wrapper.check_integer("steps", steps, 1)
         if reduction not in _REDUCTIONS:
             raise ValueError(
                 f"`reduction` must be one of {_REDUCTIONS}. Received:"
@@ -95,11 +99,17 @@ class GradientAccumulation(wrapper.Wrapper):
         self._set_hyper("steps", steps)
         self._reduction = reduction
 
+    def _check_hyper(self, name: str, value: Any) -> None:
+        super()._check_hyper(name, value)
+        if name == "steps":
+            wrapper.check_integer(name, value, 1)
+
     def _init_process_state(self) -> None:
         super()._init_process_state()
         self._accumulated: Any = None
-        # Variables whose gradients were sparse.
-        self._sparse_keys: set[str] = set()
+        self._mutex = _Mutex()
+        # Whether variables have had a sparse gradient, of those seen so far.
+        self._have_sparse: dict[str, bool] = {}
 
     @property
     def accumulated(self) -> Any:
@@ -118,10 +128,29 @@ class GradientAccumulation(wrapper.Wrapper):
     def _create_hypers(self) -> None:
         super()._create_hypers()
         _ = self.iterations, self.accumulated
+        if distribution.workers_are_out_of_step():
+            self._mutex.make(self._name, self.accumulated.device)
+
+    def _create_all_weights(self, var_list: Sequence[Any]) -> None:
+        # A checkpoint brought what waits for a variable that has had no
+        # gradient since: it takes part in the next step.
+        known = self._known_variables
+        var_list = [known.unwrap(v) for v in var_list]
+        created = {*known.keys_with_slots, *map(var_key, var_list)}
+        waiting = [
+            variable
+            for variable in map(hosts.unwrap, known.all())
+            if var_key(variable) not in created
+            and _SLOT in self._slots.get(var_key(variable), {})
+        ]
+        super()._create_all_weights([*var_list, *waiting])
 
     def _create_slots(self, var_list: Sequence[Any]) -> None:
         for var in var_list:
             self.add_slot(var, _SLOT, initializer=_nothing)
+
+    def _adds_itself(self, variable: Any, takes_own: bool) -> str:
+        return " adds up the gradients of `steps` batches first, by plain ops"
 
     # One step.
 
@@ -131,10 +160,14 @@ class GradientAccumulation(wrapper.Wrapper):
         if aggregate:
             pairs = self._summed(pairs)
         variables = [v for _, v in pairs]
-        self._sparse_keys |= {
-            var_key(v) for g, v in pairs if isinstance(g, tf.IndexedSlices)
-        }
-        op = _merged(self._add_and_step, variables, name, [g for g, _ in pairs])
+        for gradient, variable in pairs:
+            is_sparse = isinstance(gradient, tf.IndexedSlices)
+            seen = self._have_sparse.setdefault(var_key(variable), is_sparse)
+            self._have_sparse[var_key(variable)] = seen or is_sparse
+        with self._mutex.held() as finish:
+            grads = [g for g, _ in pairs]
+            op = _merged(self._add_and_step, variables, name, grads)
+            op = finish(op)
         return self.iterations if tf.executing_eagerly() else op
 
     def _add_and_step(
@@ -263,17 +296,24 @@ class GradientAccumulation(wrapper.Wrapper):
         """The step of the optimizer inside; on one replica."""
         pairs = [(self._gradient(v), v) for v in variables]
         pairs, _ = self._changed(pairs, False)
-        return self._hand_over(self._optimizer, pairs, name, False)
+        with distribution.gradients_that_agree():
+            return self._hand_over(self._optimizer, pairs, name, False)
 
     def _gradient(self, variable: Any) -> Any:
         """What is accumulated for a variable."""
         value = self.get_slot(variable, _SLOT).read_value()
         gradient = value
-        if var_key(variable) in self._sparse_keys:
+        # What a file brought may have been sparse: then its rows tell.
+        is_sparse = self._have_sparse.get(var_key(variable), True)
+        if is_sparse and value.shape.rank:
             gradient = _rows_with_any(value)
         if self._reduction == "sum":
             return gradient
         return gradients.divide(gradient, self.accumulated.read_value())
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Who reads it has other variables.
+        return {**super().__getstate__(), "_have_sparse": {}}
 
     def _count_skipped_step(self) -> Any:
         return tf.no_op()
@@ -285,6 +325,54 @@ class GradientAccumulation(wrapper.Wrapper):
             "steps": self._serialize_hyperparameter("steps"),
             "reduction": self._reduction,
         }
+
+
+class _Mutex:
+    """Lets only one worker at a time accumulate, once it is made.
+
+    A copy has to be made anew.
+    """
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+        self._device = ""
+
+    def make(self, name: str, device: str) -> None:
+        """Makes it on a device, unless it is there; workers of TF1 share it."""
+        if self._handle is not None:
+            return
+        if tf.compat.v1.executing_eagerly_outside_functions():
+            name = uuid.uuid4().hex
+        self._device = device
+        with tf.device(device):
+            self._handle = tf.raw_ops.MutexV2(shared_name=name)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[Callable[[Any], Any]]:
+        """Waits for it.
+
+        Yields:
+          A function of the operation that is to be done before others may.
+        """
+        if self._handle is None or tf.executing_eagerly():
+            yield lambda op: op
+            return
+        # A lock cannot be sent from one device to another.
+        with tf.device(self._device):
+            lock = tf.raw_ops.MutexLock(mutex=self._handle)
+
+        def finish(op: Any) -> Any:
+            with tf.control_dependencies([op]), tf.device(self._device):
+                return tf.raw_ops.ConsumeMutexLock(mutex_lock=lock)
+
+        with tf.control_dependencies([lock]):
+            yield finish
+
+    def __deepcopy__(self, memo: Any) -> _Mutex:
+        return _Mutex()
+
+    def __reduce__(self) -> Any:
+        return _Mutex, ()
 
 
 def _merged(function: Callable[..., Any], *args: Any) -> Any:

@@ -12,7 +12,7 @@ from keras_legacy_opt.addons.layer_adaptation import (
     switches,
     trust_ratio,
 )
-from keras_legacy_opt.addons.per_variable import Factors, checked_decay
+from keras_legacy_opt.addons.per_variable import Factors
 from keras_legacy_opt.addons.selection import Selection
 from keras_legacy_opt.rules import formula as f
 from keras_legacy_opt.rules.declared import DEFAULT_EPSILON, declare
@@ -23,12 +23,18 @@ def _update(state: f.State, grad: tf.Tensor, c: f.Coefficients) -> f.Changes:
     v = state.average_of_squares(
         "v", grad, c["beta_2_t"], c["one_minus_beta_2_t"]
     )
-    root = tf.sqrt(v / c["unbias_v"])
-    direction = m / c["unbias_m"] / (root + c["epsilon"])
-    direction += c["weight_decay"] * state[f.VARIABLE]
-    ratio = trust_ratio(1.0, state[f.VARIABLE], direction, c)
-    step = ratio * c["lr_t"] * direction
-    return {"m": m, "v": v, f.VARIABLE: f.Added(-step)}
+    # Where `v` has no digits, this is larger than any number of 16 bits.
+    wide = f.arithmetic(m.dtype)
+    w, mean, square = (tf.cast(x, wide) for x in (state[f.VARIABLE], m, v))
+    by = {name: tf.cast(c[name], wide) for name in _OF_DIRECTION}
+    root = tf.sqrt(square / by["unbias_v"])
+    direction = mean / by["unbias_m"] / (root + by["epsilon"])
+    direction += by["weight_decay"] * w
+    step = trust_ratio(1.0, w, direction, c) * by["lr_t"] * direction
+    return {"m": m, "v": v, f.VARIABLE: f.Added(-tf.cast(step, m.dtype))}
+
+
+_OF_DIRECTION = ("unbias_m", "unbias_v", "epsilon", "weight_decay", "lr_t")
 
 
 _FORMULA = f.Formula(
@@ -46,6 +52,8 @@ _FORMULA = f.Formula(
                 *("weight_decay", "adapt"),
             ),
         },
+        # In 16 bits, a small `v` is 0, by the root of which is divided.
+        needs_32_bits=True,
     ),
     idle=f.Idle.EVERYTHING,
 )
@@ -149,7 +157,6 @@ class LAMB(LayerAdaptationMixin):
             regular expression.
         """
         weight_decay = kwargs.pop("weight_decay_rate", weight_decay)
-        checked_decay(weight_decay)
         selections = self._checked_selections(
             exclude_from_weight_decay, exclude_from_layer_adaptation
         )

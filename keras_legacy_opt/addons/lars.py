@@ -14,7 +14,7 @@ from keras_legacy_opt.addons.layer_adaptation import (
     switches,
     trust_ratio,
 )
-from keras_legacy_opt.addons.per_variable import Factors, checked_decay
+from keras_legacy_opt.addons.per_variable import Factors
 from keras_legacy_opt.addons.selection import Selection
 from keras_legacy_opt.rules import formula as f
 from keras_legacy_opt.rules.declared import declare
@@ -153,7 +153,6 @@ class LARS(LayerAdaptationMixin):
           ValueError: for a negative decay or factor, or a pattern that is no
             regular expression.
         """
-        checked_decay(weight_decay_rate, self._decay)
         selections = self._checked_selections(
             exclude_from_weight_decay, exclude_from_layer_adaptation
         )

@@ -28,7 +28,8 @@ def trust_ratio(
     It is 1 where one of the norms is 0, or the coefficient `adapt` is.
     """
     norm, other = tf.norm(variable), tf.norm(direction)
-    counts = (norm > 0) & (other > 0) & (c["adapt"] != 0)
+    # In TF1 graphs, `!=` asks whether two tensors are one object.
+    counts = (norm > 0) & (other > 0) & tf.not_equal(c["adapt"], 0)
     one = tf.ones([], norm.dtype)
     divisor = tf.where(counts, other, one)
     return tf.where(counts, numerator * norm / divisor, one)

@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_legacy_opt import hosts
+from keras_legacy_opt.addons.per_variable import WeightDecayMixin
 from keras_legacy_opt.rules import formula as f
 from keras_legacy_opt.rules.declared import DeclaredOptimizer, declare
 
@@ -28,7 +29,7 @@ _FORMULA = f.Formula(
 
 
 @hosts.public
-class Lion(DeclaredOptimizer):
+class Lion(WeightDecayMixin, DeclaredOptimizer):
     """Lion: steps of one size, in the direction of a sign.
 
     A step, with the slot `m`, is

@@ -61,21 +61,27 @@ class Lookahead(wrapper.Wrapper):
             no integer.
           ValueError: if a number is out of its range.
         """
-        wrapper.check_integer("sync_period", sync_period, 1)
-        if isinstance(slow_step_size, (int, float)) and not (
-            0 < slow_step_size <= 1
-        ):
-            raise ValueError(
-                "`slow_step_size` must be in (0, 1]: it is the part of the way"
-                f" that is kept. Received: slow_step_size={slow_step_size}."
-            )
         super().__init__(optimizer, name, **kwargs)
         self._set_hyper("sync_period", sync_period)
         self._set_hyper("slow_step_size", slow_step_size)
 
+    def _check_hyper(self, name: str, value: Any) -> None:
+        super()._check_hyper(name, value)
+        if name == "sync_period":
+            wrapper.check_integer(name, value, 1)
+        if name == "slow_step_size" and isinstance(value, (int, float)):
+            if not 0 < value <= 1:
+                raise ValueError(
+                    "`slow_step_size` must be in (0, 1]: it is the part of the"
+                    f" way that is kept. Received: slow_step_size={value}."
+                )
+
     def _create_slots(self, var_list: Sequence[Any]) -> None:
         for var in var_list:
             self._add_copy(var, "slow")
+
+    def _adds_itself(self, variable: Any, takes_own: bool) -> str:
+        return " goes back after every `sync_period` steps, by plain ops"
 
     def _begin(self, variables: Sequence[Any]) -> wrapper.Afterwards:
         period = self._get_hyper("sync_period", tf.int64)

@@ -73,13 +73,6 @@ class MovingAverage(AveragedOptimizerWrapper):
             integer.
           ValueError: if a number is out of its range.
         """
-        if isinstance(average_decay, (int, float)) and not (
-            0 <= average_decay <= 1
-        ):
-            raise ValueError(
-                "`average_decay` must be in [0, 1]. Received:"
-                f" average_decay={average_decay}."
-            )
         if isinstance(num_updates, tf.Variable):
             if not num_updates.dtype.is_integer:
                 raise TypeError(
@@ -94,6 +87,15 @@ class MovingAverage(AveragedOptimizerWrapper):
         self._start_step = start_step
         self._dynamic_decay = dynamic_decay
         self._set_hyper("average_decay", average_decay)
+
+    def _check_hyper(self, name: str, value: Any) -> None:
+        super()._check_hyper(name, value)
+        is_number = isinstance(value, (int, float))
+        if name == "average_decay" and is_number and not 0 <= value <= 1:
+            raise ValueError(
+                "`average_decay` must be in [0, 1]. Received:"
+                f" average_decay={value}."
+            )
 
     def _create_slots(self, var_list: Sequence[Any]) -> None:
         for var in var_list:
@@ -135,6 +137,12 @@ class MovingAverage(AveragedOptimizerWrapper):
             and originals.is_own(inner, ("_distributed_apply",))
             and originals.is_own(self, ("average_op", "_begin", "_is_due"))
         )
+
+    def _adds_itself(self, variable: Any, takes_own: bool) -> str:
+        constraint = self._known_variables.constraint(variable)
+        if self._is_folded() and takes_own and constraint is None:
+            return " moves the average in the same pass"
+        return super()._adds_itself(variable, takes_own)
 
     def _begin(self, variables: Sequence[Any]) -> wrapper.Afterwards | None:
         return None if self._is_folded() else super()._begin(variables)

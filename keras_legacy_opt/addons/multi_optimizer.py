@@ -130,6 +130,17 @@ class MultiOptimizer(wrapper.Holder):
         split = self._split(variables, variables)
         return list(zip(self._optimizers, split, strict=True))
 
+    def _scope_of(self, optimizer: Optimizer) -> Any:
+        """Each has iterations, which files may know by their names."""
+        scopes: list[str] = []
+        for each in self._optimizers:
+            number = sum(each._name == other for other in scopes)
+            scopes.append(each._name)
+            if each is optimizer:
+                suffix = f"_{number}" if number else ""
+                return tf.name_scope(each._name + suffix)
+        raise ValueError(f"{optimizer!r} is not inside {self!r}.")
+
     def _split(
         self, variables: Sequence[Any], items: Sequence[Any]
     ) -> list[list[Any]]:
@@ -139,6 +150,13 @@ class MultiOptimizer(wrapper.Holder):
         for number, item in zip(numbers, items, strict=True):
             split[number].append(item)
         return split
+
+    def _adds_itself(self, variable: Any, takes_own: bool) -> str:
+        (number,) = (
+            i for i, (_, share) in enumerate(self._shares([variable])) if share
+        )
+        kind = type(self._optimizers[number]).__name__
+        return f" leaves it to optimizers[{number}], {kind}"
 
     def _step(
         self, pairs: GradsAndVars, name: str | None, aggregate: bool

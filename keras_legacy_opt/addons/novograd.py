@@ -13,7 +13,6 @@ from keras_legacy_opt.addons.layer_adaptation import REAL
 from keras_legacy_opt.addons.per_variable import (
     Factors,
     PerVariableMixin,
-    checked_decay,
 )
 from keras_legacy_opt.rules import formula as f
 from keras_legacy_opt.rules.declared import (
@@ -141,7 +140,6 @@ class NovoGrad(PerVariableMixin, DeclaredOptimizer):
           TypeError: if the decay or the factors are none.
           ValueError: for a negative decay or factor.
         """
-        checked_decay(weight_decay)
         super().__init__(name, **kwargs)
         self.learning_rate_factors = learning_rate_factors
         declare(

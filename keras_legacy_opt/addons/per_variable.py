@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from keras_legacy_opt import hosts, serialization
+from keras_legacy_opt import originals, serialization
 from keras_legacy_opt.addons import selection
 from keras_legacy_opt.optimizer import Optimizer
 from keras_legacy_opt.rules.formula import scheduled
@@ -64,18 +64,32 @@ def _checked_factors(
     ]
 
 
-class PerVariableMixin(Optimizer):
-    """The part of an optimizer with a weight decay, and with selections.
+class WeightDecayMixin(Optimizer):
+    """The part of an optimizer with a weight decay.
 
     Attributes:
       _decay: the name of the hyperparameter that is the weight decay.
+    """
+
+    _decay: ClassVar[str] = "weight_decay"
+
+    def _check_hyper(self, name: str, value: Any) -> None:
+        """See `Optimizer`."""
+        super()._check_hyper(name, value)
+        if name == self._decay:
+            _check_decay(value, name)
+
+
+class PerVariableMixin(WeightDecayMixin):
+    """The part of an optimizer with a weight decay, and with selections.
+
+    Attributes:
       _selections: the names of the attributes that are selections, each a
         `selection_attribute`.
       learning_rate_factors: (selection, factor) pairs; the first that selects a
         variable counts.
     """
 
-    _decay: ClassVar[str] = "weight_decay"
     _selections: ClassVar[tuple[str, ...]] = ("exclude_from_weight_decay",)
     learning_rate_factors: Any = _Checked(_checked_factors, ())
 
@@ -85,6 +99,23 @@ class PerVariableMixin(Optimizer):
             if self._selects(which, variable):
                 return Own(lr_factor=factor)
         return super()._own_of(variable, apply_state)
+
+    def _own_depends_on(self) -> list[Any] | None:
+        """See `Optimizer`: selections of patterns and variables."""
+        hooks = [
+            n for n in ("_do_use_weight_decay", "_selects") if hasattr(self, n)
+        ]
+        if not originals.is_own(self, tuple(hooks)):
+            return None
+        selections = [getattr(self, name) for name in self._selections]
+        selections += [which for which, _ in self.learning_rate_factors]
+        found = [*selections, *self.learning_rate_factors]
+        for each in selections:
+            # What a function answers may change, and what a layer has.
+            if callable(each) or any(hasattr(x, "weights") for x in each or ()):
+                return None
+            found += each or ()
+        return found
 
     def _selects(self, which: selection.Selection, variable: Any) -> bool:
         return selection.selects(which, self._known_variables, variable)
@@ -120,15 +151,10 @@ class PerVariableMixin(Optimizer):
         return super().from_config(config, custom_objects)
 
 
-def checked_decay(value: Any, argument: str = "weight_decay") -> Any:
-    """A weight decay, as it is.
-
-    Raises:
-      TypeError: if it is none.
-      ValueError: if it is a negative number.
-    """
-    if callable(value) or tf.is_tensor(hosts.unwrap(value)):
-        return value
+def _check_decay(value: Any, argument: str) -> None:
+    """Raises an error if a weight decay is none, or a negative number."""
+    if callable(value) or tf.is_tensor(value):
+        return
     if np.ndim(value) or not np.issubdtype(np.asarray(value).dtype, np.number):
         raise TypeError(
             f"`{argument}` must be a number >= 0, a scalar tensor or variable,"
@@ -137,11 +163,11 @@ def checked_decay(value: Any, argument: str = "weight_decay") -> Any:
         )
     if not value >= 0:
         raise ValueError(f"Expected {argument} >= 0, received: {value}.")
-    return value
 
 
 def _checked_factor(factor: Any) -> float:
-    if not isinstance(factor, (int, float)) or not factor >= 0:
+    is_number = isinstance(factor, (int, float, np.integer, np.floating))
+    if not is_number or not factor >= 0:
         raise ValueError(
             "`learning_rate_factors` must be numbers >= 0 of patterns, or"
             f" (selection, number) pairs. Received the factor {factor!r}."

@@ -101,6 +101,7 @@ def move(
 ) -> f.Added:
     """The step, of averages whose bias is corrected."""
     adapted = c["rectification"] * mean / (tf.sqrt(square) + c["epsilon"])
-    step = tf.where(c["is_adaptive"] != 0, adapted, mean)
+    # In TF1 graphs, `!=` asks whether two tensors are one object.
+    step = tf.where(tf.not_equal(c["is_adaptive"], 0), adapted, mean)
     step += c["weight_decay"] * state[f.VARIABLE]
     return f.Added(-(c["lr_t"] * step))

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_legacy_opt import hosts
 from keras_legacy_opt.addons import rectification
+from keras_legacy_opt.addons.per_variable import WeightDecayMixin
 from keras_legacy_opt.rules import formula as f
 from keras_legacy_opt.rules.declared import DeclaredOptimizer
 
@@ -55,7 +56,7 @@ def _coefficients(
 
 
 @hosts.public
-class RectifiedAdam(DeclaredOptimizer):
+class RectifiedAdam(WeightDecayMixin, DeclaredOptimizer):
     """RectifiedAdam: Adam that knows when its second moments are guesses.
 
     A step, with the slots `m` and `v`, is

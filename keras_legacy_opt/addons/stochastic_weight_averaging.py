@@ -55,11 +55,18 @@ class SWA(AveragedOptimizerWrapper):
             integer.
           ValueError: if a number is out of its range.
         """
-        wrapper.check_integer("average_period", average_period, 1)
-        wrapper.check_integer("start_averaging", start_averaging, 0)
         super().__init__(optimizer, name, **kwargs)
         self._set_hyper("average_period", average_period)
         self._set_hyper("start_averaging", start_averaging)
+
+    def _check_hyper(self, name: str, value: Any) -> None:
+        super()._check_hyper(name, value)
+        least = {"average_period": 1, "start_averaging": 0}
+        if name in least:
+            wrapper.check_integer(name, value, least[name])
+
+    def _adds_itself(self, variable: Any, takes_own: bool) -> str:
+        return " averages after every `average_period` steps, by plain ops"
 
     def _create_slots(self, var_list: Sequence[Any]) -> None:
         if not any("average" in slots for slots in self._slots.values()):

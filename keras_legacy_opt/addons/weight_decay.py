@@ -13,7 +13,6 @@ from keras_legacy_opt.addons import selection
 from keras_legacy_opt.addons.per_variable import (
     Factors,
     PerVariableMixin,
-    checked_decay,
     selection_attribute,
 )
 from keras_legacy_opt.optimizer import Optimizer
@@ -86,7 +85,6 @@ class DecoupledWeightDecayExtension(PerVariableMixin):
           ValueError: for a negative decay or factor, or a pattern that is no
             regular expression.
         """
-        checked_decay(weight_decay)
         super().__init__(**kwargs)
         self.learning_rate_factors = learning_rate_factors
         self._set_hyper("weight_decay", weight_decay)
@@ -167,6 +165,12 @@ class DecoupledWeightDecayExtension(PerVariableMixin):
             return own
         decay = coefficients(self, variable, apply_state)["wd_t"]
         return (own or NOTHING)._replace(decay=decay)
+
+    def _own_depends_on(self) -> list[Any] | None:
+        """See `Optimizer`."""
+        if self._decay_var_list is not None:
+            return None
+        return super()._own_depends_on()
 
     def get_config(self) -> dict[str, Any]:
         """The configuration; see `keras_legacy_opt.Optimizer.get_config`."""

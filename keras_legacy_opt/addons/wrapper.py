@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -69,8 +70,19 @@ class Holder(Optimizer):
     def _shares(
         self, variables: Sequence[Any]
     ) -> list[tuple[Optimizer, list[Any]]]:
-        """Which optimizer updates which of some `tf.Variable`s."""
         raise NotImplementedError
+
+    def _adds(self, variable: Any, takes_own: bool) -> str:
+        """See `Optimizer`."""
+        text = f"{type(self).__name__}{self._adds_itself(variable, takes_own)}"
+        if self._changes_gradients():
+            text += ", and clips or transforms gradients before, by plain ops"
+        return text
+
+    def _adds_itself(self, variable: Any, takes_own: bool) -> str:
+        """What it does, beside what it does to gradients."""
+        del variable, takes_own
+        return " around it"
 
     def _step(
         self, pairs: GradsAndVars, name: str | None, aggregate: bool
@@ -176,11 +188,17 @@ class Holder(Optimizer):
         _ = self.iterations
         for optimizer, variables in self._shares(var_list):
             given = [self._known_variables.given(v) for v in variables]
-            optimizer._create_all_weights(given)
+            with self._scope_of(optimizer):
+                optimizer._create_all_weights(given)
         are_given = self._pending_weights is not None or self._early_slots
         super()._create_all_weights(var_list)
         if are_given:
             self._uncopied.clear()
+
+    def _scope_of(self, optimizer: Optimizer) -> Any:
+        """The scope, in its own, that names the weights of one inside."""
+        del optimizer
+        return contextlib.nullcontext()
 
     def _add_copy(self, var: Any, slot_name: str) -> Any:
         """Adds a slot that starts as its variable, unless it is there.
@@ -227,6 +245,8 @@ class Wrapper(Holder):
     _CHILD: ClassVar[str] = "optimizer"
     # The names of its slots: no two wrappers around each other may share one.
     _SLOTS: ClassVar[tuple[str, ...]] = ()
+    # Of its own variables beside them and the iterations.
+    _SCALARS: ClassVar[tuple[str, ...]] = ()
     # Why no other may be around it.
     _OUTERMOST: ClassVar[str | None] = None
     _HAS_AGGREGATE_GRAD = True
@@ -274,8 +294,10 @@ class Wrapper(Holder):
     ) -> Any:
         pairs, aggregate = self._changed(pairs, aggregate)
         variables = [v for _, v in pairs]
-        afterwards = self._begin(variables)
-        op = self._hand_over(self._optimizer, pairs, name, aggregate)
+        with _before_what_follows() as before:
+            afterwards = self._begin(variables)
+        with tf.control_dependencies(before):
+            op = self._hand_over(self._optimizer, pairs, name, aggregate)
         if afterwards is None:
             return op
         return self._finish(op, afterwards)
@@ -535,6 +557,23 @@ def _has_hyper(optimizer: Any, name: str) -> bool:
 def _has_value(variable: Any) -> bool:
     """Whether a variable has a value, as far as that can be known now."""
     return not tf.executing_eagerly() or bool(variable.is_initialized())
+
+
+@contextlib.contextmanager
+def _before_what_follows() -> Iterator[list[Any]]:
+    """A list of the operations that are made in it, in a TF1 graph.
+
+    They read the iterations, for instance, which a step then counts up; all but
+    such graphs keep that in order.
+    """
+    made: list[Any] = []
+    if tf.compat.v1.executing_eagerly_outside_functions():
+        yield made
+        return
+    graph = tf.compat.v1.get_default_graph()
+    count = len(graph.get_operations())
+    yield made
+    made += graph.get_operations()[count:]
 
 
 def for_each(

@@ -84,6 +84,9 @@ class _Rows:
         self._variables = variables
         self._indices = indices
         self._averages: dict[str, tf.Tensor] = {}
+        # Each is read once: in TF1 graphs, nothing else keeps what is read
+        # before what is written.
+        self._read: dict[str, tf.Tensor] = {}
         self._add = optimizer._resource_scatter_add
         self._set = optimizer._resource_scatter_update
         if not formula.sums_duplicates:  # Nor does legacy call its method.
@@ -93,6 +96,11 @@ class _Rows:
         return name in self._variables
 
     def __getitem__(self, name: str) -> tf.Tensor:
+        if name not in self._read:
+            self._read[name] = self._value(name)
+        return self._read[name]
+
+    def _value(self, name: str) -> tf.Tensor:
         if self._idle is Idle.EVERYTHING or name in self._scalars:
             return self._variables[name].read_value()
         return tf.gather(self._variables[name], self._indices)

@@ -25,19 +25,23 @@ class Explanation(NamedTuple):
       backend: the name of what updates it.
       refusals: {name: why it does not}, of those that are asked before, but for
         those that are for other devices.
+      around: what optimizers that hold the one that updates it add, from inside
+        to outside.
     """
 
     variable: str
     gradient: str
     backend: str
     refusals: Mapping[str, str]
+    around: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         reasons = "; ".join(
             f"not {name}: {reason}" for name, reason in self.refusals.items()
         )
         text = f"{self.variable}, {self.gradient} gradients: {self.backend}"
-        return f"{text} ({reasons})" if reasons else text
+        text = f"{text} ({reasons})" if reasons else text
+        return "; ".join([text, *self.around])
 
 
 class Explanations(list[Explanation]):
@@ -59,7 +63,8 @@ def explain(optimizer: Any, variables: Any) -> Explanations:
 
     Returns:
       A list of `Explanation`s, two for each variable with rows: of dense and of
-      sparse gradients. Print it.
+      sparse gradients. Print it. Of a wrapper, they are about the optimizer
+      inside, and what the wrapper adds to its steps.
 
     Raises:
       TypeError: if one is no variable, or the optimizer is none of ours.
@@ -74,28 +79,51 @@ def explain(optimizer: Any, variables: Any) -> Explanations:
             "`optimizer` must be an optimizer of keras_legacy_opt. Received:"
             f" {optimizer!r} of type {type(optimizer).__name__}."
         )
-    pairs = gradients.pairs([(None, v) for v in tf.nest.flatten(variables)])
-    step, known = Step(optimizer), optimizer._known_variables
+    known = optimizer._known_variables
     result = Explanations()
-    for update in updates_of(optimizer, pairs):
-        kinds = {"dense": update}
-        if update.variable.shape.rank:
-            kinds["sparse"] = update._replace(is_sparse=True)
-        for kind, asked in kinds.items():
-            taker, refusals = backends.asked(step, asked)
-            result.append(
-                Explanation(
-                    known.name(update.variable),
-                    kind,
-                    taker.name,
-                    {
-                        each.name: why
-                        for each, why in refusals.items()
-                        if each.concerns(asked)
-                    },
-                )
-            )
+    for variable in tf.nest.flatten(variables):
+        ((_, given),) = gradients.pairs([(None, variable)])
+        result += _explained(optimizer, known.unwrap(given))
     return result
+
+
+def _explained(optimizer: Any, variable: Any) -> list[Explanation]:
+    """What is told of one variable; of what it is under, whatever is around."""
+    for inside, share in optimizer._shares([variable]):
+        if share:
+            return [
+                each._replace(
+                    around=(
+                        *each.around,
+                        optimizer._adds(variable, _takes_own(each)),
+                    )
+                )
+                for each in _explained(inside, variable)
+            ]
+    (update,) = updates_of(optimizer, [(None, variable)])
+    kinds = {"dense": update}
+    if update.variable.shape.rank:
+        kinds["sparse"] = update._replace(is_sparse=True)
+    step, name = Step(optimizer), optimizer._known_variables.name(variable)
+    result = []
+    for kind, asked in kinds.items():
+        taker, refusals = backends.asked(step, asked)
+        told = {
+            each.name: why
+            for each, why in refusals.items()
+            if each.concerns(asked)
+        }
+        result.append(Explanation(name, kind, taker.name, told))
+    return result
+
+
+def _takes_own(told: Explanation) -> bool:
+    """Whether what updates it moves averages in its pass."""
+    return any(
+        each.takes_own
+        for each in backends.BACKENDS
+        if each.name == told.backend
+    )
 
 
 # For the doctor: examples, and what the judge says of them here.

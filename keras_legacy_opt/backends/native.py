@@ -42,6 +42,10 @@ class NativeCPU(Backend):
                 refusal = "it has a constraint"
             elif update.repeats:
                 refusal = "the step updates it several times"
+        if refusal is None and op_of(step.declared).needs_32_bits:
+            dtype = update.variable.dtype.base_dtype
+            if arithmetic(dtype) != dtype:
+                refusal = f"its two passes need more digits than {dtype.name}"
         return refusal or places.refuses(update.variable, self.kind)
 
     def group(self, update: Update) -> Hashable:
@@ -58,7 +62,7 @@ class NativeCPU(Backend):
             return update_sparse(step, update)
         parts = collections.defaultdict(list)
         for update in updates:
-            parts[_kind(update.own)].append(update)
+            parts[kind_of(update.own)].append(update)
         ops = [update_dense(step, part) for part in parts.values()]
         return ops[0] if len(ops) == 1 else tf.group(*ops)
 
@@ -104,7 +108,7 @@ def _units(step: Step, update: Update) -> list[str]:
     return ["Rows", f"Sparse_{formula}_{dtype}", f"Average_{dtype}"]
 
 
-def _kind(own: Own) -> Hashable:
+def kind_of(own: Own) -> Hashable:
     """What variables have in common that one op updates."""
     coefficients = ((k, id(value)) for k, value in own.coefficients.items())
     return own.average is None, id(own.average_weight), *coefficients
@@ -144,7 +148,7 @@ def update_sparse(step: Step, update: Update) -> Any:
         **_scalars_of(step, update),
         transform=_joined([update.transform]),
         condition=_joined([update.condition]),
-        **_own_inputs([update]),
+        **own_inputs([update.own], variable.dtype.base_dtype),
         average=[] if own.average is None else [own.average.handle],
         use_locking=optimizer._use_locking,
         variable_name=optimizer._known_variables.name(variable),
@@ -164,7 +168,7 @@ def update_dense(step: Step, updates: Sequence[Update]) -> Any:
         **_scalars_of(step, updates[0]),
         "transform": _joined([update.transform for update in updates]),
         "condition": _joined([update.condition for update in updates]),
-        **_own_inputs(updates),
+        **own_inputs([u.own for u in updates], variables[0].dtype.base_dtype),
     }
     averages = [u.own.average for u in updates if u.own.average is not None]
     if tf.inside_function():
@@ -222,12 +226,13 @@ def _scalars_of(step: Step, update: Update) -> dict[str, tf.Tensor]:
     return scalars(op_of(step.declared), variable, c)
 
 
-def _own_inputs(updates: Sequence[Update]) -> dict[str, list[tf.Tensor]]:
-    """What variables have of their own, as their op takes it."""
-    dtype = arithmetic(updates[0].variable.dtype.base_dtype)
-    weight = updates[0].own.average_weight
+def own_inputs(
+    owns: Sequence[Own], dtype: tf.DType
+) -> dict[str, list[tf.Tensor]]:
+    """What variables of a dtype have of their own, as their op takes it."""
+    dtype, weight = arithmetic(dtype), owns[0].average_weight
     return {
-        "per_variable": _per_variable([u.own for u in updates], dtype),
+        "per_variable": _per_variable(owns, dtype),
         "average_weight": [] if weight is None else [tf.cast(weight, dtype)],
     }
 

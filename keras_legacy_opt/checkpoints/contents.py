@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -57,6 +57,20 @@ class Item:
         return math.prod(self.value.shape) * np.dtype(self.value.dtype).itemsize
 
 
+class Around(NamedTuple):
+    """A wrapper around an optimizer.
+
+    Attributes:
+      child: what object checkpoints call the optimizer inside.
+      slots: the names of its own slots.
+      scalars: the names of its own variables beside them.
+    """
+
+    child: str
+    slots: Collection[str]
+    scalars: Collection[str]
+
+
 @dataclasses.dataclass
 class Contents:
     """What a file holds.
@@ -74,6 +88,8 @@ class Contents:
         that have one.
       mismatches: (name in the file, name here, reason) of what does not fit the
         optimizer.
+      around: wrappers around the optimizer, from outside to inside; no two of
+        them have slots or scalars of the same name.
       obstacle: why it cannot be converted.
       codec: the module that read it, see `formats`.
       source: for the codec.
@@ -88,6 +104,7 @@ class Contents:
     has_hyperparameters: bool = True
     in_order: Sequence[Item] = ()
     mismatches: Sequence[tuple[str, str, str]] = ()
+    around: Sequence[Around] = ()
     obstacle: str = ""
     codec: Any = None
     source: Any = None
@@ -95,6 +112,20 @@ class Contents:
     def of(self, *kinds: str) -> list[Item]:
         """The items of these kinds."""
         return [item for item in self.items if item.kind in kinds]
+
+    def owner(self, item: Item) -> tuple[str, ...]:
+        """The way from the outermost optimizer to that of an item."""
+        if item.kind in (ITERATIONS, LOSS_SCALE):
+            return ()
+        path: tuple[str, ...] = ()
+        for each in self.around:
+            name, names = item.path[-1], each.scalars
+            if item.kind == SLOT:
+                name, names = item.slot, each.slots
+            if name in names:
+                break
+            path = (*path, each.child)
+        return path
 
     def of_model(self, located: Mapping[tuple[str, ...], Any]) -> Contents:
         """The same, and what was found in a model is nothing else.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import itertools
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -16,15 +17,19 @@ from keras_legacy_opt.checkpoints.contents import (
     HYPERPARAMETER,
     ITERATIONS,
     SLOT,
+    Around,
     Item,
 )
+from keras_legacy_opt.checkpoints.report import CheckpointError
+from keras_legacy_opt.optimizer import Optimizer
 from keras_legacy_opt.rules.declared import DeclaredOptimizer
 
 _LOSS_SCALE_OPTIMIZERS = ("LossScaleOptimizer", "LossScaleOptimizerV1")
 # At least one of these is a variable of each.
 OF_EACH = frozenset(["decay", "learning_rate"])
-# Beside the slots, it is what `get_weights` has.
+# Beside the slots, they are what `get_weights` has.
 MOMENTUM_CACHE = "momentum_cache"
+ACCUMULATED = "accumulated"
 
 
 def without_loss_scale(config: dict[str, Any]) -> dict[str, Any]:
@@ -42,6 +47,76 @@ def layers(config: dict[str, Any]) -> list[dict[str, Any]]:
         return [config]
     own = {k: v for k, v in config["config"].items() if k != "optimizer"}
     return [{**config, "config": own}, *layers(inside)]
+
+
+def nested(config: dict[str, Any]) -> str:
+    """The class in a configuration, and those inside: "Lookahead(Adam)"."""
+    return _nested(list(map(class_name, layers(config))))
+
+
+def _nested(names: Sequence[str]) -> str:
+    return "(".join(names) + ")" * (len(names) - 1)
+
+
+def names_in(nested: str) -> list[str]:
+    """The classes that "Lookahead(Adam)" speaks of, from outside to inside."""
+    return [name.strip() for name in nested.strip().rstrip(")").split("(")]
+
+
+def around(config: dict[str, Any]) -> list[Around]:
+    """The wrappers of a configuration, from outside to inside.
+
+    Raises:
+      CheckpointError: if one is none of this package.
+    """
+    found = []
+    for layer in layers(config)[:-1]:
+        name = class_name(layer)
+        cls = hosts.public_class(name, Optimizer)
+        if not getattr(cls, "_CHILD", None):
+            raise CheckpointError(
+                f"nothing is known of {name!r}, which is around the optimizer."
+                " Restore the file in Python, with"
+                " keras_legacy_opt.checkpoints.restore, and write that with"
+                " keras_legacy_opt.checkpoints.save."
+            )
+        found.append(_around(cls))
+    return found
+
+
+def _around(cls: Any) -> Around:
+    return Around(cls._CHILD, cls._SLOTS, cls._SCALARS)
+
+
+def wrappers_with(
+    slots: Collection[str], child: str | None = None
+) -> dict[str, Around]:
+    """{name: wrapper}, of the classes that may have some slots.
+
+    Args:
+      slots: names.
+      child: what the optimizer inside is called, if that is known.
+    """
+    classes: list[Any] = list(hosts.public_classes(Optimizer))
+    return {
+        cls.__name__: _around(cls)
+        for cls in classes
+        if getattr(cls, "_CHILD", None)
+        and {*slots} == {*cls._SLOTS}
+        and child in (None, cls._CHILD)
+    }
+
+
+def nested_classes(
+    wrappers: Sequence[Collection[str]], classes: Sequence[str]
+) -> list[str]:
+    """What an optimizer may be: for each wrapper some names, those inside."""
+    return [_nested(names) for names in itertools.product(*wrappers, classes)]
+
+
+def holds_several(config: dict[str, Any]) -> bool:
+    """Whether a configuration is of several optimizers side by side."""
+    return any("optimizer_specs" in each["config"] for each in layers(config))
 
 
 def class_name(config: dict[str, Any]) -> str:

@@ -135,11 +135,14 @@ class Native(NamedTuple):
       op: its name; `group_<op>` and `sparse_<op>` are its siblings.
       slots: {input of the op: slot}
       coefficients: {input of the op: coefficient}
+      needs_32_bits: whether 16 bits are too few for the slots: the op's second
+        pass would read other numbers than those that the first took norms of.
     """
 
     op: str
     slots: Mapping[str, str]
     coefficients: Mapping[str, str]
+    needs_32_bits: bool = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

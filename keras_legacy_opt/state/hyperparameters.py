@@ -97,6 +97,12 @@ class HyperparameterMixin(OptimizerBase):
             names.add("lr")
         return sorted(names)
 
+    def _check_hyper(self, name: str, value: Any) -> None:
+        """Raises an error if a hyperparameter cannot have a value; to override.
+
+        It is asked whenever one is set, in the constructor or later.
+        """
+
     def _set_hyper(self, name: str, value: Any) -> None:
         """Sets the hyperparameter `name`.
 
@@ -108,6 +114,7 @@ class HyperparameterMixin(OptimizerBase):
             replaces it.
         """
         value = hosts.unwrap(value)
+        self._check_hyper(name, value)
         previous = self._hyper.get(name)
         if isinstance(previous, tf.Variable) and not callable(value):
             _assign(previous, value, name)

@@ -71,6 +71,26 @@ class OwnMixin:
         """
         del variable, apply_state
 
+    def _own_depends_on(self) -> list[Any] | None:
+        """What `_own_of` answers by, for subclasses that override that.
+
+        Returns:
+          Objects: as long as they are the same, so are the answers, but for the
+          coefficients in them. None: nobody knows.
+        """
+
+
+def depends_on(optimizer: OwnMixin) -> list[Any] | None:
+    """What says which variables have what of their own; None: nobody knows."""
+    if not may_exist(optimizer):
+        return []
+    return None if optimizer._averaging else optimizer._own_depends_on()
+
+
+def kind_of(own: Own) -> tuple[Any, ...]:
+    """What variables have in common whose own values are the same in a step."""
+    return own.lr_factor, own.decay is None
+
 
 def may_exist(optimizer: OwnMixin) -> bool:
     """Whether variables of an optimizer may have something of their own."""

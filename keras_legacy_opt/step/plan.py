@@ -29,7 +29,7 @@ from keras_legacy_opt.state import reads
 from keras_legacy_opt.state.variables import var_key
 from keras_legacy_opt.step import chain as chains
 from keras_legacy_opt.step import gradients, own
-from keras_legacy_opt.step.update import Step, coefficients, updates_of
+from keras_legacy_opt.step.update import Step, updates_of
 
 # What a planned step leaves out: an optimizer with its own idea of one of these
 # has no plan.
@@ -72,7 +72,6 @@ _options_of = operator.attrgetter(
     "loss_scale_factor",
     "built",
     "_pending_weights",
-    "_averaging",
 )
 _constraint_of = operator.attrgetter("constraint")
 # Of one optimizer: a step on other variables forgets those of long ago.
@@ -108,11 +107,17 @@ class Plan:
             map(hosts.is_keras_variable, [*given, *owners])
         )
         self._variables = list(map(id, variables))
-        self._own_coefficients = originals.is_own(optimizer, _COEFFICIENTS)
+        are_ours = originals.is_own(optimizer, _COEFFICIENTS)
         # Somebody's code makes them, of which nobody knows what it changes.
-        self._checks_first = not self._own_coefficients or any(
+        self._checks_first = not are_ours or any(
             callable(value) for value in optimizer._hyper.values()
         )
+        self._has_own = own.may_exist(optimizer)
+        self._prepares = not are_ours or self._has_own
+        # One variable of each kind, by what they have of their own, and the
+        # number of the kind of each variable.
+        self._examples: list[Any] = []
+        self._kinds: list[int] = []
         signature = self._depends_on(optimizer, variables)
         self.group = self._group_of(optimizer, given, variables)
         # Objects, so that no other takes the identity of one of these. But what
@@ -144,12 +149,16 @@ class Plan:
         A list of some objects for each variable, which C code makes.
         """
         known, formula = optimizer._known_variables, formula_of(optimizer)
+        own_by = own.depends_on(optimizer)
         found = [
             *_hooks_of(type(optimizer)),
             *map(vars(optimizer).get, _HOOKS),
             *_options_of(optimizer),
             *optimizer.gradient_transformers,  # A list may grow.
             *optimizer._hyper.values(),
+            optimizer._averaging is None,
+            own_by is None,
+            *(own_by or ()),
             formula,
             distribution.current_strategy(),
             switch.refuses() is None,
@@ -170,12 +179,29 @@ class Plan:
     ) -> tf.Tensor | None:
         if not _has_plans(optimizer) or not _fit_one_op(optimizer, given):
             return None
+        if self._has_own and not self._sort(optimizer, variables):
+            return None
         op = native.op_of(declaration_of(optimizer).formula(optimizer))
         slots = {
             name: [optimizer.get_slot(each, slot) for each in variables]
             for name, slot in op.slots.items()
         }
         return native.group_of(op, variables, slots)
+
+    def _sort(self, optimizer: Any, variables: Sequence[Any]) -> bool:
+        """Finds the kinds of variables; False if one op cannot take them."""
+        # Only a step may compute coefficients, which may be somebody's code.
+        places = {(v.device, v.dtype.base_dtype) for v in variables}
+        step = Step(optimizer, {each: _AnyNumber(a=0) for each in places})
+        owns = list(map(step.own, variables))
+        if len({native.kind_of(each) for each in owns}) > 1:
+            return False
+        kinds = list(map(own.kind_of, owns))
+        distinct = list(dict.fromkeys(kinds))
+        self._kinds = list(map(distinct.index, kinds))
+        firsts = (variables[kinds.index(each)] for each in distinct)
+        self._examples = list(map(weakref.ref, firsts))
+        return True
 
     def takes(self, grads: Sequence[Any]) -> bool:
         """Whether it is a plan for these gradients: all are eager and dense."""
@@ -195,10 +221,11 @@ class Plan:
         rule = declaration_of(optimizer)
         op = native.op_of(rule.formula(optimizer))
         with tf.device(first.device):
-            c = self._coefficients(optimizer, first)
+            c, own_inputs = self._coefficients(optimizer, first)
             inputs = {
                 "grad": grads,
                 **native.scalars(op, first, c),
+                **own_inputs,
                 "transform": chains.transform_alone(chain, first.dtype),
                 "condition": [],
             }
@@ -207,7 +234,7 @@ class Plan:
             except (tf.errors.OpError, TypeError, ValueError):
                 # All others find the same mistake, and have the words for it.
                 return False
-        if self._own_coefficients:  # Else `_prepare` has.
+        if not self._prepares:  # Else `_prepare` has.
             for attribute, name in rule.also.items():
                 variable = getattr(optimizer, attribute)
                 # As in `_prepare_local`: one of another dtype stays as it is.
@@ -226,11 +253,31 @@ class Plan:
 
     def _coefficients(
         self, optimizer: Any, variable: Any
-    ) -> Mapping[str, tf.Tensor]:
-        if self._own_coefficients:
-            dtype = variable.dtype.base_dtype
-            return declaration_of(optimizer).coefficients_of(optimizer, dtype)
-        return coefficients(optimizer, variable, optimizer._prepare([variable]))
+    ) -> tuple[Mapping[str, tf.Tensor], Mapping[str, Any]]:
+        """The coefficients of a step, and inputs of what variables have."""
+        dtype = variable.dtype.base_dtype
+        if not self._prepares:
+            return declaration_of(optimizer).coefficients_of(
+                optimizer, dtype
+            ), {}
+        step = Step(optimizer, optimizer._prepare([variable]))
+        c = step.common_coefficients(variable)
+        if not self._has_own:
+            return c, {}
+        owns = [step.own(example()) for example in self._examples]
+        inputs = native.own_inputs(owns, dtype)
+        if len(owns) > 1:
+            (rows,) = inputs["per_variable"]
+            inputs["per_variable"] = [tf.gather(rows, self._kinds)]
+        return {**c, **owns[0].coefficients}, inputs
+
+
+class _AnyNumber(dict[str, Any]):
+    """Stands for coefficients, of which nobody asks the value."""
+
+    def __missing__(self, name: str) -> tf.Tensor:
+        value = self[name] = tf.zeros([])
+        return value
 
 
 def _obeyed(owner: Any) -> tuple[Any, ...]:
@@ -328,7 +375,7 @@ def _has_plans(optimizer: Any) -> bool:
         and not optimizer.gradient_transformers
         and not chains.clips_of(optimizer)
         and optimizer.loss_scale_factor is None
-        and not own.may_exist(optimizer)
+        and own.depends_on(optimizer) is not None
         and optimizer.built
         and optimizer._pending_weights is None
     )

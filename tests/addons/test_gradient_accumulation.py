@@ -135,6 +135,28 @@ def test_variables_without_gradients_in_some_batches(traced):
             np.testing.assert_array_equal(a, b)
 
 
+def test_rows_that_were_restored(tmp_path):
+    """Those of a variable that the other batches have no gradient of."""
+    results = []
+    for is_restored in (True, False):
+        optimizer = addons.GradientAccumulation(SGD(1.0, momentum=0.5), 2)
+        table, other = tf.Variable(tf.zeros([3, 1])), tf.Variable([0.0])
+        rows = tf.IndexedSlices([[2.0]], tf.constant([1]), tf.constant([3, 1]))
+        all_rows = tf.IndexedSlices(tf.ones([3, 1]), tf.range(3))
+        one = tf.constant([1.0])
+        for each in (all_rows, all_rows, rows):
+            optimizer.apply_gradients([(each, table), (one, other)])
+        if is_restored:
+            saved = tf.train.Checkpoint(o=optimizer, t=table, v=other)
+            path = saved.write(tmp_path / "c")
+            optimizer = addons.GradientAccumulation(SGD(1.0, momentum=0.5), 2)
+            table, other = tf.Variable(tf.ones([3, 1])), tf.Variable([1.0])
+            tf.train.Checkpoint(o=optimizer, t=table, v=other).read(path)
+        optimizer.apply_gradients([(one, other)])
+        results.append(table.numpy())
+    np.testing.assert_array_equal(*results)
+
+
 def test_a_gradient_of_zeros_is_one(traced):
     """Momentum moves a row that had a gradient, though it was 0, or -0."""
     for zero in (0.0, -0.0):

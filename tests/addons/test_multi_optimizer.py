@@ -110,6 +110,26 @@ def test_keras_file(host, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
+def test_hdf5_file(tmp_path):
+    """Where no two weights may have one name."""
+    import tf_keras
+
+    model = make_model(tf_keras)
+    embedding, *others = model.layers
+    optimizer = addons.MultiOptimizer(
+        [(Adam(0.1), embedding), (Adam(0.2), others)]
+    )
+    model.compile(optimizer, "mse")
+    fit(model).save(tmp_path / "m.h5")
+    loaded = tf_keras.models.load_model(tmp_path / "m.h5")
+    for each in (model, loaded):
+        fit(each)
+    assert_same(loaded.optimizer, model.optimizer)
+    names = [weight.name for weight in model.optimizer.weights]
+    assert len({*names}) == len(names)
+
+
 def test_checkpoint_pickle_and_copy(host, tmp_path):
     model = fit(by_layers(make_model(host)))
     checkpoint = tf.train.Checkpoint(model=model, o=model.optimizer)

@@ -111,6 +111,28 @@ def test_constructors(make, error, words):
         make()
 
 
+@pytest.mark.parametrize(
+    ("make", "name", "value", "error"),
+    [
+        (lambda: addons.Lookahead("sgd"), "sync_period", 0, ValueError),
+        (lambda: addons.Lookahead("sgd"), "sync_period", 1.5, TypeError),
+        (lambda: addons.Lookahead("sgd"), "slow_step_size", 0.0, ValueError),
+        (lambda: addons.MovingAverage("sgd"), "average_decay", -1, ValueError),
+        (lambda: addons.SWA("sgd"), "average_period", 0, ValueError),
+        (lambda: addons.SWA("sgd"), "start_averaging", -1, ValueError),
+        (lambda: addons.GradientAccumulation("sgd", 2), "steps", 0, ValueError),
+        (lambda: addons.COCOB(), "alpha", 0.5, ValueError),
+    ],
+)
+def test_what_is_set_later(make, name, value, error):
+    optimizer = make()
+    optimizer.apply_gradients([(tf.ones([1]), tf.Variable([1.0]))])
+    before = optimizer.get_config()
+    with pytest.raises(error, match=name):
+        setattr(optimizer, name, value)
+    assert optimizer.get_config() == before
+
+
 def test_empty_lists():
     optimizer = addons.MovingAverage("sgd")
     with pytest.raises(ValueError, match="no averages of \\[\\]"):

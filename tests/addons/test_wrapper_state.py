@@ -172,20 +172,6 @@ def test_around_an_optimizer_that_was_trained():
 
 
 @every_wrapper
-def test_keras_file(name, host, tmp_path):
-    """With sparse gradients; GradientAccumulation is in between two steps."""
-    model = fit(make_model(host, WRAPPERS[name](Adam(0.1))))
-    model.save(tmp_path / "m.keras")
-    loaded = host.models.load_model(tmp_path / "m.keras")
-    for each in (model, loaded):
-        fit(each)
-    assert type(loaded.optimizer) is type(model.optimizer)
-    assert_same(loaded.optimizer, model.optimizer)
-    for a, b in zip(loaded.get_weights(), model.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-@every_wrapper
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
 def test_hdf5_file(name, tmp_path):
     import tf_keras

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import stepping
 import tensorflow as tf
-from registry import NATIVE, SUBJECT, Case
+from registry import NATIVE, SUBJECT, WRAPPERS, Case
+
+from keras_legacy_opt.addons import wrapper
 
 CLIPS = [
     {},
@@ -17,10 +19,13 @@ CLIPS = [
 def change(optimizer):
     """Overwrites every hyperparameter that is a number, and the clip values."""
     changed = []
-    for name in [*optimizer._hyper, "clipvalue", "clipnorm", "global_clipnorm"]:
-        value = getattr(optimizer, name)
-        if value is not None:
-            setattr(optimizer, name, 0.8 * float(value))
+    for each in wrapper.all_inside(optimizer):
+        for name in [*each._hyper, "clipvalue", "clipnorm", "global_clipnorm"]:
+            value = getattr(each, name)
+            if value is None:
+                continue
+            is_count = isinstance(each.get_config().get(name), int)
+            setattr(each, name, int(value) + 1 if is_count else 0.8 * value)
             changed.append(name)
     optimizer.iterations.assign_add(3)
     return changed
@@ -56,7 +61,7 @@ INITIAL, GRADIENTS = stepping.problem("no retrace", "float32", "few")
 # Clipping is the same for all optimizers.
 CASES = [
     (row, clip, jit_compile)
-    for row in NATIVE
+    for row in (*NATIVE, *WRAPPERS)
     for clip in CLIPS
     for jit_compile in (False, True)
     if row.name == "SGD" or not clip
@@ -70,7 +75,8 @@ CASES = [
 )
 def test_no_retrace(row, clip, jit_compile):
     case = Case(row, "momentum" if "momentum" in row.options else "plain")
-    hypers = {*case.build(SUBJECT)._hyper}
+    optimizers = wrapper.all_inside(case.build(SUBJECT))
+    hypers = {name for each in optimizers for name in each._hyper}
     arguments = {**clip, "decay": 0.3} if "decay" in hypers else clip
 
     traced, new_traces, changed = run(

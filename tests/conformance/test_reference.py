@@ -4,11 +4,27 @@ import numpy as np
 import pytest
 import reference
 import stepping
-from registry import ADDONS, BUILT_IN, ROWS, SUBJECT, Case, own_cases
+from reference.wrappers import accumulated
+from registry import (
+    ADDONS,
+    BUILT_IN,
+    ROWS,
+    SUBJECT,
+    WRAPPERS,
+    Case,
+    own_cases,
+)
 
 # What a step may round, in units of the last place of the largest value of an
 # array: each of the about ten operations of an update once, in every step.
 ULP_PER_STEP = 10
+
+ACCUMULATED = "accumulated_gradient"
+UNCOMPARED = (
+    "Nadam/momentum_cache:0",
+    "GradientAccumulation/accumulated:0",
+    f"/{ACCUMULATED}:0",
+)
 
 COMMON = [
     Case(row, option)
@@ -21,7 +37,7 @@ COMMON = [
         "clipvalue and clipnorm",
     )
 ]
-CASES = [*own_cases((*BUILT_IN, *ADDONS)), *COMMON]
+CASES = [*own_cases((*BUILT_IN, *ADDONS, *WRAPPERS)), *COMMON]
 DEFAULTS = {
     "clipnorm": None,
     "clipvalue": None,
@@ -47,12 +63,15 @@ def test_reference(case, dtype):
     optimizer = case.build(SUBJECT)
     ours = stepping.run_eagerly(lambda: optimizer, initial, gradients)
     option = case.option
+    slots = [name for name in option.slots if name != ACCUMULATED]
+    if case.row.accumulates > 1:
+        gradients = accumulated(gradients, case.row.accumulates)
     expected = reference.train(
         case.row.reference or reference.UPDATES[case.row.name],
         initial,
         gradients,
         options_of(case),
-        option.slots,
+        slots,
         option.everywhere,
     )
     eps = np.finfo(dtype).eps
@@ -60,13 +79,18 @@ def test_reference(case, dtype):
     for step, (record, state) in enumerate(
         zip(ours, expected, strict=True), start=1
     ):
-        assert record.pop(f"{optimizer._name}/iter:0") == step
-        record.pop("Nadam/momentum_cache:0", None)
+        counts = [record.pop(k) for k in [*record] if k.endswith("/iter:0")]
+        assert {*counts} == {step // case.row.accumulates}
+        record = {k: v for k, v in record.items() if not k.endswith(UNCOMPARED)}
         assert len(record) == len(state)
         for (variable, slot), value in state.items():
             name = f"{variable}:0"
             if slot != "variable":
-                name = f"{optimizer._name}/{variable}/{slot}:0"
+                if not counts[0]:
+                    continue
+                (name,) = (
+                    k for k in record if k.endswith(f"/{variable}/{slot}:0")
+                )
             largest = scale[variable, slot]
             largest = max(largest, np.abs(value).max())
             scale[variable, slot] = largest
@@ -79,7 +103,9 @@ def test_reference(case, dtype):
             )
 
 
-@pytest.mark.parametrize("case", own_cases((*ROWS, *ADDONS)), ids=str)
+@pytest.mark.parametrize(
+    "case", own_cases((*ROWS, *ADDONS, *WRAPPERS)), ids=str
+)
 def test_rows_without_a_gradient(case):
     """The registry says what changes outside the rows of a gradient."""
     _, gradients = stepping.problem(str(case), "float32", "sparse")

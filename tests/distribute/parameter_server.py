@@ -17,6 +17,7 @@ from outcomes import Outcomes
 from registry import LEGACY, SUBJECT
 
 import keras_legacy_opt
+from keras_legacy_opt import addons
 
 cluster.end_with_parent()
 
@@ -84,6 +85,20 @@ class Coordinator:
         step = self.step_of(variables, optimizer)
         self.run(step, training.batches() * 25, at_once=True)
         return self.values(variables, optimizer)
+
+    def accumulate_at_once(self):
+        """Likewise, of steps of two batches each."""
+        variables, optimizer = self.make(
+            lambda: addons.GradientAccumulation(
+                keras_legacy_opt.SGD(0.125), 2, reduction="sum"
+            )
+        )
+        step = self.step_of(variables, optimizer)
+        self.run(step, training.batches() * 25, at_once=True)
+        return (
+            self.values(variables, optimizer),
+            optimizer.accumulated.numpy(),
+        )
 
     def two_optimizers(self):
         """One for the table and one for the rest, in one step."""
@@ -196,7 +211,12 @@ def main(folder, given_checkpoint):
         outcomes.record(
             kind, it.train, lambda: keras_legacy_opt.Adam(0.1), kind
         )
+    for case in training.wrapper_cases():
+        outcomes.record(
+            f"{case} ours", it.train, lambda case=case: case.build(SUBJECT)
+        )
     outcomes.record("at once", it.train_at_once)
+    outcomes.record("accumulate at once", it.accumulate_at_once)
     outcomes.record("two optimizers", it.two_optimizers)
     outcomes.record("made outside", it.made_outside)
     outcomes.record("cross-replica", it.in_cross_replica_context)

@@ -12,8 +12,8 @@ import keras_legacy_opt
 DEFAULT = tf.distribute.get_strategy()
 
 
-def on_one_device(make_optimizer, kind="mixed"):
-    values = training.train(DEFAULT, make_optimizer, kind)
+def on_one_device(make_optimizer, kind="mixed", accumulates=1):
+    values = training.train(DEFAULT, make_optimizer, kind, accumulates)
     named = {}
     for name, value in values.items():
         parts = name.removesuffix(":0").split("/")
@@ -73,6 +73,31 @@ def test_both_workers_at_once_lose_nothing(coordinator):
     for name, value in expected.items():
         # Only the initial values need rounding.
         np.testing.assert_allclose(ours[name], value, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", training.wrapper_cases(), ids=str)
+def test_wrappers_equal_one_device(coordinator, case):
+    ours = coordinator.result(f"{case} ours")
+    count = case.row.accumulates
+    assert ours["iterations"] == training.STEPS // count
+    expected = on_one_device(lambda: case.build(SUBJECT), accumulates=count)
+    # Each shard is clipped by its own norm.
+    tolerance = {"rtol": 1e-6, "atol": 1e-7}
+    for name, value in ours.items():
+        if name != "iterations":
+            np.testing.assert_allclose(
+                value, expected[name], **tolerance, err_msg=name
+            )
+
+
+def test_both_workers_accumulate_at_once(coordinator):
+    """Each batch counts once, in one of 50 steps."""
+    ours, waiting = coordinator.result("accumulate at once")
+    assert (ours["iterations"], waiting) == (50, 0)
+    alone = coordinator.result("at once")
+    for name in training.SHAPES:
+        np.testing.assert_allclose(ours[name], alone[name], rtol=0, atol=1e-5)
+        assert not ours[f"{name} accumulated_gradient"].any()
 
 
 def test_several_optimizers(coordinator):

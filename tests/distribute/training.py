@@ -9,7 +9,7 @@ import functools
 
 import numpy as np
 import tensorflow as tf
-from registry import own_cases
+from registry import WRAPPERS, own_cases
 
 import keras_legacy_opt
 
@@ -45,6 +45,11 @@ def one_case_per_row():
     for case in equal_cases():
         cases.setdefault(case.row.name, case)
     return list(cases.values())
+
+
+def wrapper_cases():
+    """Those that do not know variables by names, as shards have others."""
+    return [c for c in own_cases(WRAPPERS) if c.row.name != "MultiOptimizer"]
 
 
 def initial_values():
@@ -130,6 +135,7 @@ def train(
     strategy,
     make_optimizer,
     kind="mixed",
+    accumulates=1,
     **kwargs,
 ):
     """Returns the values of all variables after a few steps.
@@ -138,13 +144,14 @@ def train(
       strategy: under which variables and optimizer are made.
       make_optimizer: function without arguments.
       kind: of the gradients; a key of `KINDS`.
+      accumulates: how many steps are one iteration.
       **kwargs: of `run_steps`.
     """
     with strategy.scope():
         variables = make_variables(kind)
         optimizer = make_optimizer()
     run_steps(strategy, variables, optimizer, batches(), **kwargs)
-    assert optimizer.iterations.numpy() == STEPS
+    assert optimizer.iterations.numpy() == STEPS // accumulates
     return values_of(variables, optimizer)
 
 

@@ -14,7 +14,7 @@ import tf_keras
 from registry import BUILT_IN, NATIVE, SUBJECT, own_cases
 
 import keras_legacy_opt
-from keras_legacy_opt import fused
+from keras_legacy_opt import addons, fused
 from keras_legacy_opt.step import plan
 
 pytestmark = pytest.mark.usefixtures("native_ops")
@@ -458,3 +458,108 @@ def test_no_optimizer_is_kept_alive():
     ]
     gc.collect()
     assert [reference() for reference in references] == [None] * 4
+
+
+# What variables have of their own.
+
+OWN = {
+    "AdamW": lambda **kw: addons.AdamW(0.01, 0.1, **kw),
+    "SGDW": lambda **kw: addons.SGDW(0.01, 0.1, **kw),
+    "AdamWeightDecay": lambda **kw: addons.AdamWeightDecay(
+        0.1, weight_decay_rate=0.01, **kw
+    ),
+    "LAMB": lambda **kw: addons.LAMB(0.1, weight_decay=0.01, **kw),
+    "NovoGrad": lambda **kw: addons.NovoGrad(
+        0.1,
+        weight_decay=0.01,
+        **{k: v for k, v in kw.items() if "exclude" not in k},
+    ),
+    "extended": lambda **kw: addons.extend_with_decoupled_weight_decay(
+        keras_legacy_opt.RMSprop
+    )(0.01, learning_rate=0.1, **kw),
+}
+SELECTING = {
+    "exclude_from_weight_decay": ["b"],
+    "learning_rate_factors": {"c": 0.5},
+}
+
+
+def change_own(optimizer, step):
+    if step == 3:
+        optimizer.learning_rate_factors = {"a": 2.0, "c": 0.25}
+    if step == 4 and hasattr(optimizer, "exclude_from_weight_decay"):
+        optimizer.exclude_from_weight_decay = ["c"]
+    if step == 5 and hasattr(optimizer, "exclude_from_weight_decay"):
+        optimizer.exclude_from_weight_decay.append("a")
+    if step == 6 and hasattr(optimizer, "weight_decay"):
+        optimizer.weight_decay = keras_legacy_opt.schedules.ExponentialDecay(
+            0.1, 2, 0.5
+        )
+
+
+@pytest.mark.parametrize("options", [{}, SELECTING], ids=["alike", "differ"])
+@pytest.mark.parametrize("name", OWN)
+def test_own_values_are_planned(name, options, monkeypatch):
+    """As steps without a plan, whatever is set in between."""
+    results, taken = [], []
+    run = plan.Plan.run
+
+    def counted(*args):
+        taken.append(run(*args))
+        return taken[-1]
+
+    monkeypatch.setattr(plan.Plan, "run", counted)
+    for is_planned in (True, False):
+        optimizer = OWN[name](**options)
+        if not is_planned:
+            own_of = optimizer._own_of
+            optimizer._own_of = lambda *args, own_of=own_of: own_of(*args)
+        variables = [tf.Variable([1.0, 2.0], name=name) for name in "abc"]
+        rng = np.random.default_rng(0)
+        for step in range(9):
+            change_own(optimizer, step)
+            optimizer.apply_gradients(
+                [
+                    (tf.constant(rng.normal(size=2), tf.float32), v)
+                    for v in variables
+                ]
+            )
+        results.append([v.numpy() for v in [*variables, *optimizer.weights]])
+        # LAMB's exclusions take an op for each kind.
+        several_ops = name == "LAMB" and options
+        assert any(taken) == (is_planned and not several_ops)
+        taken.clear()
+    for ours, expected in zip(*results, strict=True):
+        np.testing.assert_array_equal(ours, expected)
+
+
+def test_a_predicate_or_a_list_of_variables_has_no_plan(calls):
+    """What they say may be another thing in each step."""
+    first, second = tf.Variable([1.0], name="a"), tf.Variable([1.0], name="b")
+    excluded = set()
+    optimizer = addons.SGDW(
+        0.5, 0.0, exclude_from_weight_decay=lambda v: v.name[0] in excluded
+    )
+
+    def step(**arguments):
+        pairs = [(tf.zeros([1]), v) for v in (first, second)]
+        optimizer.apply_gradients(pairs, **arguments)
+        values = float(first[0]), float(second[0])
+        first.assign([1.0])
+        second.assign([1.0])
+        return values
+
+    assert [step() for _ in range(3)] == [(0.5, 0.5)] * 3
+    excluded.add("a")
+    assert step() == (1.0, 0.5)
+    optimizer.exclude_from_weight_decay = None
+    assert [step() for _ in range(3)] == [(0.5, 0.5)] * 3
+    assert step(decay_var_list=[first]) == (0.5, 1.0)
+    assert step() == (0.5, 0.5)
+
+    class Never(addons.SGDW):
+        def _do_use_weight_decay(self, var):
+            return False
+
+    optimizer = Never(0.5, 0.0)
+    assert [step() for _ in range(3)] == [(1.0, 1.0)] * 3

@@ -15,9 +15,19 @@ import stepping
 import tensorflow as tf
 from configurations import arguments, problems
 from hypothesis import strategies as st
-from registry import BUILT_IN, NATIVE, SUBJECT, Case, common_cases, own_cases
+from registry import (
+    BUILT_IN,
+    NATIVE,
+    SUBJECT,
+    WRAPPERS,
+    Case,
+    common_cases,
+    own_cases,
+)
 
 from keras_legacy_opt import fused
+from keras_legacy_opt.addons import wrapper
+from keras_legacy_opt.state.variables import var_key
 
 SHAPES = {
     "matrix": (37, 19),
@@ -62,7 +72,7 @@ EXCEPTIONS = {
 CASES = [
     *(
         (case, dtype)
-        for case in own_cases(NATIVE)
+        for case in own_cases((*NATIVE, *WRAPPERS))
         for dtype in ("float32", "float64")
     ),
     *((case, "float32") for case in common_cases(BUILT_IN)),
@@ -98,12 +108,19 @@ def gradients(rng, dtype):
         yield name, (values, indices)
 
 
+def slots_of(optimizer, variable):
+    """A variable's slots, by name; those of what is inside, too."""
+    key = var_key(variable)
+    return {
+        name: slot
+        for each in wrapper.all_inside(optimizer)
+        for name, slot in each._slots.get(key, {}).items()
+    }
+
+
 def state(optimizer, variable):
     """The values of a variable and its slots, by name."""
-    slots = {
-        name: optimizer.get_slot(variable, name)
-        for name in optimizer.get_slot_names()
-    }
+    slots = slots_of(optimizer, variable)
     return {
         key: value.numpy() for key, value in {"": variable, **slots}.items()
     }
@@ -124,8 +141,8 @@ def magnitudes(optimizer, before, after):
             result["linear"],
             power / rate * abs(before[""]),
         ).astype(after["linear"].dtype)
-    if "average" in after:
-        result["average"] = np.maximum(result["average"], result[""])
+    for copy in {"average", "slow"} & {*after}:
+        result[copy] = np.maximum(result[copy], result[""])
     if "LARS" in type(optimizer).__name__:  # The new step may cancel the old.
         both = np.maximum(result[""], result["momentum"])
         result[""] = result["momentum"] = both
@@ -174,10 +191,9 @@ class Pair:
                 )
                 ulp = tolerance(f"{name} {value.dtype}")
                 assert (same | (error <= ulp)).all(), (name, slot, error.max())
-            for slot in self.native.get_slot_names():
-                self.native.get_slot(ours, slot).assign(
-                    self.plain.get_slot(theirs, slot)
-                )
+            slots = slots_of(self.plain, theirs)
+            for name, slot in slots_of(self.native, ours).items():
+                slot.assign(slots[name])
             ours.assign(theirs)
 
 

@@ -6,6 +6,8 @@ import stepping
 import tensorflow as tf
 from registry import NATIVE, SUBJECT, own_cases
 
+import keras_legacy_opt
+from keras_legacy_opt.addons import LAMB
 from keras_legacy_opt.rules.formula import formula_of
 
 ROWS, WIDTH = 40, 9
@@ -81,3 +83,19 @@ def test_rounds_once(native_ops, rng, case, dtype):
             expected = single.astype(half.dtype)
             np.testing.assert_array_equal(half, expected)
         assert (halves[0] != state[0]).any()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_lamb_steps_are_as_long_as_it_says(native_ops, rng, dtype):
+    """Though most of `v` is 0 in 16 bits: it has no native op there."""
+    optimizer = LAMB(0.1, weight_decay=0.01)
+    variable = tf.Variable(stepping.random_array(rng, (ROWS, WIDTH), dtype))
+    for _ in range(5):
+        before = variable.numpy().astype(np.float64)
+        grad = stepping.random_array(rng, (ROWS, WIDTH), dtype)
+        optimizer.apply_gradients([(tf.constant(grad), variable)])
+        change = variable.numpy().astype(np.float64) - before
+        length = np.linalg.norm(change) / np.linalg.norm(before)
+        np.testing.assert_allclose(length, 0.1, rtol=0.05)
+    told = keras_legacy_opt.explain(optimizer, variable)[0]
+    assert f"more digits than {dtype}" in told.refusals["native ops"]

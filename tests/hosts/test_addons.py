@@ -3,14 +3,17 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from registry import ADDONS, SUBJECT, Case
+from registry import ADDONS, SUBJECT, WRAPPERS, Case
 
 import keras_legacy_opt
 from keras_legacy_opt import fused
 
 from .conftest import embedding_model
 
-CASES = [Case(row, name) for row in ADDONS for name in row.options]
+CASES = [
+    *(Case(row, name) for row in ADDONS for name in row.options),
+    *(Case(row, "plain") for row in WRAPPERS),
+]
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 
@@ -50,7 +53,7 @@ def test_checkpoint_and_configuration(case, tmp_path):
         optimizer = case.build(SUBJECT)
         copy = keras_legacy_opt.get(keras_legacy_opt.serialize(optimizer))
         assert copy.get_config() == optimizer.get_config()
-        return copy, tf.Variable([1.0, 2.0])
+        return copy, tf.Variable([1.0, 2.0], name="vector")
 
     def train(optimizer, variable):
         optimizer.apply_gradients([(tf.constant([0.5, -1.0]), variable)])

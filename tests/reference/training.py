@@ -5,6 +5,7 @@ import types
 import numpy as np
 
 from reference.updates import INITIAL
+from reference.wrappers import in_rows
 
 # Legacy uses these as they are given.  The others pass through float32 on their
 # way to the update, whatever the dtype of what is trained.
@@ -56,7 +57,8 @@ def train(update, initial, gradients, options, slots, everywhere):
     Args:
       update: Of a variable by a dense gradient, as those of `updates`.
       initial: Maps names to the variables' first values.
-      gradients: For each step, maps names to arrays or (values, indices).
+      gradients: For each step, maps names to arrays or (values, indices); None
+        for one that changes nothing, and does not count.
       options: All arguments of the optimizer, by name.
       slots: The names of its slots.
       everywhere: What a sparse gradient changes outside its rows: names of
@@ -80,25 +82,24 @@ def train(update, initial, gradients, options, slots, everywhere):
         state[variable, "variable"] = value
         for slot in slots:
             state[variable, slot] = np.full_like(value, starts.get(slot, 0.0))
-    history = []
-    for t, step_gradients in enumerate(gradients, start=1):
+    update = in_rows(update, *everywhere)
+    history, t = [], 0
+    for step_gradients in gradients:
+        t += step_gradients is not None
         o.learning_rate = rate / (1 + o.decay * (t - 1))
-        for variable, gradient in _clipped(step_gradients, o).items():
+        for variable, gradient in _clipped(step_gradients or {}, o).items():
             old = {slot: state[variable, slot] for slot in ("variable", *slots)}
             touched = None
             if isinstance(gradient, tuple):
                 values, touched = gradient
                 gradient = np.zeros_like(old["variable"])
                 np.add.at(gradient, touched, values)
-            o.touched = None
+            o.touched, o.variable = None, variable
             if touched is not None:
                 o.touched = np.isin(np.arange(len(gradient)), touched)
             s = {slot: old[slot] for slot in slots}
             w = update(old["variable"], s, gradient, o, t)
             for slot, new in {"variable": w, **s}.items():
-                if touched is not None and slot not in everywhere:
-                    new, changed = old[slot].copy(), new
-                    new[touched] = changed[touched]
                 state[variable, slot] = new
         history.append(dict(state))
     return history

@@ -109,10 +109,11 @@ def read(source: Source) -> Contents:
     state = _state(source.hdf5, weights)
     in_order = [item for item in state if not item.reason]
     items = [*weights, *state]
-    class_names = []
+    class_names, around, wrapped = [], [], ""
     if config:
         inner = optimizers.without_loss_scale(config)
-        class_names = [optimizers.class_name(inner)]
+        class_names = [optimizers.nested(inner)]
+        around, wrapped = _around(inner)
         items += map(_hyperparameter, optimizers.hyperparameters(inner))
     nameless = [item for item in in_order if item.kind == contents.OTHER]
     obstacle = (
@@ -132,8 +133,19 @@ def read(source: Source) -> Contents:
         config=config,
         has_hyperparameters=config is not None,
         in_order=in_order,
-        obstacle=obstacle,
+        around=around,
+        obstacle=wrapped or obstacle,
     )
+
+
+def _around(config: dict[str, Any]) -> tuple[list[contents.Around], str]:
+    """The wrappers of a configuration; what hinders a conversion."""
+    if optimizers.holds_several(config):
+        return [], contents.SEVERAL
+    try:
+        return optimizers.around(config), ""
+    except CheckpointError as error:
+        return [], str(error)
 
 
 def _weights(file: Any) -> Iterator[Item]:
@@ -185,8 +197,9 @@ def _weight_of_optimizer(
     parts = whole.split("/")
     last = parts[-1]
     is_scalar = not value.shape
+    is_count = is_scalar and np.dtype(value.dtype).kind == "i"
     if last in ("iter", "iterations") or (
-        is_scalar and np.dtype(value.dtype).kind == "i"
+        is_count and last != optimizers.ACCUMULATED
     ):
         return Item(contents.ITERATIONS, ("iter",), value, name=whole)
     # Before the variable's name stand those of scopes.
@@ -305,6 +318,8 @@ def write(
         *(i for i in file.of(contents.HYPERPARAMETER) if _is_weight(i)),
         *_in_order(file.of(contents.SLOT)),
     ]
+    if file.around:  # Those of wrappers first.
+        state.sort(key=lambda item: len(file.owner(item)))
     with hdf5_output.create(path) as out:
         out.attrs["backend"] = "tensorflow"
         if config is not None:
@@ -357,7 +372,7 @@ def _check_values(file: Contents) -> None:
 
 
 def _is_weight(item: Item) -> bool:
-    return item.path[-1] == optimizers.MOMENTUM_CACHE
+    return item.path[-1] in (optimizers.MOMENTUM_CACHE, optimizers.ACCUMULATED)
 
 
 def _names(items: Sequence[Item]) -> dict[tuple[str, ...], str]:
@@ -433,4 +448,15 @@ def _config_to_write(
         for item in file.of(contents.HYPERPARAMETER)
         if not _is_weight(item)
     }
-    return {"class_name": optimizer, "config": {"name": optimizer, **values}}
+    *around, name = optimizers.names_in(optimizer)
+    if len(around) != len(file.around):
+        raise CheckpointError(
+            f"{file.path} has {len(file.around)} wrappers around its optimizer:"
+            " say which with --optimizer, as in 'MovingAverage(Adam)'."
+            f" Received: {optimizer!r}."
+        )
+    config = {"class_name": name, "config": {"name": name, **values}}
+    for name in reversed(around):
+        inside = {"name": name, "optimizer": config}
+        config = {"class_name": name, "config": inside}
+    return config

@@ -12,7 +12,7 @@ import functools
 import importlib
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,11 +83,15 @@ def read(source: Source) -> Contents:
     )
     if config is not None:
         inner = optimizers.without_loss_scale(config)
-        file.class_names = [optimizers.class_name(inner)]
+        file.class_names = [optimizers.nested(inner)]
     else:
-        file.class_names = optimizers.classes_of(file.items, ())
+        file.class_names = _classes(file, stored)
+    if stored.around is None:
+        file.obstacle = contents.SEVERAL
+    else:
+        file.around = stored.around
     others = file.of(contents.OTHER)
-    if any(item.path[:-1] == stored.optimizer for item in others):
+    if any(item.path[:-1] in stored.levels for item in others):
         classes = file.class_names or ["one"]
         file.class_names = [f"{name} of Keras 3" for name in classes]
         file.is_of_another_optimizer = True
@@ -96,27 +100,59 @@ def read(source: Source) -> Contents:
     return file
 
 
+def _classes(file: Contents, stored: _Stored) -> Sequence[str]:
+    """What the optimizer may be, and the wrappers around it."""
+    if not stored.around:
+        return optimizers.classes_of(file.items, ())
+    inside = [
+        item
+        for item in file.items
+        if item.kind == contents.ITERATIONS
+        or item.value.name.split("/")[:-1] == [*stored.levels[-1]]
+    ]
+    return optimizers.nested_classes(
+        [optimizers.wrappers_with(each.slots) for each in stored.around],
+        optimizers.classes_of(inside, ()),
+    )
+
+
 class _Stored:
     """An open file of weights, with what it says of the optimizer's.
 
     Attributes:
-      optimizer: where the optimizer's variables are.
-      names: of the variables that have slots, by number.
+      levels: where the variables of the optimizer are, and of those inside.
+      around: the wrappers; None if nobody knows them.
+      names: of the variables that have slots, by level and number.
       paths: the same as paths in the model, or `None`.
     """
 
     def __init__(self, file: Any):
         self._file = file
-        self.optimizer = _variables_of_optimizer(file)
-        about = file.get("/".join(self.optimizer), {})
-        names, paths = (
-            about.get(name)
-            for name in (saving.VARIABLE_NAMES, saving.VARIABLE_PATHS)
-        )
-        self.names: list[str] = []
-        if names is not None:
-            self.names = bytes(names[()]).decode().split("\n")
-        self.paths = None if paths is None else paths[()]
+        self.levels = _levels(file)
+        self.names: dict[tuple[str, ...], list[str]] = {}
+        self.paths: dict[tuple[str, ...], Any] = {}
+        for level in self.levels:
+            about = file.get("/".join(level), {})
+            names, paths = (
+                about.get(name)
+                for name in (saving.VARIABLE_NAMES, saving.VARIABLE_PATHS)
+            )
+            self.names[level] = []
+            if names is not None:
+                self.names[level] = bytes(names[()]).decode().split("\n")
+            self.paths[level] = None if paths is None else paths[()]
+        self.around = self._around()
+
+    def _around(self) -> list[contents.Around] | None:
+        found = []
+        for level in self.levels[:-1]:
+            group = self._file.get("/".join(level), {})
+            slots = {name.rpartition(".")[0] for name in group} - {""}
+            same = [*optimizers.wrappers_with(slots).values()]
+            if not same:
+                return None
+            found.append(same[0])
+        return found
 
     def items(self) -> list[Item]:
         """The values, all of which must be numbers."""
@@ -132,7 +168,7 @@ class _Stored:
 
     def _item(self, name: str, value: Value) -> Item:
         parts = tuple(name.split("/"))
-        if parts[:-1] == self.optimizer:
+        if parts[:-1] in self.levels:
             return self._of_optimizer(parts, value, name)
         kind, path, reason = contents.MODEL, parts, ""
         if parts[0] == "metrics":
@@ -152,30 +188,42 @@ class _Stored:
         last = parts[-1]
         slot, _, number = last.rpartition(".")
         if slot:
-            variable = self._name(int(number))
+            variable = self._name(parts[:-1], int(number))
             return Item(contents.SLOT, (variable,), value, slot)
         if last.isdigit():
             return Item(contents.OTHER, parts, value, name=name)
         kind = contents.HYPERPARAMETER
+        if last == "iter" and parts[:-1] != self.levels[0]:
+            reason = "is that of the wrapper around"
+            return Item(contents.FOREIGN, parts, value, reason=reason)
         if last == "iter":
             kind = contents.ITERATIONS
         elif last in _LOSS_SCALE:
             kind = contents.LOSS_SCALE
         return Item(kind, (last,), value)
 
-    def _name(self, number: int) -> str:
-        if number < len(self.names):
-            return self.names[number]
+    def _name(self, level: tuple[str, ...], number: int) -> str:
+        if number < len(self.names[level]):
+            return self.names[level][number]
         return f"variable {number}"
 
 
-def _variables_of_optimizer(file: Any) -> tuple[str, ...]:
-    """Where the optimizer's variables are: the innermost one's."""
+def _levels(file: Any) -> list[tuple[str, ...]]:
+    """Where the optimizer's variables are, and those of what is inside.
+
+    The inner one's, of one with a loss scale.
+    """
     path = ("optimizer",)
     for _ in range(_WRAPPERS):
         if "/".join((*path, "inner_optimizer")) in file:
             path = (*path, "inner_optimizer")
-    return (*path, "vars")
+    found = [(*path, "vars")]
+    for _ in range(_WRAPPERS):
+        path = (*path, "_optimizer")
+        if "/".join((*path, "vars")) not in file:
+            break
+        found.append((*path, "vars"))
+    return found
 
 
 # Reading into a model.
@@ -260,15 +308,21 @@ def place(
       CheckpointError: if they do not fit each other.
     """
     weights = _spooled(file, model, folder)
-    numbered = _variables_with_slots(file, model)
+    _, stored = file.source
+    numbered = {
+        level: _variables_with_slots(file, model, level)
+        for level in stored.levels
+    }
     located: dict[tuple[str, ...], Any] = {}
     items = [i for i in file.items if i.kind != contents.MODEL]
     for i, item in enumerate(items):
         if item.kind == contents.SLOT:
-            number = int(item.value.name.rpartition(".")[2])
-            path = (f"slots.{number}",)
-            if number < len(numbered):
-                located[path] = numbered[number]
+            *level, slot = item.value.name.split("/")
+            number = int(slot.rpartition(".")[2])
+            path = (*level, f"slots.{number}")
+            variables = numbered[tuple(level)]
+            if number < len(variables):
+                located[path] = variables[number]
             items[i] = dataclasses.replace(item, path=path)
     for variable, value in weights:
         path = (value.name,)
@@ -347,11 +401,14 @@ def _told(
     take(hosts.unwrap(variable), value)
 
 
-def _variables_with_slots(file: Contents, model: Any) -> list[Any]:
+def _variables_with_slots(
+    file: Contents, model: Any, level: tuple[str, ...]
+) -> list[Any]:
     """The variables that have slots, by number; `None` if it is not here."""
     _, stored = file.source
+    names = stored.names[level]
     weights = slot_numbers.at_paths(
-        stored.paths, model_parts.weights_by_path(model), len(stored.names)
+        stored.paths[level], model_parts.weights_by_path(model), len(names)
     )
     if weights is not None:
         return [hosts.unwrap(weight) for weight in weights]
@@ -361,7 +418,7 @@ def _variables_with_slots(file: Contents, model: Any) -> list[Any]:
     for candidates in (places, trained):  # Some may have been frozen since.
         try:
             numbers = slot_numbers.numbers_here(
-                stored.names, [place.name for place in candidates.values()]
+                names, [place.name for place in candidates.values()]
             )
         except ValueError as error:
             raise CheckpointError(str(error)) from error

@@ -142,6 +142,25 @@ class Graph:
             )
         )
 
+    def chain(self, optimizer_nodes: Sequence[int]) -> list[tuple[int, str]]:
+        """Optimizers inside each other, each with what it calls the next."""
+        inside = {
+            node: {
+                child: name
+                for name, child in self.edges(node).items()
+                if child in optimizer_nodes and child != node
+            }
+            for node in optimizer_nodes
+        }
+        held = {child for others in inside.values() for child in others}
+        (node,) = {*optimizer_nodes} - held
+        found = []
+        while inside[node]:
+            ((child, name),) = inside[node].items()
+            found.append((node, name))
+            node = child
+        return [*found, (node, "")]
+
     def _counts(self, node: int) -> bool:
         return not _ITERATIONS.isdisjoint(self.edges(node))
 
@@ -205,16 +224,21 @@ def read(source: Source) -> Contents:
     graph = Graph(bundle)
     result = Contents(source.path, FORMAT, [], source=graph)
     nodes = graph.optimizers()
-    if len(nodes) == 1:
-        nodes += graph.inside(nodes[0])
+    for node in [*nodes]:
+        nodes += [n for n in graph.inside(node) if n not in nodes]
     of_each = [_of_optimizer(graph, node) for node in nodes]
     state = of_each[0] if of_each else {}
     others = {node for each in of_each for node in each} - {*state}
     scalars = [item for item in state.values() if not item.slot]
     names = {item.name.split("/")[-2] for item in scalars if "/" in item.name}
     class_names = optimizers.classes_of([*state.values()], names)
+    merged = None
     if graph.are_inside_each_other(nodes):
-        state = _merged(of_each) or state
+        merged = _merged(of_each)
+    if merged is not None:
+        state, chain = merged, graph.chain(nodes)
+        result.around = [_around(graph, *each) for each in chain[:-1]]
+        class_names = _classes(graph, chain, [*state.values()])
     seen = {_GRAPH_KEY}
     for node in range(len(graph.nodes)):
         key = graph.key(node)
@@ -232,9 +256,36 @@ def read(source: Source) -> Contents:
         result.is_of_another_optimizer = True
         return result
     result.class_names = class_names
-    if others:
+    if others and merged is None:
         result.obstacle = contents.SEVERAL
     return result
+
+
+def _around(graph: Graph, node: int, child: str) -> contents.Around:
+    scalars = [
+        name
+        for name, each in graph.edges(node).items()
+        if name not in _ITERATIONS and graph.key(each) is not None
+    ]
+    return contents.Around(
+        child, {slot for _, slot, _ in graph.slots(node)}, scalars
+    )
+
+
+def _classes(
+    graph: Graph, chain: Sequence[tuple[int, str]], state: Sequence[Item]
+) -> Sequence[str]:
+    """What the optimizer and the wrappers around it may be."""
+    *outside, (innermost, _) = chain
+    inside = [
+        *(i for i in state if i.kind == contents.ITERATIONS),
+        *_of_optimizer(graph, innermost).values(),
+    ]
+    around = [_around(graph, *each) for each in outside]
+    return optimizers.nested_classes(
+        [optimizers.wrappers_with(each.slots, each.child) for each in around],
+        optimizers.classes_of(inside, ()),
+    )
 
 
 def _merged(of_each: Sequence[dict[int, Item]]) -> dict[int, Item] | None:
@@ -258,7 +309,7 @@ def _of_optimizer(graph: Graph, optimizer: int) -> dict[int, Item]:
             key = graph.key(node)
             if key is not None:
                 result[node] = Item(
-                    contents.OTHER,
+                    contents.FOREIGN,
                     (name,),
                     graph.bundle.value(key),
                     reason="is a setting of the wrapper, which has its own",
@@ -467,9 +518,11 @@ class _NewGraph:
                 )
         return self._numbers[path]
 
-    def slot(self, path: tuple[str, ...], slot: str) -> int:
-        """A new node for a slot of the variable at a path."""
-        optimizer, variable = self.node(_OPTIMIZER), self.node(path)
+    def slot(
+        self, path: tuple[str, ...], slot: str, owner: tuple[str, ...]
+    ) -> int:
+        """A new node for an optimizer's slot of the variable at a path."""
+        optimizer, variable = self.node(owner), self.node(path)
         number = len(self.graph.nodes)
         self.graph.nodes.add()
         self.graph.nodes[optimizer].slot_variables.add(
@@ -498,19 +551,23 @@ def _graph_of(file: Contents) -> tuple[bytes, dict[Item, str]]:
     for item in file.items:
         if item.kind in (contents.SLOT, contents.FOREIGN):
             continue
-        path = place(item) if item.kind in _PLACED else _below_optimizer(item)
+        if item.kind in _PLACED:
+            path = place(item)
+        else:
+            path = _below_optimizer(item, file.owner(item))
         key = "/".join(path) + _SUFFIX
         keys[item] = new.give(new.node(path), item.name, key)
     for item in file.of(contents.SLOT):
-        path = place(item)
-        key = f"{'/'.join(path)}{_SLOT}/optimizer/{item.slot}{_SUFFIX}"
-        keys[item] = new.give(new.slot(path, item.slot), item.name, key)
+        path, owner = place(item), (*_OPTIMIZER, *file.owner(item))
+        below = "/".join((*owner, item.slot))
+        key = f"{'/'.join(path)}{_SLOT}/{below}{_SUFFIX}"
+        keys[item] = new.give(new.slot(path, item.slot, owner), item.name, key)
     return new.graph.SerializeToString(), keys
 
 
 _PLACED = (contents.MODEL, contents.OTHER)
 
 
-def _below_optimizer(item: Item) -> tuple[str, ...]:
-    between = ("loss_scale",) if item.kind == contents.LOSS_SCALE else ()
+def _below_optimizer(item: Item, owner: tuple[str, ...]) -> tuple[str, ...]:
+    between = ("loss_scale",) if item.kind == contents.LOSS_SCALE else owner
     return (*_OPTIMIZER, *between, item.path[-1])

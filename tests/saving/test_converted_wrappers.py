@@ -1,0 +1,198 @@
+"""Files of wrappers in other formats: `convert`, and what it says."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+
+from keras_legacy_opt import SGD, Adam, addons, checkpoints
+from keras_legacy_opt.checkpoints import conversion, inspection
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5"),
+    pytest.mark.filterwarnings("ignore:Skipping full serialization"),
+]
+# {classes: function that makes them}
+WRAPPERS = {
+    "Lookahead(Adam)": lambda: addons.Lookahead(Adam(0.1), 3, 0.4),
+    "MovingAverage(Adam)": lambda: addons.MovingAverage(Adam(0.1), 0.8),
+    "SWA(SGD)": lambda: addons.SWA(SGD(0.1), 0, 2),
+    "GradientAccumulation(Adam)": lambda: addons.GradientAccumulation(
+        Adam(0.1), 2
+    ),
+    "Lookahead(RectifiedAdam)": lambda: addons.Lookahead(
+        addons.RectifiedAdam(0.1), 2
+    ),
+    "GradientAccumulation(MovingAverage(Lookahead(SGD)))": lambda: (
+        addons.GradientAccumulation(
+            addons.MovingAverage(addons.Lookahead(SGD(0.1), 2), 0.8), 2
+        )
+    ),
+}
+NESTED = "GradientAccumulation(MovingAverage(Lookahead(SGD)))"
+
+
+def make_model(host, name):
+    host.utils.set_random_seed(0)
+    layers = host.layers
+    model = host.Sequential(
+        [
+            layers.Input((3,)),
+            layers.Dense(2, name="a"),
+            layers.Dense(1, name="b"),
+        ]
+    )
+    model.compile(WRAPPERS[name](), "mse")
+    return model
+
+
+def trained(host, name, steps=3):
+    """In between two steps, where gradients accumulate."""
+    model, rng = make_model(host, name), np.random.default_rng(3)
+    for _ in range(steps):
+        model.optimizer.apply_gradients(
+            [
+                (tf.constant(rng.normal(size=v.shape).astype("float32")), v)
+                for v in model.trainable_variables
+            ]
+        )
+    return model
+
+
+def as_h5(model, folder):
+    model.save(folder / "m.h5")
+    return folder / "m.h5"
+
+
+def as_keras(model, folder):
+    model.save(folder / "m.keras")
+    return folder / "m.keras"
+
+
+def as_checkpoint(model, folder):
+    return checkpoints.save(folder / "c", model)
+
+
+def as_tf_checkpoint(model, folder):
+    checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
+    return checkpoint.write(folder / "c")
+
+
+def as_saved_model(model, folder):
+    model.save(folder / "m", save_format="tf")
+    return folder / "m"
+
+
+CASES = [
+    (name, host, write)
+    for name in WRAPPERS
+    for host, write in (
+        (tf_keras, as_h5),
+        (keras, as_keras),
+        (keras, as_checkpoint),
+        (tf_keras, as_tf_checkpoint),
+        (tf_keras, as_saved_model),
+    )
+    if write is not as_saved_model or name in ("MovingAverage(Adam)", NESTED)
+]
+
+
+def assert_same(model, other):
+    for a, b in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(
+        model.optimizer.get_weights(),
+        other.optimizer.get_weights(),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("to_h5", [True, False], ids=["h5", "checkpoint"])
+@pytest.mark.parametrize(
+    ("name", "host", "write"), CASES, ids=lambda x: getattr(x, "__name__", x)
+)
+def test_convert(name, host, write, to_h5, tmp_path):
+    model = trained(host, name)
+    source = str(write(model, tmp_path))
+    output = str(tmp_path / ("o.h5" if to_h5 else "o"))
+    options = {}
+    if write not in (as_h5, as_keras):
+        (tmp_path / "model.json").write_text(model.to_json())
+        options = {"model": str(tmp_path / "model.json"), "optimizer": name}
+    conversion.convert(source, output, **options)
+    other = trained(host, name, steps=1)
+    assert not checkpoints.restore(output, other).problems
+    assert_same(model, other)
+    if not to_h5:  # As tf.train.Checkpoint would have written it.
+        third = trained(tf_keras, name, steps=1)
+        checkpoint = tf.train.Checkpoint(model=third, optimizer=third.optimizer)
+        checkpoint.read(output).assert_existing_objects_matched()
+        for a, b in zip(
+            model.optimizer.get_weights(),
+            third.optimizer.get_weights(),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("host", [keras, tf_keras], ids=["keras3", "tf_keras"])
+@pytest.mark.parametrize("write", [as_keras, as_checkpoint])
+def test_inspect(write, host, tmp_path):
+    model = trained(host, NESTED)
+    text = inspection.describe(str(write(model, tmp_path)))
+    assert f"optimizer: {NESTED}" in text or f" or {NESTED}" in text
+    assert "iterations: 1" in text
+    assert "accumulated = 1" in text
+    assert "slow" in text
+    assert "accumulated_gradient" in text
+
+
+def test_weights_file(tmp_path):
+    """Which has no configuration."""
+    model = trained(keras, NESTED)
+    model.save_weights(tmp_path / "m.weights.h5")
+    (tmp_path / "model.json").write_text(model.to_json())
+    conversion.convert(
+        str(tmp_path / "m.weights.h5"),
+        str(tmp_path / "o"),
+        model=str(tmp_path / "model.json"),
+    )
+    other = trained(keras, NESTED, steps=1)
+    assert not checkpoints.restore(str(tmp_path / "o"), other).problems
+    assert_same(model, other)
+
+
+class Doubling(addons.AveragedOptimizerWrapper):
+    """As a user writes one."""
+
+    def average_op(self, var, average_var, local_apply_state):
+        return average_var.assign(2 * var)
+
+
+def test_what_is_refused(tmp_path):
+    model = trained(keras, "MovingAverage(Adam)")
+    (tmp_path / "model.json").write_text(model.to_json())
+    path = as_checkpoint(model, tmp_path)
+    options = {"model": str(tmp_path / "model.json"), "overwrite": True}
+    output = str(tmp_path / "o.h5")
+    for optimizer, words in (
+        (None, "MovingAverage\\(Adam\\) or.*SWA\\(Adam\\).*--optimizer"),
+        ("Adam", "1 wrappers around its optimizer.*'MovingAverage\\(Adam\\)'"),
+    ):
+        with pytest.raises(checkpoints.CheckpointError, match=words):
+            conversion.convert(path, output, optimizer=optimizer, **options)
+    first, second = make_model(tf_keras, "SWA(SGD)").layers
+    multi = addons.MultiOptimizer([(Adam(), first), (SGD(), second)])
+    model = tf_keras.Sequential([first, second])
+    for optimizer, words in (
+        (multi, "several optimizers"),
+        (Doubling(Adam()), "nothing is known of 'Doubling'"),
+    ):
+        model.compile(optimizer, "mse")
+        model.fit(tf.ones([2, 3]), tf.ones([2, 1]), verbose=0)
+        path = str(as_h5(model, tmp_path))
+        with pytest.raises(checkpoints.CheckpointError, match=words):
+            conversion.convert(path, output, overwrite=True)
+        assert type(optimizer).__name__ in inspection.describe(path)
