@@ -140,6 +140,11 @@ def attributes(module: str) -> dict[str, str]:
     return {}
 
 
+def defines_classes(module: str) -> bool:
+    """Whether a module is one of the files that defined the classes."""
+    return module.rpartition(".")[0] in _PACKAGES_OF_FILES
+
+
 def is_top_level(module: str) -> bool:
     """Whether new optimizers of Keras have the same names in a module."""
     return module.startswith(tuple(f"{keras}." for keras in KERASES)) and (
