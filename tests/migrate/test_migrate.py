@@ -10,7 +10,7 @@ import pytest
 import keras_legacy_opt
 from keras_legacy_opt import __main__ as command_line
 from keras_legacy_opt import legacy_names, schedules
-from keras_legacy_opt.migrate import codemod
+from keras_legacy_opt.migrate import names
 
 CORPUS = pathlib.Path(__file__).parent / "corpus"
 FILES = sorted(p for p in CORPUS.iterdir() if p.suffix in (".py", ".ipynb"))
@@ -165,9 +165,9 @@ def test_notebooks_stay_notebooks(tmp_path):
 
 def test_names_of_the_table_exist():
     for keras in legacy_names.KERASES:
-        names = legacy_names.attributes(f"{keras}.optimizers.schedules")
-        assert sorted(names) == sorted(schedules.__all__)
-    assert codemod.meaning("keras.optimizers.Adam") == "Adam"
+        found = legacy_names.attributes(f"{keras}.optimizers.schedules")
+        assert sorted(found) == sorted(schedules.__all__)
+    assert names.meaning("keras.optimizers.Adam") == "Adam"
     for name in legacy_names.OPTIMIZERS:
         assert issubclass(
             getattr(keras_legacy_opt, name), keras_legacy_opt.Optimizer
