@@ -176,3 +176,80 @@ def test_nothing_wrong_is_written(wrong, monkeypatch):
     monkeypatch.setattr(rewrite, "rewritten", rewritten)
     with pytest.raises(ValueError, match="a mistake of `migrate`"):
         codemod.rewritten("import keras\nkeras.optimizers.Adam()\n")
+
+
+PLACED = {
+    "used in the line of the import": """
+        import tensorflow as tf; made = [tf.keras.optimizers.Adam(1e-3)]
+        """,
+    "the import that is used up": """
+        import os; import tensorflow.keras.optimizers as ko; made = [ko.Adam()]
+        """,
+    "used before the import": """
+        import builtins
+        made = [builtins.__import__("keras").Sequential()]
+        made[0].compile("adam"); made = [made[0].optimizer]; import keras
+        """,
+    "used in the statement of the import": """
+        '''A docstring.'''
+
+        # Whatever there is.
+        try:
+            import tensorflow as tf
+            made = [tf.keras.optimizers.Adam()]
+        except ImportError:
+            pass
+        """,
+    "imported in functions only": """
+        '''A docstring.'''; from __future__ import annotations; import os
+        def make():
+            import keras
+            return [keras.optimizers.Adam()]
+        made = make()
+        """,
+    "in a class": """
+        from __future__ import annotations
+        class Settings:
+            import tensorflow as tf
+            made = [tf.keras.optimizers.Adam()]
+        made = Settings.made
+        import tensorflow as tf
+        """,
+    "imported as another name, later": """
+        import keras
+        made = [keras.optimizers.Adam()]
+        import keras_legacy_opt as klo
+        made.append(keras.optimizers.SGD())
+        """,
+    "imported in a function, too": """
+        import keras
+        def make():
+            import keras_legacy_opt as klo
+            return klo.Adam()
+        made = [keras.optimizers.Adam(), make()]
+        """,
+    "in a condition": """
+        TYPE_CHECKING = False
+        if TYPE_CHECKING:
+            from tensorflow import keras
+        if not TYPE_CHECKING: import keras; made = [keras.optimizers.Adam()]
+        """,
+    "close to words": """
+        import keras as k
+        made = [k.optimizers.SGD()if False else(k).optimizers.Adam()]
+        """,
+}
+
+
+@pytest.mark.parametrize("name", PLACED)
+def test_place_of_the_import(name):
+    check(program(PLACED[name]))
+
+
+def test_a_line_stays_a_line():
+    assert check(program(PLACED["used in the line of the import"])) == program(
+        """
+        import tensorflow as tf; import keras_legacy_opt; \\
+        made = [keras_legacy_opt.Adam(1e-3)]
+        """
+    ).replace("\\\n", "")
