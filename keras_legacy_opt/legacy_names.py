@@ -141,8 +141,9 @@ def attributes(module: str) -> dict[str, str]:
 
 
 def defines_classes(module: str) -> bool:
-    """Whether a module is one of the files that defined the classes."""
-    return module.rpartition(".")[0] in _PACKAGES_OF_FILES
+    """Whether a module is a file that defined the classes, or their package."""
+    package = module.rpartition(".")[0]
+    return bool({module, package}.intersection(_PACKAGES_OF_FILES))
 
 
 def is_top_level(module: str) -> bool:

@@ -11,7 +11,6 @@ from keras_legacy_opt.migrate import imports, names, place, search
 from keras_legacy_opt.migrate.names import PACKAGE
 
 _Simple = cst.SimpleStatementLine | cst.SimpleStatementSuite
-_FROM_PACKAGE = (PACKAGE, f"{PACKAGE}.schedules")
 
 
 def rewritten(module: cst.Module, found: search.Found) -> cst.Module:
@@ -137,7 +136,7 @@ class _Rewrite(cst.CSTTransformer):
             return [updated]
         if isinstance(original.names, cst.ImportStar):
             return [updated]
-        kept, moved = [], {module: [] for module in _FROM_PACKAGE}
+        kept, moved = [], {}
         for index, alias in enumerate(original.names):
             full = search.full_name(original, alias) or ""
             meaning = (
@@ -145,18 +144,22 @@ class _Rewrite(cst.CSTTransformer):
             )
             if meaning is not None:
                 path, _, name = f"{PACKAGE}.{meaning}".rpartition(".")
-                moved[path].append((index, imports.renamed(alias, name)))
+                moved.setdefault(path, []).append(
+                    (index, imports.renamed(alias, name))
+                )
+            elif alias in self._found.shortened:
+                root = full.partition(".")[0]
+                kept.append((index, alias.with_changes(name=cst.Name(root))))
             elif alias not in self._found.unused:
                 kept.append((index, alias))
-        if len(kept) == len(original.names):
+        if [alias for _, alias in kept] == list(original.names):
             return [updated]
         result: list[cst.BaseSmallStatement] = []
         if kept:
             result.append(imports.part(original, kept))
         for module, aliases in moved.items():
-            if aliases:
-                new = imports.part(original, aliases)
-                result.append(new.with_changes(module=imports.dotted(module)))
+            new = imports.part(original, aliases)
+            result.append(new.with_changes(module=imports.dotted(module)))
         return result
 
     def on_leave(

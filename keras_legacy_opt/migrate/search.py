@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import libcst as cst
 from libcst import helpers, metadata
 from libcst import matchers as m
 
-from keras_legacy_opt import legacy_names
-from keras_legacy_opt.migrate import advice, names
-
-# What a name for Keras' module may be asked for, if it is one for ours.
-_ATTRIBUTES = {*legacy_names.attributes("keras.optimizers"), "schedules"}
-_NAMES = {name.lower() for name in legacy_names.OPTIMIZERS}
+from keras_legacy_opt.migrate import advice, compiled, names
+from keras_legacy_opt.migrate.names import ADDONS, PACKAGE
 
 
 def _empty(kind: Callable[[], Any]) -> Any:
@@ -32,6 +27,7 @@ class Found:
       uses: {node: dotted name in this package, or "" for the package itself}
       strings: names of optimizers that become calls.
       unused: imports all of whose uses are rewritten.
+      shortened: of these, `import a.b` that is to become `import a`.
       divided: statements some of whose names come from this package.
       imports: statements that import TensorFlow or a Keras.
       touching: of the uses and strings, those that touch the word before.
@@ -41,6 +37,7 @@ class Found:
     uses: dict[cst.CSTNode, str] = _empty(dict)
     strings: set[cst.CSTNode] = _empty(set)
     unused: set[cst.ImportAlias] = _empty(set)
+    shortened: set[cst.ImportAlias] = _empty(set)
     divided: set[cst.ImportFrom] = _empty(set)
     imports: set[cst.CSTNode] = _empty(set)
     touching: set[cst.CSTNode] = _empty(set)
@@ -77,6 +74,9 @@ class _Search(cst.CSTVisitor):
         self._roots: set[cst.CSTNode] = set()
         self._lines: list[str] = []
         self._asked_of: dict[str, set[str]] = {}  # {name: its attributes}
+        # {attribute: what it is set to, of whatever}
+        self._values: dict[str, list[cst.BaseExpression]] = {}
+        self._exported: set[str] = set()  # The names in `__all__`.
 
     def note(self, node: cst.CSTNode, text: str) -> None:
         position = self.get_metadata(metadata.PositionProvider, node)
@@ -95,12 +95,40 @@ class _Search(cst.CSTVisitor):
             if name.source is metadata.QualifiedNameSource.IMPORT:
                 yield name.name
 
+    def assignments_of(self, node: cst.Name) -> Iterator[metadata.Assignment]:
+        scope = self.get_metadata(metadata.ScopeProvider, node, None)
+        if isinstance(scope, metadata.Scope):
+            for assignment in scope[node.value]:
+                if isinstance(assignment, metadata.Assignment):
+                    yield assignment
+
+    def values_of(self, attribute: str) -> list[cst.BaseExpression]:
+        return self._values.get(attribute, [])
+
     def visit_Module(self, node: cst.Module) -> None:
         self._lines = re.split(r"\r\n|\r|\n", node.code)
         for found in m.findall(node, m.Attribute(value=m.Name())):
             found = cst.ensure_type(found, cst.Attribute)
             name = cst.ensure_type(found.value, cst.Name).value
             self._asked_of.setdefault(name, set()).add(found.attr.value)
+        for found in m.findall(node, m.Assign() | m.AnnAssign()):
+            self._find_assigned(found)
+
+    def _find_assigned(self, node: cst.CSTNode) -> None:
+        if isinstance(node, cst.Assign):
+            targets = [each.target for each in node.targets]
+        else:
+            node = cst.ensure_type(node, cst.AnnAssign)
+            targets = [node.target]
+        for target in targets:
+            if isinstance(target, cst.Attribute) and node.value is not None:
+                self._values.setdefault(target.attr.value, []).append(
+                    node.value
+                )
+            if m.matches(target, m.Name("__all__")) and node.value is not None:
+                for string in m.findall(node.value, m.SimpleString()):
+                    string = cst.ensure_type(string, cst.SimpleString)
+                    self._exported.add(str(string.evaluated_value))
 
     def visit_Attribute(self, node: cst.Attribute) -> bool:
         parent = self.parent_of(node)
@@ -118,7 +146,7 @@ class _Search(cst.CSTVisitor):
                 self.note(node, advice.other_optimizer(name))
                 return False
             if names.is_module(name) and not is_asked:
-                self._module(node, parent)
+                self._module(node, parent, name)
                 return False
         return True
 
@@ -130,14 +158,12 @@ class _Search(cst.CSTVisitor):
             return
         for name in self.full_names(node):
             if names.is_module(name):
-                self._module(node, parent)
+                self._module(node, parent, name)
 
     def _use(self, node: cst.CSTNode, found: str) -> None:
         self.found.uses[node] = found
         self._look_before(node)
-        while isinstance(node, cst.Attribute):
-            node = node.value
-        self._roots.add(node)
+        self._roots.add(_root(node))
 
     def _look_before(self, node: cst.CSTNode) -> None:
         position = self.get_metadata(metadata.PositionProvider, node)
@@ -146,19 +172,22 @@ class _Search(cst.CSTVisitor):
         if re.search(r"\w$", before):
             self.found.touching.add(node)
 
-    def _module(self, node: cst.CSTNode, parent: cst.CSTNode) -> None:
+    def _module(
+        self, node: cst.CSTNode, parent: cst.CSTNode, name: str
+    ) -> None:
         """A module as a value: it may be given a name, or asked."""
         if isinstance(parent, cst.Assign) and parent.value is node:
-            targets = [
-                t.target.value
-                for t in parent.targets
-                if isinstance(t.target, cst.Name)
-            ]
-            if all(
-                self._asked_of.get(n, set()) <= _ATTRIBUTES for n in targets
+            asked = {
+                attribute
+                for target in parent.targets
+                if isinstance(target.target, cst.Name)
+                for attribute in self._asked_of.get(target.target.value, ())
+            }
+            if asked <= names.askable(name):
+                self._use(node, names.successor(name))
+            elif not name.endswith(".mixed_precision") or (
+                asked & names.attributes(name).keys()
             ):
-                self._use(node, "")
-            else:
                 self.note(node, advice.MODULE_AS_VALUE)
         elif isinstance(parent, cst.Arg):
             call = self.parent_of(parent)
@@ -168,26 +197,59 @@ class _Search(cst.CSTVisitor):
     def visit_Call(self, node: cst.Call) -> None:
         for text in advice.of_call(node, set(self.full_names(node.func))):
             self.note(node, text)
-        is_compile = m.matches(
+        if m.matches(
             node.func,
             m.Attribute(
                 value=~m.OneOf(m.Name("re"), m.Name("regex")),
                 attr=m.Name("compile"),
             ),
-        )
-        for index, argument in enumerate(node.args):
-            value = argument.value
-            if not isinstance(value, cst.SimpleString):
-                continue
-            if str(ast.literal_eval(value.value)).lower() not in _NAMES:
-                continue
-            by_name = advice.is_keyword(argument, "optimizer")
-            first = index == 0 and argument.keyword is None
-            if is_compile and (by_name or first):
-                self.found.strings.add(value)
-                self._look_before(value)
-            elif by_name:
-                self.note(argument, advice.STRING)
+        ):
+            self._compile(node)
+            return
+        for argument in node.args:
+            if advice.is_keyword(argument, "optimizer"):
+                for _ in compiled.strings_in(argument.value):
+                    self.note(argument, advice.STRING)
+
+    def _compile(self, node: cst.Call) -> None:
+        argument = compiled.optimizer_in(node)
+        if argument is not None:
+            for string in compiled.strings_in(argument.value):
+                self.found.strings.add(string)
+                self._look_before(string)
+        if not self._is_compile_of_model(node):
+            return
+        if argument is None:
+            text = advice.of_compile_without(node)
+            if text is not None:
+                self.note(node, text)
+        elif compiled.may_be_name(node, argument.value, self):
+            self.note(argument, advice.MAYBE_NAME)
+
+    def _is_compile_of_model(self, node: cst.Call) -> bool:
+        """Whether it is a call of Keras' `compile`, and made here.
+
+        Another `compile` is a function of a module, or in a file that has
+        nothing to do with Keras; one inside of a `compile` passes on what it
+        gets.
+        """
+        model = cst.ensure_type(node.func, cst.Attribute).value
+        if isinstance(model, cst.Name) and any(
+            isinstance(each.node, cst.Import)
+            for each in self.assignments_of(model)
+        ):
+            return False
+        around: cst.CSTNode = node
+        while not isinstance(around, cst.Module):
+            if m.matches(around, m.FunctionDef(name=m.Name("compile"))):
+                return False
+            around = self.parent_of(around)
+        by_name = any(advice.is_keyword(a, "optimizer") for a in node.args)
+        return by_name or self._is_about_keras
+
+    @property
+    def _is_about_keras(self) -> bool:
+        return bool(self.found.imports)
 
     def visit_Import(self, node: cst.Import) -> None:
         for alias in node.names:
@@ -209,40 +271,75 @@ class _Search(cst.CSTVisitor):
                 self.found.divided.add(node)
             elif names.is_module(module) and not names.is_module(name):
                 self.note(alias, advice.other_optimizer(name))
-            for text in advice.of_import(name):
-                self.note(alias, text)
 
     def _imported(self, node: cst.CSTNode, module: str) -> None:
-        if module.partition(".")[0] in ("keras", "tensorflow"):
+        if names.is_of_known(module) and not names.is_of(module, PACKAGE):
             self.found.imports.add(node)
 
     def leave_Module(self, original_node: cst.Module) -> None:
-        scopes = set(self.metadata[metadata.ScopeProvider].values())
-        for scope in scopes:
-            if isinstance(scope, metadata.Scope):
+        by_statement: dict[cst.CSTNode, list[metadata.ImportAssignment]] = {}
+        for scope in set(self.metadata[metadata.ScopeProvider].values()):
+            # What is imported in a class may be asked of its instances.
+            if isinstance(scope, metadata.Scope) and not isinstance(
+                scope, metadata.ClassScope
+            ):
                 for assignment in scope.assignments:
                     if isinstance(assignment, metadata.ImportAssignment):
-                        self._find_unused(assignment)
+                        statement = assignment.node
+                        by_statement.setdefault(statement, []).append(
+                            assignment
+                        )
+        for statement, assignments in by_statement.items():
+            aliases = getattr(statement, "names", ())
+            if not isinstance(aliases, cst.ImportStar):
+                for alias in aliases:
+                    self._find_unused(statement, alias, assignments)
+        for statement in self.found.imports:
+            self._note_addons(statement)
 
-    def _find_unused(self, assignment: metadata.ImportAssignment) -> None:
+    def _find_unused(
+        self,
+        statement: cst.CSTNode,
+        alias: cst.ImportAlias,
+        assignments: Sequence[metadata.ImportAssignment],
+    ) -> None:
         """Takes note of an import all of whose uses are rewritten."""
-        nodes = []
-        for access in assignment.references:
-            node = access.node
-            while isinstance(node, cst.Attribute):
-                node = node.value
-            nodes.append(node)
-        if not nodes or not all(node in self._roots for node in nodes):
+        bound = alias.evaluated_alias or alias.evaluated_name
+        full = full_name(statement, alias) or ""
+        is_dotted = alias.asname is None and "." in bound
+        roots = [
+            _root(access.node)
+            for assignment in assignments
+            if f"{bound}.".startswith(f"{assignment.name}.")
+            and (not is_dotted or names.is_gone(assignment.name))
+            for access in assignment.references
+        ]
+        if not roots or not self._roots.issuperset(roots):
             return
-        statement = assignment.node
+        if bound in self._exported:
+            return
+        if is_dotted and names.is_gone(full) and not names.is_of(full, ADDONS):
+            self.found.shortened.add(alias)
+        elif names.is_of(full, ADDONS):
+            self.found.unused.add(alias)
+        elif names.is_module(full) and not is_dotted:
+            self.found.unused.add(alias)
+
+    def _note_addons(self, statement: cst.CSTNode) -> None:
+        """Tells of what is imported from tensorflow_addons, and is not ours."""
         aliases = getattr(statement, "names", ())
         for alias in () if isinstance(aliases, cst.ImportStar) else aliases:
-            bound = alias.evaluated_alias or alias.evaluated_name
-            is_dotted = alias.asname is None and "." in bound
-            if bound == assignment.name and not is_dotted:
-                full = full_name(statement, alias)
-                if full is not None and names.is_module(full):
-                    self.found.unused.add(alias)
+            full = full_name(statement, alias) or ""
+            stays = alias not in self.found.unused and not names.meaning(full)
+            if names.is_of(full, ADDONS) and stays:
+                self.note(alias, advice.ADDONS)
+
+
+def _root(node: cst.CSTNode) -> cst.CSTNode:
+    """The name that a dotted one begins with."""
+    while isinstance(node, cst.Attribute):
+        node = node.value
+    return node
 
 
 def full_name(statement: cst.CSTNode, alias: cst.ImportAlias) -> str | None:

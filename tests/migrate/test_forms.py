@@ -253,3 +253,188 @@ def test_a_line_stays_a_line():
         made = [keras_legacy_opt.Adam(1e-3)]
         """
     ).replace("\\\n", "")
+
+
+HARD_TO_SEE = {
+    "a suite in the line of its condition": """
+        if True: from tensorflow.keras.optimizers import Adam
+        if True: x = 1; from keras.optimizers import SGD, AdamW; y = 2
+        made = Adam(), SGD()
+        """,
+    "conditional names": """
+        import keras
+        condition, other = True, None
+        for key in (0, 1, 2):
+            model = keras.Sequential()
+            if key == 0:
+                model.compile(optimizer='adam' if condition else'sgd')
+            elif key == 1:
+                model.compile(("nadam" if other else other) or "adamax", "mse")
+            else:
+                model.compile(
+                    (
+                        "rmsprop"  # the default
+                        if not condition
+                        else keras.optimizers.SGD(0.5)
+                    ),
+                )
+        made = [model.optimizer]
+        """,
+    "addons": """
+        import tensorflow_addons as tfa
+        from tensorflow_addons.optimizers import LAMB, SWA as Average
+        from tensorflow_addons import optimizers
+        from tensorflow_addons.optimizers.lookahead import Lookahead
+        import tensorflow_addons.optimizers as ao
+        import tensorflow_addons.optimizers.yogi
+        base = tfa.optimizers.RectifiedAdam
+        ko = tfa.optimizers
+        made = [
+            LAMB(0.1),
+            Average(base(0.1), 0, 1),
+            optimizers.AdamW(0.1, 0.1),
+            Lookahead(ao.NovoGrad(0.1)),
+            tensorflow_addons.optimizers.yogi.Yogi(0.1),
+            ko.COCOB(),
+        ]
+        """,
+    "the modules of schedules": """
+        from tensorflow.keras.optimizers import schedules, SGD
+        import keras
+        other = keras.optimizers.schedules
+        same = schedules
+        made = [same.CosineDecay(0.1, 3), other.PolynomialDecay(0.1, 3), SGD()]
+        """,
+    "a file of old releases": """
+        import keras.optimizers.optimizer_v2.adam
+        import keras.optimizer_v2.gradient_descent as gradient_descent
+        made = [
+            keras.optimizers.optimizer_v2.adam.Adam(),
+            gradient_descent.SGD(0.1),
+        ]
+        assert keras.Model
+        """,
+}
+
+
+@pytest.mark.parametrize("name", HARD_TO_SEE)
+def test_what_is_hard_to_see(name):
+    check(program(HARD_TO_SEE[name]))
+
+
+def test_names_that_others_may_import_stay():
+    code = program(
+        """
+        from tensorflow.keras import optimizers
+        __all__ = ["optimizers"]
+        class Settings:
+            from tensorflow.keras import optimizers as inside
+            made = [inside.Adam()]
+        made = [optimizers.SGD(), Settings.inside.AdamW()]
+        del made[1]
+        """
+    )
+    assert run(check(code))["optimizers"].AdamW
+
+
+# What is told of is in the lines with a mark.
+TOLD = {
+    "names in variables": """
+        import keras
+        name = "adam"
+        ours = keras.optimizers.Adam()
+        for each in ("sgd", "adam"):
+            model.compile(optimizer=each, loss="mse")  # told
+        for own in (keras.optimizers.SGD(), keras.optimizers.Adam()):
+            model.compile(own)
+        model.compile(optimizer=name)  # told
+        model.compile(optimizer=ours)
+        model.compile(name if name else ours)  # told
+        model.compile(optimizer=(new := name))  # told
+        table = {"a": "adam", "b": ours}
+        model.compile(table["a"])  # told
+        optimizers = {"a": keras.optimizers.SGD(), "b": ours}
+        model.compile(optimizers["a"])
+        first, second = "adam", ours
+        model.compile(optimizer=first)  # told
+        [model.compile(optimizer=each) for each in ["ftrl"]]  # told
+        """,
+    "arguments": """
+        import keras
+        def build(optimizer="adam", other=keras.optimizers.SGD(), **cfg):
+            model.compile(optimizer=optimizer)  # told
+            model.compile(optimizer=other)
+            model.compile(**cfg)  # told
+            model.compile(other, **cfg)
+        def train(optimizer, other: str, third: keras.optimizers.Optimizer):
+            model.compile(optimizer)  # told
+            model.compile(other)  # told
+            model.compile(third)
+        model.compile(optimizer=args.optimizer)  # told
+        model.compile(optimizer=config["optimizer"])  # told
+        model.compile(optimizer=config.get("optimizer", "x"))  # told
+        model.compile(optimizer=getattr(args, "optimizer"))  # told
+        model.compile(optimizer=args.name.lower())  # told
+        model.compile(optimizer=f"{name}")  # told
+        model.compile(optimizer=choice("optimizer", ["adam", "sgd"]))  # told
+        model.compile(optimizer={"class_name": "Adam", "config": {}})  # told
+        model.compile(optimizer=keras.optimizers.Adam(name="Adam"))
+        model.compile(optimizer=make())
+        model.compile(*settings)  # told
+        model.compile(loss="mse")  # told
+        """,
+    "attributes": """
+        import keras
+        class Trainer:
+            def __init__(self, chosen):
+                self.own = keras.optimizers.Adam()
+                self.chosen = chosen
+            def compile(self, optimizer, **kwargs):
+                super().compile(optimizer=optimizer, **kwargs)
+            def train(self, model):
+                model.compile(optimizer=self.own)
+                model.compile(optimizer=self.chosen)  # told
+                model.compile(optimizer=model.optimizer, loss="mse")
+        """,
+    "other functions": """
+        import re, keras, torch
+        from settings import optimizer
+        pattern = "adam"
+        re.compile(pattern)
+        torch.compile(pattern)
+        lowered.compile()
+        make(optimizer="adam" if pattern else None)  # told
+        model.compile(optimizer)  # told
+        """,
+    "in a file without Keras": """
+        def build(optimizer, pattern="adam"):
+            lowered.compile(pattern)
+            lowered.compile(**pattern)
+            model.compile(optimizer=optimizer)  # told
+        """,
+    "addons": """
+        import tensorflow_addons as tfa  # told
+        import tensorflow_addons.layers  # told
+        from tensorflow_addons.layers import WeightNormalization  # told
+        from tensorflow_addons.optimizers import LAMB, Unknown  # told
+        tfa.optimizers.AdamW(0.1, 0.1)
+        tfa.layers.GELU()
+        """,
+    "a part of a module": """
+        import tensorflow as tf
+        policies = tf.keras.mixed_precision
+        policies.set_global_policy("float32")
+        scaling = tf.keras.mixed_precision  # told
+        scaling.set_global_policy("float32")
+        scaling.LossScaleOptimizer(1)
+        """,
+}
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_what_is_told(name):
+    code = program(TOLD[name])
+    lines = enumerate(code.splitlines(), start=1)
+    marked = [number for number, line in lines if "# told" in line]
+    notes = codemod.rewritten(code).notes
+    assert sorted({line for line, _ in notes}) == marked, notes
