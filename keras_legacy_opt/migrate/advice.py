@@ -16,6 +16,7 @@ MODULE_AS_VALUE = (
 )
 STAR = "`import *` of Keras' optimizers: import keras_legacy_opt's names"
 
+MAGIC = "code in a line for the notebook is not rewritten: do it by hand"
 ADDONS = (
     "tensorflow_addons does not run beside Keras 3, and this is not one of its"
     " optimizers, which are in keras_legacy_opt.addons"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import libcst as cst
 
 from keras_legacy_opt.migrate import imports, names, place, search
 from keras_legacy_opt.migrate.names import PACKAGE
 
+_Block = TypeVar("_Block", cst.IndentedBlock, cst.Module)
 _Simple = cst.SimpleStatementLine | cst.SimpleStatementSuite
 
 
@@ -22,6 +23,7 @@ class _Rewrite(cst.CSTTransformer):
     def __init__(self, found: search.Found, module: cst.Module):
         self._found = found
         self._name, self._place = PACKAGE, None
+        self._removed: set[cst.CSTNode] = set()
         users = {*found.uses, *found.strings}
         if users:
             known = place.known_name(module, users)
@@ -95,6 +97,8 @@ class _Rewrite(cst.CSTTransformer):
             lines.insert(0, _import_of_package(above))
         if is_after:
             lines.append(_import_of_package(own))
+        if not lines and any(line.comment for line in own):
+            lines.append(self._only_comments(own))
         return cst.FlattenSentinel(lines) if lines else cst.RemoveFromParent()
 
     def leave_SimpleStatementSuite(
@@ -109,11 +113,37 @@ class _Rewrite(cst.CSTTransformer):
     def leave_IndentedBlock(
         self, original_node: cst.IndentedBlock, updated_node: cst.IndentedBlock
     ) -> cst.IndentedBlock:
-        if updated_node.body:
-            return updated_node
-        return updated_node.with_changes(
-            body=[cst.SimpleStatementLine([cst.Pass()])]
-        )
+        block = self._with_comments_moved(updated_node)
+        if block.body:
+            return block
+        return block.with_changes(body=[cst.SimpleStatementLine([cst.Pass()])])
+
+    def leave_Module(
+        self, original_node: cst.Module, updated_node: cst.Module
+    ) -> cst.Module:
+        return self._with_comments_moved(updated_node)
+
+    def _only_comments(
+        self, lines: Sequence[cst.EmptyLine]
+    ) -> cst.SimpleStatementLine:
+        """What stands for a statement that is removed, for what is over it."""
+        line = cst.SimpleStatementLine([cst.Pass()], lines)
+        self._removed.add(line)
+        return line
+
+    def _with_comments_moved(self, block: _Block) -> _Block:
+        """A block in which that is over the next statement, or at the end."""
+        body, waiting = [], []
+        for statement in block.body:
+            if statement in self._removed:
+                waiting += getattr(statement, "leading_lines", ())
+                continue
+            if waiting:
+                lines = [*waiting, *getattr(statement, "leading_lines", ())]
+                statement = statement.with_changes(leading_lines=lines)
+                waiting = []
+            body.append(statement)
+        return block.with_changes(body=body, footer=[*waiting, *block.footer])
 
     def _bodies(
         self, original: _Simple, updated: _Simple

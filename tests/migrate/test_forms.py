@@ -438,3 +438,25 @@ def test_what_is_told(name):
     marked = [number for number, line in lines if "# told" in line]
     notes = codemod.rewritten(code).notes
     assert sorted({line for line, _ in notes}) == marked, notes
+
+
+def test_comments_over_what_is_removed_stay():
+    code = program(
+        """
+        import keras
+        def make():
+            # what is used
+            from keras import optimizers
+
+            # how it is used
+            try:
+                # of Keras
+                from keras import optimizers
+            except ImportError: pass
+            return [optimizers.SGD()]
+        made = make()
+        """
+    )
+    after = check(code)
+    for comment in ("what is used", "how it is used", "of Keras"):
+        assert f"# {comment}\n" in after
