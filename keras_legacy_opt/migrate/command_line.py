@@ -44,7 +44,12 @@ def _run(parsed: argparse.Namespace) -> int:
         )
         return 1
     failed = False
+    roots = [pathlib.Path(os.path.realpath(path)) for path in parsed.paths]
     for path in _files(parsed.paths):
+        target = pathlib.Path(os.path.realpath(path))
+        if not any(target.is_relative_to(root) for root in roots):
+            print(f"{path}: left: a link to {target}", file=sys.stderr)
+            continue
         try:
             encoding, text = _read(path)
             if path.suffix == ".ipynb":

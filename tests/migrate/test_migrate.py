@@ -111,6 +111,33 @@ def test_folders(tmp_path, capsys):
         assert (tmp_path / name).read_text() == code
 
 
+def test_links(tmp_path, capsys):
+    """What they lead to is rewritten only if it is among the paths given."""
+    code = "import keras\nkeras.optimizers.Adam()\n"
+    for name in ("own/a.py", "other/b.py", "third/c.py"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(code)
+    own = tmp_path / "own"
+    (own / "inside.py").symlink_to("a.py")
+    (own / "outside.py").symlink_to("../other/b.py")
+    (own / "folder").symlink_to("../third")
+    (own / "endless").symlink_to("endless")
+    for arguments in ([own], ["--write", own]):
+        assert run(*arguments) == 0
+        told = capsys.readouterr()
+        (line,) = told.err.splitlines()
+        assert line.startswith(f"{own / 'outside.py'}: left: ")
+        assert "outside" not in told.out
+    assert "keras_legacy_opt" in (own / "a.py").read_text()
+    assert (own / "inside.py").is_symlink()
+    for name in ("other/b.py", "third/c.py"):
+        assert (tmp_path / name).read_text() == code
+    # Who names a link, means what it leads to.
+    assert run("--write", own / "outside.py", own / "folder") == 0
+    for name in ("other/b.py", "third/c.py"):
+        assert "keras_legacy_opt" in (tmp_path / name).read_text()
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
