@@ -31,6 +31,14 @@ _PACKAGES_OF_FILES = (
     "tensorflow.python.keras.optimizer_v2",
 )
 
+# Files beside these, with functions that subclasses called.
+HELPERS = (
+    "keras.optimizer_v2.utils",
+    "keras.optimizers.optimizer_v2.utils",
+    "keras.optimizers.utils",
+    "keras.src.optimizers.utils",
+)
+
 _SCHEDULES = {name: f"schedules.{name}" for name in schedules.__all__}
 _FILES = {
     "adadelta": {"Adadelta": "Adadelta"},
