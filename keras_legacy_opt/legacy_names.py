@@ -31,6 +31,14 @@ _PACKAGES_OF_FILES = (
     "tensorflow.python.keras.optimizer_v2",
 )
 
+# Files beside these, with functions that subclasses called.
+HELPERS = (
+    "keras.optimizer_v2.utils",
+    "keras.optimizers.optimizer_v2.utils",
+    "keras.optimizers.utils",
+    "keras.src.optimizers.utils",
+)
+
 _SCHEDULES = {name: f"schedules.{name}" for name in schedules.__all__}
 _FILES = {
     "adadelta": {"Adadelta": "Adadelta"},
@@ -138,6 +146,12 @@ def attributes(module: str) -> dict[str, str]:
     if module == "keras.optimizers.schedules.learning_rate_schedule":
         return _SCHEDULES
     return {}
+
+
+def defines_classes(module: str) -> bool:
+    """Whether a module is a file that defined the classes, or their package."""
+    package = module.rpartition(".")[0]
+    return bool({module, package}.intersection(_PACKAGES_OF_FILES))
 
 
 def is_top_level(module: str) -> bool:

@@ -43,6 +43,8 @@ for these jobs:
 * `is_of_this_trace`: the graphs around that of a function have no public name.
 * `loss_scale_class`: in graphs, tf_keras scales the loss for instances of one
   class only, whose public name is that of the base of two.
+* `gradient_helpers`: old subclasses call these functions of Keras, of which
+  TensorFlow has a copy.
 * `variable_class`: up to Keras 3.6, `keras.Variable` is a subclass of what the
   layers make, and thus says of no variable that it is one.
 * `is_plain`: the class of variables that their handle is all of.
@@ -151,6 +153,17 @@ def variable_id(variable: Any) -> str:
     if getattr(variable, "_in_graph_mode", False):
         return variable._shared_name
     return variable._unique_id
+
+
+def gradient_helpers() -> dict[str, Callable[..., Any]]:
+    """Functions that filter, sum and clip lists of (gradient, variable)."""
+    name = "tensorflow.python.keras.optimizer_v2.utils"
+    found = vars(importlib.import_module(name))
+    return {
+        k: v
+        for k, v in found.items()
+        if isinstance(v, types.FunctionType) and v.__module__ == name
+    }
 
 
 def creation_number(variable_id: str) -> int:

@@ -9,7 +9,12 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from keras_legacy_opt import hosts, legacy_names, serialization
+from keras_legacy_opt import (
+    hosts,
+    legacy_names,
+    private_api,
+    serialization,
+)
 
 # Where `compile` asks what a string means.
 _INTERNAL = ("keras.src.optimizers", "tf_keras.src.optimizers")
@@ -29,6 +34,7 @@ def knows(name: str) -> bool:
     return (
         name in _INTERNAL
         or name in legacy_names.ADDONS
+        or name in legacy_names.HELPERS
         or _is_experimental(name)
         or bool(legacy_names.attributes(name))
     )
@@ -75,6 +81,8 @@ def of_stand_in(
             },
             "__getattr__": functools.partial(_not_of_addons, name),
         }
+    if name in legacy_names.HELPERS:
+        return private_api.gradient_helpers()
     if _is_experimental(name):  # What the package had for new ones.
         return {k: v for k, v in of_parent.items() if inspect.isclass(v)}
     return of_module(name, {}, top_level)

@@ -15,7 +15,7 @@ from typing import Any
 
 import wrapt
 
-from keras_legacy_opt import hosts
+from keras_legacy_opt import hosts, legacy_names
 from keras_legacy_opt.drop_in import contents, patches
 
 # Its names are replaced once it is adopted: our classes become optimizers of
@@ -79,8 +79,11 @@ class _Installation:
             self._patched[id(module)] = module, self.level
             own = self._patches.own(module)
             values = contents.of_module(name, own, self.level)
+            give = self._patches.set
+            if legacy_names.defines_classes(name):
+                give = self._patches.shadow
             for attribute, value in values.items():
-                self._patches.set(module, attribute, value)
+                give(module, attribute, value)
             for child in contents.children(name):
                 if child not in own:
                     self._add_child(name, module, child)

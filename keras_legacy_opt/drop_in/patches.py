@@ -9,6 +9,17 @@ import types
 from typing import Any
 
 _MISSING = object()
+_SHADOWS = "__keras_legacy_opt_shadows__"
+
+
+class _Shadowed(types.ModuleType):
+    """A module that shows others what its own functions do not see."""
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        shadows = super().__getattribute__("__dict__").get(_SHADOWS, {})
+        former, value = shadows.get(name, (_MISSING, None))
+        return value if found is former else found
 
 
 class Patches:
@@ -20,12 +31,27 @@ class Patches:
             tuple[int, str], tuple[types.ModuleType, Any, Any]
         ] = {}
         self._stand_ins: list[types.ModuleType] = []
+        self._shadowed: list[types.ModuleType] = []
 
     def set(self, module: types.ModuleType, name: str, value: Any) -> None:
         """Sets an attribute, which may be one that was set before."""
         former = self._former(module, name)
         self._attributes[id(module), name] = module, former, value
         setattr(module, name, value)
+
+    def shadow(self, module: types.ModuleType, name: str, value: Any) -> None:
+        """Sets an attribute for others: the module's code goes on with its own.
+
+        A class that calls `super(Name, self)` needs itself under its name.
+        """
+        if name not in vars(module) or (id(module), name) in self._attributes:
+            self.set(module, name, value)
+            return
+        shadows = vars(module).setdefault(_SHADOWS, {})
+        shadows[name] = vars(module)[name], value
+        if not isinstance(module, _Shadowed):
+            module.__class__ = _Shadowed
+            self._shadowed.append(module)
 
     def own(self, module: types.ModuleType) -> dict[str, Any]:
         """The attributes of a module without the changes."""
@@ -48,6 +74,9 @@ class Patches:
                 delattr(module, name)
             else:
                 setattr(module, name, former)
+        for module in self._shadowed:
+            module.__class__ = types.ModuleType
+            del vars(module)[_SHADOWS]
         for module in self._stand_ins:
             if sys.modules.get(module.__name__) is module:
                 del sys.modules[module.__name__]

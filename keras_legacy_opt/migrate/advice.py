@@ -16,9 +16,22 @@ MODULE_AS_VALUE = (
 )
 STAR = "`import *` of Keras' optimizers: import keras_legacy_opt's names"
 
-_ADDONS = (
-    "tensorflow_addons does not run beside Keras 3: its optimizers as classes"
-    " of your own can be derived from keras_legacy_opt.Optimizer"
+MAGIC = "code in a line for the notebook is not rewritten: do it by hand"
+ADDONS = (
+    "tensorflow_addons does not run beside Keras 3, and this is not one of its"
+    " optimizers, which are in keras_legacy_opt.addons"
+)
+MAYBE_NAME = (
+    "if this is an optimizer's name or configuration, it means Keras'"
+    " optimizer: pass keras_legacy_opt.get(it)"
+)
+_KEYWORDS = (
+    "if there is an optimizer's name among these arguments, it means Keras'"
+    " optimizer: it has to be keras_legacy_opt.get(name)"
+)
+_DEFAULT = (
+    "`compile` without an optimizer takes Keras' RMSprop: say"
+    " optimizer=keras_legacy_opt.RMSprop()"
 )
 _RESTORE = (
     "build the model before you restore a tf.train.Checkpoint of it: in Keras 3"
@@ -28,8 +41,14 @@ _RESTORE = (
 _BACKEND = "Keras 3's `backend` has few of these functions: use TensorFlow's"
 
 
+# Arguments that no other `compile` has.
+_OF_KERAS = ("loss", "metrics", "loss_weights", "weighted_metrics")
+
+
 def other_optimizer(name: str) -> str:
     """Of an optimizer that legacy never had."""
+    if name.startswith("tensorflow_addons."):
+        return ADDONS
     return f"{name.rpartition('.')[2]} was no legacy optimizer: it stays Keras'"
 
 
@@ -56,7 +75,10 @@ def of_call(node: cst.Call, names: Collection[str]) -> Iterator[str]:
             yield _BACKEND
 
 
-def of_import(name: str) -> Iterator[str]:
-    """Of an import of what has this full name."""
-    if name.startswith("tensorflow_addons.optimizers"):
-        yield _ADDONS
+def of_compile_without(node: cst.Call) -> str | None:
+    """Of a call of a model's `compile` in which no optimizer is seen."""
+    if any(argument.star for argument in node.args):
+        return _KEYWORDS
+    if any(is_keyword(a, name) for a in node.args for name in _OF_KERAS):
+        return _DEFAULT
+    return None

@@ -44,28 +44,38 @@ def _run(parsed: argparse.Namespace) -> int:
         )
         return 1
     failed = False
+    roots = [pathlib.Path(os.path.realpath(path)) for path in parsed.paths]
     for path in _files(parsed.paths):
+        target = pathlib.Path(os.path.realpath(path))
+        if not any(target.is_relative_to(root) for root in roots):
+            print(f"{path}: left: a link to {target}", file=sys.stderr)
+            continue
         try:
             encoding, text = _read(path)
             if path.suffix == ".ipynb":
-                new, code, result = notebooks.rewritten(text, codemod.rewritten)
+                done = notebooks.rewritten(text, codemod.rewritten)
             else:
-                code, result = text, codemod.rewritten(text)
-                new = result.code
-            if parsed.write and new != text:
-                _replace(path, new.encode(encoding))
+                result = codemod.rewritten(text)
+                places = [(f"{line}", note) for line, note in result.notes]
+                done = notebooks.Notebook(
+                    result.code, text, result.code, places, []
+                )
+            if parsed.write and done.text != text:
+                _replace(path, done.text.encode(encoding))
         except (OSError, ValueError, codemod.SyntaxError) as error:
             failed = True
             reason = " ".join(str(error).split())
             print(f"{path}: not rewritten: {reason}", file=sys.stderr)
             continue
-        if parsed.write and new != text:
+        if parsed.write and done.text != text:
             print(f"{path}: rewritten")
         elif not parsed.write:
-            sys.stdout.writelines(_diff(path, code, result.code))
-        for line, note in result.notes:
-            where = "" if path.suffix == ".ipynb" else f"{line}:"
-            print(f"{path}:{where} {note}", file=sys.stderr)
+            sys.stdout.writelines(_diff(path, done.before, done.after))
+        for place, note in done.notes:
+            print(f"{path}:{place}: {note}", file=sys.stderr)
+        for place, reason in done.left:
+            failed = True
+            print(f"{path}: not rewritten: {place}: {reason}", file=sys.stderr)
     return int(failed)
 
 

@@ -17,6 +17,7 @@ import tensorflow as tf
 import tf_keras
 
 import keras_legacy_opt
+from keras_legacy_opt import legacy_names
 
 # Of what other tests have imported.
 pytestmark = pytest.mark.filterwarnings("ignore:.*imported from Keras before")
@@ -361,3 +362,17 @@ sys.exit(3)
     assert output == f"{ours} {ours}\n-m --legacy-only\n"
     output = run(["--legacy-only", "-m", "program", "a"], tmp_path)
     assert output == f"keras.src.optimizers.adam {ours}\na\n"
+
+
+@pytest.mark.parametrize("name", legacy_names.HELPERS)
+def test_files_of_helpers(name, top_level):
+    helpers = importlib.import_module(name)
+    gradient, variable = tf.constant(3.0), tf.Variable(1.0)
+    pairs = [(gradient, variable), (None, tf.Variable(1.0))]
+    ((kept, of),) = helpers.filter_empty_gradients(pairs)
+    assert kept is gradient
+    assert of is variable
+    clip = helpers.make_gradient_clipvalue_fn(0.5)
+    assert float(clip([(gradient, variable)])[0][0]) == 0.5
+    package, _, file = name.rpartition(".")
+    assert getattr(importlib.import_module(package), file) is helpers

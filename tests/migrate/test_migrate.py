@@ -10,7 +10,7 @@ import pytest
 import keras_legacy_opt
 from keras_legacy_opt import __main__ as command_line
 from keras_legacy_opt import legacy_names, schedules
-from keras_legacy_opt.migrate import codemod
+from keras_legacy_opt.migrate import names
 
 CORPUS = pathlib.Path(__file__).parent / "corpus"
 FILES = sorted(p for p in CORPUS.iterdir() if p.suffix in (".py", ".ipynb"))
@@ -70,7 +70,7 @@ def test_notes(capsys):
     assert run(CORPUS / "notes.py") == 0
     notes = capsys.readouterr().err.splitlines()
     lines = [int(note.split(":")[1]) for note in notes]
-    assert lines == [4, 6, 10, 11, 12, 13, 14, 15, 16, 18]
+    assert lines == [3, 6, 10, 11, 12, 13, 14, 15, 16, 18]
     for note, word in zip(
         notes,
         [
@@ -109,6 +109,33 @@ def test_folders(tmp_path, capsys):
         assert "keras_legacy_opt" in (tmp_path / name).read_text()
     for name in skipped:
         assert (tmp_path / name).read_text() == code
+
+
+def test_links(tmp_path, capsys):
+    """What they lead to is rewritten only if it is among the paths given."""
+    code = "import keras\nkeras.optimizers.Adam()\n"
+    for name in ("own/a.py", "other/b.py", "third/c.py"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(code)
+    own = tmp_path / "own"
+    (own / "inside.py").symlink_to("a.py")
+    (own / "outside.py").symlink_to("../other/b.py")
+    (own / "folder").symlink_to("../third")
+    (own / "endless").symlink_to("endless")
+    for arguments in ([own], ["--write", own]):
+        assert run(*arguments) == 0
+        told = capsys.readouterr()
+        (line,) = told.err.splitlines()
+        assert line.startswith(f"{own / 'outside.py'}: left: ")
+        assert "outside" not in told.out
+    assert "keras_legacy_opt" in (own / "a.py").read_text()
+    assert (own / "inside.py").is_symlink()
+    for name in ("other/b.py", "third/c.py"):
+        assert (tmp_path / name).read_text() == code
+    # Who names a link, means what it leads to.
+    assert run("--write", own / "outside.py", own / "folder") == 0
+    for name in ("other/b.py", "third/c.py"):
+        assert "keras_legacy_opt" in (tmp_path / name).read_text()
 
 
 @pytest.mark.parametrize(
@@ -165,9 +192,9 @@ def test_notebooks_stay_notebooks(tmp_path):
 
 def test_names_of_the_table_exist():
     for keras in legacy_names.KERASES:
-        names = legacy_names.attributes(f"{keras}.optimizers.schedules")
-        assert sorted(names) == sorted(schedules.__all__)
-    assert codemod.meaning("keras.optimizers.Adam") == "Adam"
+        found = legacy_names.attributes(f"{keras}.optimizers.schedules")
+        assert sorted(found) == sorted(schedules.__all__)
+    assert names.meaning("keras.optimizers.Adam") == "Adam"
     for name in legacy_names.OPTIMIZERS:
         assert issubclass(
             getattr(keras_legacy_opt, name), keras_legacy_opt.Optimizer
