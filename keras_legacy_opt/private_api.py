@@ -19,6 +19,8 @@ for these jobs:
 * `complete_loading`: tf_keras builds no legacy optimizer of a `.keras` file;
   Keras 3 builds it for what is not frozen.
 * `complete_saved_models`: tf_keras leaves an optimizer's state in a SavedModel.
+* `complete_hdf5_files`: the Kerases give an optimizer the weights in an HDF5
+  file by their order, and leave their names in there.
 * `weights_inside`: optimizers are not told that weights only are wanted, nor of
   which model.
 * `graph_backend`: in TF1 graphs, tf_keras keeps a session of its own and
@@ -296,6 +298,22 @@ def complete_saved_models(
     """The same for SavedModels, which only tf_keras loads."""
     library = _module(tf_keras, "saving.legacy.saved_model.load")
     library.load = _completed(library.load, complete)
+
+
+def complete_hdf5_files(
+    keras: types.ModuleType,
+    scope: Callable[[Any], AbstractContextManager[None]],
+    complete: Callable[[Any, Any], None],
+) -> None:
+    """The same for HDF5 files, inside a scope; they may be given open."""
+    name = "saving.legacy.hdf5_format"
+    if int(keras.__version__.split(".")[0]) >= 3:
+        name = "legacy.saving.legacy_h5_format"
+    library = _module(keras, name)
+    library.load_model_from_hdf5 = _completed(
+        library.load_model_from_hdf5, complete
+    )
+    call_inside(library, "load_model_from_hdf5", scope)
 
 
 def _completed(

@@ -82,11 +82,11 @@ class Targets:
         if not self.has_optimizer:
             return {}
         key = var_key(hosts.unwrap(variable))
-        return {
-            name: slot
-            for optimizer in self.optimizers
-            for name, slot in optimizer._slots.get(key, {}).items()
-        }
+        found: dict[str, Any] = {}
+        for optimizer in (self.optimizer, *saving.held(self.optimizer)):
+            for name, slot in optimizer._slots.get(key, {}).items():
+                found.setdefault(name, slot)
+        return found
 
     @property
     def optimizers(self) -> list[Any]:
