@@ -23,6 +23,7 @@ for these jobs:
   file by their order, and leave their names in there.
 * `weights_inside`: optimizers are not told that weights only are wanted, nor of
   which model.
+* `has_random_state`: what a `tf.function` was traced to has no public name.
 * `graph_backend`: in TF1 graphs, tf_keras keeps a session of its own and
   initializes the variables there that it was told of.
 * `is_in_graph`, `eager_mode`: whether a session or eager execution has the
@@ -255,6 +256,27 @@ def let_save(tf_keras: types.ModuleType, base: type) -> None:
         return isinstance(obj, base) or is_saved(obj)
 
     library._is_keras_trackable = is_saved_or_ours
+
+
+def has_random_state(function: Any) -> bool:
+    """Whether a `tf.function` draws random numbers from a state of its own.
+
+    Each op that is not of `tf.random.stateless_*`, nor of a generator, has its
+    state in the trace: another trace draws other numbers.
+    """
+    definitions = [
+        concrete.graph.as_graph_def()
+        for concrete in function._list_all_concrete_functions()
+    ]
+    return any(
+        "seed2" in node.attr
+        for definition in definitions
+        for nodes in (
+            definition.node,
+            *(f.node_def for f in definition.library.function),
+        )
+        for node in nodes
+    )
 
 
 def graph_backend(tf_keras: types.ModuleType) -> Any:

@@ -389,6 +389,76 @@ def test_fit(host, wrap, tmp_path):
     assert {f"slots/{n}/{s}" for n in names for s in "mv"} <= written[2].keys()
 
 
+def random_model(host, optimizer):
+    """A model that draws random numbers."""
+    host.utils.set_random_seed(1)
+    layers = host.layers
+    model = host.Sequential(
+        [
+            layers.Input((3,)),
+            layers.GaussianNoise(0.1),
+            layers.Dense(8, "relu"),
+            layers.Dropout(0.2),
+            layers.Dense(1),
+        ]
+    )
+    model.compile(optimizer, "mse")
+    return model
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_random_numbers_are_those_of_training_without(host, every, tmp_path):
+    """Also where the ops that draw them keep a state of their own."""
+    plain, model = (random_model(host, Adam(0.1)) for _ in range(2))
+    seen = SlotSummaries(tmp_path, every=every, at_most=None)
+    for each, callbacks in ((plain, ()), (model, (seen,))):
+        host.utils.set_random_seed(2)
+        fit(each, *callbacks, epochs=2)
+        fit(each, *callbacks)
+    for ours, expected in zip(values_of(model), values_of(plain), strict=True):
+        np.testing.assert_array_equal(ours, expected)
+    assert seen.last.variables[0].gradient_norm > 0
+
+
+def test_random_numbers_of_a_function_that_was_traced_before(tmp_path):
+    """Where norms of gradients would need another, they are left out."""
+    plain, model = (random_model(tf_keras, Adam(0.1)) for _ in range(2))
+    tf_keras.utils.set_random_seed(2)
+    fit(plain)
+    fit(plain, epochs=2)
+    tf_keras.utils.set_random_seed(2)  # Of every op, in all functions.
+    fit(model)
+    seen = SlotSummaries(tmp_path, every=2, at_most=None)
+    with pytest.warns(UserWarning, match="no norms of gradients") as told:
+        fit(model, seen, epochs=2)
+    assert len([w for w in told if "norms" in str(w.message)]) == 1
+    for ours, expected in zip(values_of(model), values_of(plain), strict=True):
+        np.testing.assert_array_equal(ours, expected)
+    assert seen.last.variables[0].gradient_norm is None
+    assert seen.last.variables[0].update_ratio > 0
+    model.compile(Adam(0.1), "mse")
+    fit(model, seen, epochs=2)
+    assert seen.last.variables[0].gradient_norm > 0
+
+
+def test_in_tf_keras_one_function_does_all(tmp_path):
+    traces = []
+
+    class Traced(Adam):
+        def _transform_gradients(self, pairs):
+            traces.append(len(pairs))
+            return super()._transform_gradients(pairs)
+
+    model = make_model(tf_keras, Traced(0.1))
+    fit(model, SlotSummaries(tmp_path, every=2, at_most=None))
+    count, function = len(traces), model.train_function
+    seen = SlotSummaries(tmp_path, every=2, at_most=None)
+    fit(model, seen, epochs=2)
+    fit(model)
+    assert (len(traces), model.train_function) == (count, function)
+    assert seen.last.variables[0].gradient_norm > 0
+
+
 def test_one_function_more_is_traced(host, tmp_path):
     """Once for a callback, however often it measures; the others stay."""
     traces = []
@@ -440,15 +510,15 @@ def test_training_that_was_interrupted(tmp_path):
     [{"run_eagerly": True}, {"steps_per_execution": 3}, {"jit_compile": True}],
     ids=lambda options: next(iter(options)),
 )
-def test_ways_to_run(options, tmp_path):
+def test_ways_to_run(options, host, tmp_path):
     """The last step, or all of an execution."""
     every = 1 if "steps_per_execution" in options else 3
-    model = make_model(keras, SGD(0.125, momentum=0.0), **options)
+    model = make_model(host, SGD(0.125, momentum=0.0), **options)
     before, seen = values_of(model), SlotSummaries(tmp_path, every, None)
     fit(
         model,
         seen,
-        keras.callbacks.LambdaCallback(
+        host.callbacks.LambdaCallback(
             on_train_batch_begin=lambda batch, logs: before.__setitem__(
                 slice(None), values_of(model)
             )

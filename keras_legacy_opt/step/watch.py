@@ -1,7 +1,8 @@
 """A watch on the gradients of an optimizer, for the steps that are looked at.
 
 Those of them that are eager, or are traced while the watch is on, compute the
-norms of their gradients.  In all others nothing is added.
+norms of their gradients.  Once it is armed, those that are traced do so in the
+steps in which it is on.  In all others nothing is added.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from keras_legacy_opt import distribution
@@ -32,6 +34,8 @@ class Watch:
     def __init__(self, strategy: tf.distribute.Strategy | None):
         self._strategy = strategy
         self._is_on = False
+        # Whether it is on, for traced steps; None unless it is armed.
+        self._asks: tf.Variable | None = None
         # {keys of the variables of a step: norms of their gradients}
         self._norms: dict[tuple[str, ...], tf.Variable] = {}
         self.sparse: set[str] = set()
@@ -39,9 +43,16 @@ class Watch:
     def __deepcopy__(self, memo: Any) -> None:
         """A copy of an optimizer is not watched."""
 
+    def arm(self) -> None:
+        """Has steps that are traced from now on ask whether it is on."""
+        if self._asks is None:
+            self._asks = self._variable(False, "asks_for_norms")
+
     def switch(self, on: bool) -> None:
         """Has the steps from now on looked at, or not."""
         self._is_on = on
+        if self._asks is not None:
+            self._asks.assign(on)
         if on:
             for norms in self._norms.values():
                 norms.assign(tf.fill(norms.shape, _UNSEEN))
@@ -56,7 +67,8 @@ class Watch:
         scales: Sequence[chains.Scale],
     ) -> None:
         """Called in each step, with gradients that are still to be scaled."""
-        if not self._is_on:
+        asks = None if tf.executing_eagerly() else self._asks
+        if asks is None and not self._is_on:
             return
         keys = tuple(var_key(variable) for _, variable in grads_and_vars)
         for key, (gradient, _) in zip(keys, grads_and_vars, strict=True):
@@ -64,18 +76,30 @@ class Watch:
                 self.sparse.add(key)
         if keys not in self._norms:
             distribution.once_for_all_replicas(lambda: self._add(keys))
-        with tf.name_scope("norms_of_gradients"):
+
+        @tf.autograph.experimental.do_not_convert
+        def look() -> Any:
             values = tf.stack([norm(g, v) for g, v in grads_and_vars])
             for link in scales:
                 values = link.applied(values)
-            self._norms[keys].assign(values, read_value=False)
+            return self._norms[keys].assign(values, read_value=False)
+
+        with tf.name_scope("norms_of_gradients"):
+            if asks is None:
+                look()
+            else:
+                tf.cond(asks, look, lambda: tf.no_op())
 
     def _add(self, keys: tuple[str, ...]) -> None:
+        unseen = np.full([len(keys)], _UNSEEN, np.float32)
+        self._norms[keys] = self._variable(unseen, "norms_of_gradients")
+
+    def _variable(self, value: Any, name: str) -> tf.Variable:
         with tf.init_scope(), distribution.scope_of(self._strategy):
-            self._norms[keys] = tf.Variable(
-                tf.fill([len(keys)], _UNSEEN),
+            return tf.Variable(
+                value,
                 trainable=False,
-                name="norms_of_gradients",
+                name=name,
                 synchronization=tf.VariableSynchronization.ON_READ,
                 aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
             )
