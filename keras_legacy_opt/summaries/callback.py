@@ -88,6 +88,8 @@ class SlotSummaries(HostCallback):
         Raises:
           TypeError: if an argument is of a wrong type.
           ValueError: if one is out of its range.
+
+        `fit` raises OSError at once if `log_dir` cannot be written to.
         """
         if not isinstance(log_dir, tf.summary.SummaryWriter):
             log_dir = os.fspath(log_dir)
@@ -224,6 +226,8 @@ class SlotSummaries(HostCallback):
 
     def _begin(self, logs: Any = None) -> None:
         del logs
+        if self._writes:
+            self._opened()
         function = self._model.train_function
         _, is_keras_3 = hosts.model_class(self._model)
         if (
@@ -296,9 +300,7 @@ class SlotSummaries(HostCallback):
 
     def _opened(self) -> Any:
         if self._writer is None:
-            self._writer = self._log_dir
-            if isinstance(self._log_dir, str):
-                self._writer = tf.summary.create_file_writer(self._log_dir)
+            self._writer = _writer_to(self._log_dir)
         return self._writer
 
 
@@ -306,6 +308,24 @@ def _is_traced(function: Any) -> bool:
     """Whether it is a `tf.function` that was called before."""
     count = getattr(function, "experimental_get_tracing_count", int)
     return count() > 0
+
+
+def _writer_to(log_dir: Any) -> Any:
+    """A writer to a folder, or the one that is given.
+
+    Raises:
+      OSError: if the folder cannot be written to.
+    """
+    if not isinstance(log_dir, (str, bytes)):
+        return log_dir
+    try:
+        writer = tf.summary.create_file_writer(log_dir)
+        writer.flush()
+    except (OSError, tf.errors.OpError) as error:
+        raise OSError(
+            f"SlotSummaries cannot write to the folder {log_dir!r}: {error}"
+        ) from error
+    return writer
 
 
 class _Budget:
