@@ -196,6 +196,89 @@ def test_dtypes(dtype):
     assert found.update_ratio == exactly(change / norm(np.abs(before[0])))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "sizes"),
+    [
+        ("float32", [1e-36, 1e-24, 1e-12, 1e-3, 1e30, 3e38]),
+        ("float64", [1e-300, 1e-160, 1e-3, 1e160, 1e300]),
+        ("float16", [1e-7, 6e4]),
+        ("complex64", [1e-30, 1e30]),
+    ],
+)
+@pytest.mark.parametrize("mixed", [False, True])
+def test_norms_of_any_magnitude(dtype, sizes, mixed):
+    """Whose squares are zeros or infinities, also beside others."""
+    for size in sizes:
+        values = np.array([3, -4, 0, 1e-3 if mixed else 0], np.float64) * size
+        if "float" in dtype:
+            values = np.clip(values, np.finfo(dtype).min, np.finfo(dtype).max)
+        values = values.astype(dtype)
+        optimizer = SGD(1.0, momentum=0.5)
+        var = tf.Variable(values)
+        optimizer.build([var])
+        optimizer.get_slot(var, "momentum").assign(values)
+        (found,) = measure(
+            optimizer, [var], gradients=[var], before=[values * 0]
+        ).variables
+        wide = np.abs(values.astype("complex128"))
+        wanted = exactly(wide.max() * norm(wide / wide.max()))
+        assert found.norm == wanted
+        assert found.slots["momentum"].norm == wanted
+        assert found.gradient_norm == wanted
+        assert found.effective_learning_rate == exactly(1.0)
+
+
+def test_small_steps():
+    """Adam's `v` is the square of the gradient."""
+    var, optimizer = tf.Variable([1.0] * 4), Adam(0.1)
+    gradient = tf.fill([4], 1e-11)
+    before = [tf.identity(var)]
+    optimizer.apply_gradients([(gradient, var)])
+    measures = measure(optimizer, gradients=[gradient], before=before)
+    (found,) = measures.variables
+    assert found.slots["v"].norm == exactly(
+        norm(optimizer.get_slot(var, "v").numpy())
+    )
+    assert found.gradient_norm == exactly(2e-11)
+    assert found.effective_learning_rate > 0
+
+
+def test_ratios_to_zero():
+    """There is none, unless nothing has changed."""
+    moved, still = tf.Variable([0.0, 0.0]), tf.Variable([0.0])
+    optimizer = SGD(0.5)
+    gradients = [tf.constant([1.0, 2.0]), tf.constant([0.0])]
+    before = [tf.identity(moved), tf.identity(still)]
+    optimizer.apply_gradients(zip(gradients, [moved, still], strict=True))
+    first, second = measure(
+        optimizer, [moved, still], gradients=gradients, before=before
+    ).variables
+    assert first.update_ratio is None
+    assert first.effective_learning_rate == exactly(0.5)
+    assert second.update_ratio == 0.0
+    assert second.effective_learning_rate is None
+
+
+def test_variables_of_one_name_have_tags_of_their_own(tmp_path):
+    """The same in each step, whichever are measured."""
+    variables = [
+        tf.Variable([1.0]),
+        tf.Variable([2.0], name="Variable_1"),
+        tf.Variable([3.0]),
+        tf.Variable([4.0]),
+    ]
+    optimizer = Adam(0.1)
+    optimizer.apply_gradients([(tf.constant([1.0]), v) for v in variables])
+    names = [v.name for v in measure(optimizer).variables]
+    assert names == ["Variable", "Variable_1", "Variable_2", "Variable_3"]
+    with tf.summary.create_file_writer(str(tmp_path)).as_default():
+        found = write(optimizer, variables[:1:-1])
+    assert [v.name for v in found.variables] == ["Variable_3", "Variable_2"]
+    written = events(tmp_path)[1]
+    assert written["weight_norm/Variable_3"][1] == variables[3].numpy()[0]
+    assert "slots/Variable_2/m" in written
+
+
 def test_histograms_of_large_slots_are_of_samples():
     """Which are spread over rows and columns."""
     var = tf.Variable(tf.zeros([4096, 4]))
@@ -632,7 +715,31 @@ def test_the_time_that_it_takes_is_limited(tmp_path, monkeypatch):
     assert steps == [1, *[2] * 10, *[12] * 4]
 
 
+@pytest.mark.parametrize(
+    "order",
+    [(keras, tf_keras, keras), (tf_keras, keras)],
+    ids=["keras3 first", "tf_keras first"],
+)
+def test_one_callback_for_models_of_both_kerases(order, tmp_path):
+    seen = SlotSummaries(tmp_path, every=3, at_most=None)
+    for host in order:
+        model = make_model(host, Adam(0.1))
+        fit(model, seen)
+        assert seen.last.step == 3
+        assert seen.last.variables[0].norm == exactly(norm(values_of(model)[0]))
+        seen.last = None
+
+
 # What is refused.
+
+
+def test_a_folder_that_cannot_be_written_to(host, tmp_path):
+    path = tmp_path / "a_file"
+    path.write_text("")
+    model = make_model(host, Adam(0.1))
+    with pytest.raises(OSError, match="cannot write to the folder .*a_file"):
+        fit(model, SlotSummaries(path))
+    assert int(model.optimizer.iterations) == 0
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ steps in which it is on.  In all others nothing is added.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,7 +56,7 @@ class Watch:
             self._asks.assign(on)
         if on:
             for norms in self._norms.values():
-                norms.assign(tf.fill(norms.shape, _UNSEEN))
+                norms.assign(np.full(norms.shape, _UNSEEN))
 
     def sees_eagerly(self) -> bool:
         """Whether a step just now has to show its gradients."""
@@ -91,7 +92,7 @@ class Watch:
                 tf.cond(asks, look, lambda: tf.no_op())
 
     def _add(self, keys: tuple[str, ...]) -> None:
-        unseen = np.full([len(keys)], _UNSEEN, np.float32)
+        unseen = np.full([len(keys)], _UNSEEN)
         self._norms[keys] = self._variable(unseen, "norms_of_gradients")
 
     def _variable(self, value: Any, name: str) -> tf.Variable:
@@ -115,12 +116,25 @@ class Watch:
 
 
 def norm(gradient: Any, variable: Any) -> tf.Tensor:
-    """The L2 norm of a gradient, in float32."""
+    """The L2 norm of a gradient, in float64, of whatever magnitude."""
     if isinstance(gradient, tf.IndexedSlices):
         gradient, _ = gradients.deduplicate(
             gradient.values, gradient.indices, gradients.rows_of(variable)
         )
-    return tf.cast(tf.sqrt(2.0 * half_of_squares(gradient)), tf.float32)
+    return exact_norm(gradient)
+
+
+def exact_norm(x: tf.Tensor) -> tf.Tensor:
+    """The L2 norm in float64, where squares can neither overflow nor vanish."""
+    if x.dtype.is_complex:
+        x = tf.abs(tf.cast(x, tf.complex128))
+    if x.dtype != tf.float64:  # The squares of all others are float64s.
+        return tf.sqrt(2.0 * tf.nn.l2_loss(tf.cast(x, tf.float64)))
+    # Of no elements, it is an infinity.
+    largest = tf.maximum(tf.reduce_max(x), -tf.reduce_min(x))
+    is_scale = tf.math.is_finite(largest) & (largest > 0.0)
+    scale = tf.where(is_scale, largest, tf.ones_like(largest))
+    return scale * tf.sqrt(2.0 * tf.nn.l2_loss(x / scale))
 
 
 def half_of_squares(x: tf.Tensor) -> tf.Tensor:
@@ -130,3 +144,13 @@ def half_of_squares(x: tf.Tensor) -> tf.Tensor:
     if x.dtype not in (tf.float32, tf.float64):
         x = tf.cast(x, tf.float32)
     return tf.nn.l2_loss(x)
+
+
+def is_exact(half: float, size: int, dtype: tf.DType) -> bool:
+    """Whether `half_of_squares`, of so many elements, is large enough.
+
+    What squares that are no more than zeros would have added is then nothing,
+    to it.
+    """
+    least = 1e-300 if dtype in (tf.float64, tf.complex128) else 1e-30
+    return size * least < half < math.inf
