@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import numpy as np
@@ -176,11 +178,17 @@ class Holder(Optimizer):
         _ = self.iterations
         for optimizer, variables in self._shares(var_list):
             given = [self._known_variables.given(v) for v in variables]
-            optimizer._create_all_weights(given)
+            with self._scope_of(optimizer):
+                optimizer._create_all_weights(given)
         are_given = self._pending_weights is not None or self._early_slots
         super()._create_all_weights(var_list)
         if are_given:
             self._uncopied.clear()
+
+    def _scope_of(self, optimizer: Optimizer) -> AbstractContextManager[Any]:
+        """In which the weights of an optimizer inside get their names."""
+        del optimizer
+        return contextlib.nullcontext()
 
     def _add_copy(self, var: Any, slot_name: str) -> Any:
         """Adds a slot that starts as its variable, unless it is there.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ import tensorflow as tf
 from keras_legacy_opt import hosts
 from keras_legacy_opt.addons import selection, wrapper
 from keras_legacy_opt.optimizer import Optimizer
-from keras_legacy_opt.state.variables import var_key
+from keras_legacy_opt.state.variables import numbered, var_key
 from keras_legacy_opt.step import watch
 from keras_legacy_opt.summaries.probe import Target, probe_of
 
@@ -267,7 +266,7 @@ def _learning_rates(optimizers: Sequence[Any]) -> dict[str, float]:
     rates = {}
     for each in optimizers:
         if "learning_rate" in each._hyper:
-            rates[_unused(each._name, rates)] = float(
+            rates[numbered(each._name, rates)] = float(
                 each._decayed_lr(tf.float32)
             )
     return rates
@@ -282,16 +281,9 @@ def _names(known: Any) -> dict[str, str]:
     names: dict[str, str] = {}
     used: dict[str, None] = {}
     for key, variable in variables.items():
-        names[key] = _unused(hosts.path_of(variable), used)
+        names[key] = numbered(hosts.path_of(variable), used)
         used[names[key]] = None
     return names
-
-
-def _unused(name: str, used: Mapping[str, Any]) -> str:
-    if name not in used:
-        return name
-    names = (f"{name}_{i}" for i in itertools.count(1))
-    return next(each for each in names if each not in used)
 
 
 def _ratio(numerator: float | None, denominator: float | None) -> float | None:
