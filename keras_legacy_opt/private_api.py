@@ -19,8 +19,11 @@ for these jobs:
 * `complete_loading`: tf_keras builds no legacy optimizer of a `.keras` file;
   Keras 3 builds it for what is not frozen.
 * `complete_saved_models`: tf_keras leaves an optimizer's state in a SavedModel.
+* `complete_hdf5_files`: the Kerases give an optimizer the weights in an HDF5
+  file by their order, and leave their names in there.
 * `weights_inside`: optimizers are not told that weights only are wanted, nor of
   which model.
+* `has_random_state`: what a `tf.function` was traced to has no public name.
 * `graph_backend`: in TF1 graphs, tf_keras keeps a session of its own and
   initializes the variables there that it was told of.
 * `is_in_graph`, `eager_mode`: whether a session or eager execution has the
@@ -268,6 +271,27 @@ def let_save(tf_keras: types.ModuleType, base: type) -> None:
     library._is_keras_trackable = is_saved_or_ours
 
 
+def has_random_state(function: Any) -> bool:
+    """Whether a `tf.function` draws random numbers from a state of its own.
+
+    Each op that is not of `tf.random.stateless_*`, nor of a generator, has its
+    state in the trace: another trace draws other numbers.
+    """
+    definitions = [
+        concrete.graph.as_graph_def()
+        for concrete in function._list_all_concrete_functions()
+    ]
+    return any(
+        "seed2" in node.attr
+        for definition in definitions
+        for nodes in (
+            definition.node,
+            *(f.node_def for f in definition.library.function),
+        )
+        for node in nodes
+    )
+
+
 def graph_backend(tf_keras: types.ModuleType) -> Any:
     """The module of tf_keras with `get_session` and `track_variable`."""
     return _module(tf_keras, "backend")
@@ -309,6 +333,22 @@ def complete_saved_models(
     """The same for SavedModels, which only tf_keras loads."""
     library = _module(tf_keras, "saving.legacy.saved_model.load")
     library.load = _completed(library.load, complete)
+
+
+def complete_hdf5_files(
+    keras: types.ModuleType,
+    scope: Callable[[Any], AbstractContextManager[None]],
+    complete: Callable[[Any, Any], None],
+) -> None:
+    """The same for HDF5 files, inside a scope; they may be given open."""
+    name = "saving.legacy.hdf5_format"
+    if int(keras.__version__.split(".")[0]) >= 3:
+        name = "legacy.saving.legacy_h5_format"
+    library = _module(keras, name)
+    library.load_model_from_hdf5 = _completed(
+        library.load_model_from_hdf5, complete
+    )
+    call_inside(library, "load_model_from_hdf5", scope)
 
 
 def _completed(

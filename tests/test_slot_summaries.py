@@ -196,6 +196,89 @@ def test_dtypes(dtype):
     assert found.update_ratio == exactly(change / norm(np.abs(before[0])))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "sizes"),
+    [
+        ("float32", [1e-36, 1e-24, 1e-12, 1e-3, 1e30, 3e38]),
+        ("float64", [1e-300, 1e-160, 1e-3, 1e160, 1e300]),
+        ("float16", [1e-7, 6e4]),
+        ("complex64", [1e-30, 1e30]),
+    ],
+)
+@pytest.mark.parametrize("mixed", [False, True])
+def test_norms_of_any_magnitude(dtype, sizes, mixed):
+    """Whose squares are zeros or infinities, also beside others."""
+    for size in sizes:
+        values = np.array([3, -4, 0, 1e-3 if mixed else 0], np.float64) * size
+        if "float" in dtype:
+            values = np.clip(values, np.finfo(dtype).min, np.finfo(dtype).max)
+        values = values.astype(dtype)
+        optimizer = SGD(1.0, momentum=0.5)
+        var = tf.Variable(values)
+        optimizer.build([var])
+        optimizer.get_slot(var, "momentum").assign(values)
+        (found,) = measure(
+            optimizer, [var], gradients=[var], before=[values * 0]
+        ).variables
+        wide = np.abs(values.astype("complex128"))
+        wanted = exactly(wide.max() * norm(wide / wide.max()))
+        assert found.norm == wanted
+        assert found.slots["momentum"].norm == wanted
+        assert found.gradient_norm == wanted
+        assert found.effective_learning_rate == exactly(1.0)
+
+
+def test_small_steps():
+    """Adam's `v` is the square of the gradient."""
+    var, optimizer = tf.Variable([1.0] * 4), Adam(0.1)
+    gradient = tf.fill([4], 1e-11)
+    before = [tf.identity(var)]
+    optimizer.apply_gradients([(gradient, var)])
+    measures = measure(optimizer, gradients=[gradient], before=before)
+    (found,) = measures.variables
+    assert found.slots["v"].norm == exactly(
+        norm(optimizer.get_slot(var, "v").numpy())
+    )
+    assert found.gradient_norm == exactly(2e-11)
+    assert found.effective_learning_rate > 0
+
+
+def test_ratios_to_zero():
+    """There is none, unless nothing has changed."""
+    moved, still = tf.Variable([0.0, 0.0]), tf.Variable([0.0])
+    optimizer = SGD(0.5)
+    gradients = [tf.constant([1.0, 2.0]), tf.constant([0.0])]
+    before = [tf.identity(moved), tf.identity(still)]
+    optimizer.apply_gradients(zip(gradients, [moved, still], strict=True))
+    first, second = measure(
+        optimizer, [moved, still], gradients=gradients, before=before
+    ).variables
+    assert first.update_ratio is None
+    assert first.effective_learning_rate == exactly(0.5)
+    assert second.update_ratio == 0.0
+    assert second.effective_learning_rate is None
+
+
+def test_variables_of_one_name_have_tags_of_their_own(tmp_path):
+    """The same in each step, whichever are measured."""
+    variables = [
+        tf.Variable([1.0]),
+        tf.Variable([2.0], name="Variable_1"),
+        tf.Variable([3.0]),
+        tf.Variable([4.0]),
+    ]
+    optimizer = Adam(0.1)
+    optimizer.apply_gradients([(tf.constant([1.0]), v) for v in variables])
+    names = [v.name for v in measure(optimizer).variables]
+    assert names == ["Variable", "Variable_1", "Variable_2", "Variable_3"]
+    with tf.summary.create_file_writer(str(tmp_path)).as_default():
+        found = write(optimizer, variables[:1:-1])
+    assert [v.name for v in found.variables] == ["Variable_3", "Variable_2"]
+    written = events(tmp_path)[1]
+    assert written["weight_norm/Variable_3"][1] == variables[3].numpy()[0]
+    assert "slots/Variable_2/m" in written
+
+
 def test_histograms_of_large_slots_are_of_samples():
     """Which are spread over rows and columns."""
     var = tf.Variable(tf.zeros([4096, 4]))
@@ -389,6 +472,76 @@ def test_fit(host, wrap, tmp_path):
     assert {f"slots/{n}/{s}" for n in names for s in "mv"} <= written[2].keys()
 
 
+def random_model(host, optimizer):
+    """A model that draws random numbers."""
+    host.utils.set_random_seed(1)
+    layers = host.layers
+    model = host.Sequential(
+        [
+            layers.Input((3,)),
+            layers.GaussianNoise(0.1),
+            layers.Dense(8, "relu"),
+            layers.Dropout(0.2),
+            layers.Dense(1),
+        ]
+    )
+    model.compile(optimizer, "mse")
+    return model
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_random_numbers_are_those_of_training_without(host, every, tmp_path):
+    """Also where the ops that draw them keep a state of their own."""
+    plain, model = (random_model(host, Adam(0.1)) for _ in range(2))
+    seen = SlotSummaries(tmp_path, every=every, at_most=None)
+    for each, callbacks in ((plain, ()), (model, (seen,))):
+        host.utils.set_random_seed(2)
+        fit(each, *callbacks, epochs=2)
+        fit(each, *callbacks)
+    for ours, expected in zip(values_of(model), values_of(plain), strict=True):
+        np.testing.assert_array_equal(ours, expected)
+    assert seen.last.variables[0].gradient_norm > 0
+
+
+def test_random_numbers_of_a_function_that_was_traced_before(tmp_path):
+    """Where norms of gradients would need another, they are left out."""
+    plain, model = (random_model(tf_keras, Adam(0.1)) for _ in range(2))
+    tf_keras.utils.set_random_seed(2)
+    fit(plain)
+    fit(plain, epochs=2)
+    tf_keras.utils.set_random_seed(2)  # Of every op, in all functions.
+    fit(model)
+    seen = SlotSummaries(tmp_path, every=2, at_most=None)
+    with pytest.warns(UserWarning, match="no norms of gradients") as told:
+        fit(model, seen, epochs=2)
+    assert len([w for w in told if "norms" in str(w.message)]) == 1
+    for ours, expected in zip(values_of(model), values_of(plain), strict=True):
+        np.testing.assert_array_equal(ours, expected)
+    assert seen.last.variables[0].gradient_norm is None
+    assert seen.last.variables[0].update_ratio > 0
+    model.compile(Adam(0.1), "mse")
+    fit(model, seen, epochs=2)
+    assert seen.last.variables[0].gradient_norm > 0
+
+
+def test_in_tf_keras_one_function_does_all(tmp_path):
+    traces = []
+
+    class Traced(Adam):
+        def _transform_gradients(self, pairs):
+            traces.append(len(pairs))
+            return super()._transform_gradients(pairs)
+
+    model = make_model(tf_keras, Traced(0.1))
+    fit(model, SlotSummaries(tmp_path, every=2, at_most=None))
+    count, function = len(traces), model.train_function
+    seen = SlotSummaries(tmp_path, every=2, at_most=None)
+    fit(model, seen, epochs=2)
+    fit(model)
+    assert (len(traces), model.train_function) == (count, function)
+    assert seen.last.variables[0].gradient_norm > 0
+
+
 def test_one_function_more_is_traced(host, tmp_path):
     """Once for a callback, however often it measures; the others stay."""
     traces = []
@@ -440,15 +593,15 @@ def test_training_that_was_interrupted(tmp_path):
     [{"run_eagerly": True}, {"steps_per_execution": 3}, {"jit_compile": True}],
     ids=lambda options: next(iter(options)),
 )
-def test_ways_to_run(options, tmp_path):
+def test_ways_to_run(options, host, tmp_path):
     """The last step, or all of an execution."""
     every = 1 if "steps_per_execution" in options else 3
-    model = make_model(keras, SGD(0.125, momentum=0.0), **options)
+    model = make_model(host, SGD(0.125, momentum=0.0), **options)
     before, seen = values_of(model), SlotSummaries(tmp_path, every, None)
     fit(
         model,
         seen,
-        keras.callbacks.LambdaCallback(
+        host.callbacks.LambdaCallback(
             on_train_batch_begin=lambda batch, logs: before.__setitem__(
                 slice(None), values_of(model)
             )
@@ -562,7 +715,31 @@ def test_the_time_that_it_takes_is_limited(tmp_path, monkeypatch):
     assert steps == [1, *[2] * 10, *[12] * 4]
 
 
+@pytest.mark.parametrize(
+    "order",
+    [(keras, tf_keras, keras), (tf_keras, keras)],
+    ids=["keras3 first", "tf_keras first"],
+)
+def test_one_callback_for_models_of_both_kerases(order, tmp_path):
+    seen = SlotSummaries(tmp_path, every=3, at_most=None)
+    for host in order:
+        model = make_model(host, Adam(0.1))
+        fit(model, seen)
+        assert seen.last.step == 3
+        assert seen.last.variables[0].norm == exactly(norm(values_of(model)[0]))
+        seen.last = None
+
+
 # What is refused.
+
+
+def test_a_folder_that_cannot_be_written_to(host, tmp_path):
+    path = tmp_path / "a_file"
+    path.write_text("")
+    model = make_model(host, Adam(0.1))
+    with pytest.raises(OSError, match="cannot write to the folder .*a_file"):
+        fit(model, SlotSummaries(path))
+    assert int(model.optimizer.iterations) == 0
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from keras_legacy_opt import hosts, serialization
 from keras_legacy_opt.addons import wrapper
 from keras_legacy_opt.optimizer import Optimizer
 from keras_legacy_opt.state import slot_numbers
-from keras_legacy_opt.state.variables import var_key
+from keras_legacy_opt.state.variables import numbered, var_key
 from keras_legacy_opt.step.clipping import GradsAndVars
 
 
@@ -36,7 +36,8 @@ class MultiOptimizer(wrapper.Holder):
     they are first trained: names may repeat, and layers may be built later.
     Every variable that is trained must be under exactly one of the optimizers.
 
-    Each of them counts its own steps, and this one all.  There is no learning
+    Each of them counts its own steps, and this one all.  If several have the
+    same name, the later ones get a number: `Adam_1`.  There is no learning
     rate: change that of one of the `optimizers`.
 
     A configuration knows the variables by their paths.  Those of a model that
@@ -96,6 +97,11 @@ class MultiOptimizer(wrapper.Holder):
         # Keras looks for what to save in lists: there, for optimizers only.
         self._optimizers = optimizers
         self._layers = shares
+        # In HDF5 files, names are all that tells iterations apart.
+        used: dict[str, None] = {}
+        for each in wrapper.all_inside(self):
+            each._name = numbered(each._name, used)
+            used[each._name] = None
         self._track()
 
     def _track(self) -> None:
@@ -123,6 +129,9 @@ class MultiOptimizer(wrapper.Holder):
 
     def _inside(self) -> Sequence[Optimizer]:
         return self._optimizers
+
+    def _scope_of(self, optimizer: Optimizer) -> Any:
+        return tf.name_scope(f"{optimizer._name}/")  # Not inside another.
 
     def _shares(
         self, variables: Sequence[Any]

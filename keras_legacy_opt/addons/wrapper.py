@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import numpy as np
@@ -195,7 +196,7 @@ class Holder(Optimizer):
         if are_given:
             self._uncopied.clear()
 
-    def _scope_of(self, optimizer: Optimizer) -> Any:
+    def _scope_of(self, optimizer: Optimizer) -> AbstractContextManager[Any]:
         """The scope, in its own, that names the weights of one inside."""
         del optimizer
         return contextlib.nullcontext()

@@ -128,7 +128,7 @@ def _target(item: Item, located: _Located, targets: Targets) -> Any | None:
     if item.kind == contents.OTHER:
         return None
     if item.kind == contents.ITERATIONS:
-        name = "iter"
+        name = f"{name[: name.rfind('/') + 1]}iter"
     return targets.optimizer_children.get(name)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import functools
 import itertools
+import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -30,6 +31,18 @@ OF_EACH = frozenset(["decay", "learning_rate"])
 # Beside the slots, they are what `get_weights` has.
 MOMENTUM_CACHE = "momentum_cache"
 ACCUMULATED = "accumulated"
+# What a MultiOptimizer calls those that it holds.
+_MEMBER = re.compile("optimizer_[0-9]{1,9}")
+
+
+def prefix_of(name: str, prefix: str) -> str:
+    """How names of an optimizer begin that another one calls `name`.
+
+    Args:
+      name: what that one calls it.
+      prefix: how names of that one begin.
+    """
+    return f"{prefix}{name}/" if _MEMBER.fullmatch(name) else prefix
 
 
 def without_loss_scale(config: dict[str, Any]) -> dict[str, Any]:

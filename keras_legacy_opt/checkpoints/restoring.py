@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_legacy_opt import serialization
+from keras_legacy_opt import hosts, serialization
 from keras_legacy_opt.checkpoints import ftrl_of_tf_2_4, keras_2_view, opening
 from keras_legacy_opt.checkpoints.formats import h5, keras_3
 from keras_legacy_opt.checkpoints.match import match
@@ -142,7 +142,20 @@ def save(
     optimizer = _optimizer_for(model, optimizer)
     if optimizer is not None:
         optimizer.build(list(trainable_of(model)))
+        optimizer = _in_model(model, optimizer)
     return _write(os.fspath(path), model, optimizer, as_weights)
+
+
+def _in_model(model: Any, optimizer: Optimizer) -> Optimizer:
+    """The LossScaleOptimizer that the model has around it, or itself.
+
+    The two are one in checkpoints, and models of tf_keras show theirs.
+    """
+    own = getattr(model, "optimizer", None)
+    if isinstance(own, hosts.LossScaleHost):
+        if own.inner_optimizer is optimizer and isinstance(own, Optimizer):
+            return own
+    return optimizer
 
 
 def _write(

@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_legacy_opt import hosts, private_api
+from keras_legacy_opt.checkpoints import optimizers
 from keras_legacy_opt.checkpoints.report import CheckpointError
 from keras_legacy_opt.optimizer import Optimizer
 from keras_legacy_opt.state import saving
@@ -62,6 +63,9 @@ class Targets:
         """The optimizer's iterations, hyperparameters and other scalars."""
         if not self.has_optimizer:
             return {}
+        scalars = _scalars(self.optimizer)
+        if any("/" in name for name in scalars):  # Those of several.
+            return scalars
         return {
             name: child
             for optimizer in reversed(self.optimizers)
@@ -82,11 +86,11 @@ class Targets:
         if not self.has_optimizer:
             return {}
         key = var_key(hosts.unwrap(variable))
-        return {
-            name: slot
-            for optimizer in self.optimizers
-            for name, slot in optimizer._slots.get(key, {}).items()
-        }
+        found: dict[str, Any] = {}
+        for optimizer in (self.optimizer, *saving.held(self.optimizer)):
+            for name, slot in optimizer._slots.get(key, {}).items():
+                found.setdefault(name, slot)
+        return found
 
     @property
     def optimizers(self) -> list[Any]:
@@ -160,6 +164,21 @@ def _weights_of_built(model: Any) -> list[Any]:
             " inputs or by `model.build(input_shape)`. Nothing was changed."
         )
     return weights
+
+
+def _scalars(optimizer: Optimizer, prefix: str = "") -> dict[str, Any]:
+    """{name: variable} of an optimizer and what is inside, slots left out.
+
+    The names of those that a MultiOptimizer holds begin with what that calls
+    them.
+    """
+    children = optimizer._trackable_children()
+    found: dict[str, Any] = {}
+    for name, child in children.items():
+        if isinstance(child, Optimizer):
+            found |= _scalars(child, optimizers.prefix_of(name, prefix))
+    own = {n: v for n, v in children.items() if isinstance(v, tf.Variable)}
+    return found | {f"{prefix}{name}": v for name, v in own.items()}
 
 
 class Unchanged:

@@ -19,6 +19,7 @@ never breaks the user's import.
 from __future__ import annotations
 
 import contextlib
+import functools
 import types
 import warnings
 import weakref
@@ -106,6 +107,8 @@ class Hooks(NamedTuple):
     Attributes:
       complete_saved_model: function of (path, model, optimizer), restores what
         tf_keras' `load_model` leaves in a SavedModel.
+      complete_hdf5: function of (path or open file, model, optimizer, weights),
+        gives the optimizer the weights that were loaded from an HDF5 file.
       complete_archive: function of (model, optimizer), makes the variables that
         the state in a `.keras` file is waiting for.
       pass_loss_on: function of (optimizer of Keras 3 that holds ours, the loss
@@ -113,6 +116,7 @@ class Hooks(NamedTuple):
     """
 
     complete_saved_model: Callable[[str, Any, Any], None]
+    complete_hdf5: Callable[[Any, Any, Any, list[Any]], None]
     complete_archive: Callable[[Any, Any], None]
     pass_loss_on: Callable[[Any, Any], Any]
 
@@ -150,6 +154,7 @@ def adopt(keras: types.ModuleType) -> None:
     _model_classes[keras.Model] = is_keras_3
     private_api.weights_inside(keras, loading.saving, loading.of_weights)
     private_api.complete_loading(keras, loading.of_model, _complete_archive)
+    private_api.complete_hdf5_files(keras, loading.of_hdf5, _complete_hdf5)
     if is_keras_3:  # tf_keras' takes a checkpoint.
         private_api.call_inside(
             keras.callbacks.BackupAndRestore,
@@ -352,6 +357,10 @@ def _complete_saved_model(path: str, model: Any) -> None:
     optimizer = _our_optimizer(model)
     if optimizer is not None:
         _hooks.complete_saved_model(path, model, optimizer)
+
+
+def _complete_hdf5(file: Any, model: Any) -> None:
+    loading.complete_hdf5(functools.partial(_hooks.complete_hdf5, file, model))
 
 
 def _complete_archive(path: str, model: Any) -> None:

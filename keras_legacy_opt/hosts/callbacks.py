@@ -10,12 +10,14 @@ from keras_legacy_opt import hosts
 class HostCallback:
     """A callback that is one of the Keras that the model is of.
 
-    Which one that is comes out in `fit`; the callback is made then.
+    Which one that is comes out in `fit`; the callback is made then, and anew if
+    the next model is of another one.
     """
 
     # In words: whose methods this has.
     _KIND = "callback"
     _callback: Any = None
+    _package: str | None = None  # The Keras that it is of.
     _params: Any = None
 
     def _made(self, callbacks: Any) -> Any:
@@ -37,8 +39,10 @@ class HostCallback:
           TypeError: if the model's optimizer is none for this callback.
         """
         shown = self._shown(model)
-        if self._callback is None:
-            self._callback = self._made(hosts.keras_of_model(model).callbacks)
+        keras = hosts.keras_of_model(model)
+        if self._package != keras.__name__:
+            self._package = keras.__name__
+            self._callback = self._made(keras.callbacks)
             if self._params is not None:
                 self._callback.set_params(self._params)
         self._callback.set_model(shown)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+
+import numpy as np
 
 _ALL, _WEIGHTS = "all", "weights"
 _wanted: contextvars.ContextVar[str | None] = contextvars.ContextVar(
@@ -22,6 +24,11 @@ _model: contextvars.ContextVar[Any] = contextvars.ContextVar(
 # Of a model that is being made: [(optimizer, values)]
 _waiting: contextvars.ContextVar[list[tuple[Any, dict[str, Any]]] | None] = (
     contextvars.ContextVar("keras_legacy_opt_waiting", default=None)
+)
+
+# Of a model that is being made of an HDF5 file: [(optimizer, its weights)]
+_in_order: contextvars.ContextVar[list[tuple[Any, list[Any]]] | None] = (
+    contextvars.ContextVar("keras_legacy_opt_in_order", default=None)
 )
 
 
@@ -40,6 +47,20 @@ def wait_for_model(optimizer: Any, values: dict[str, Any]) -> bool:
     if waiting is None:
         return False
     waiting.append((optimizer, values))
+    return True
+
+
+def wait_for_names(optimizer: Any, weights: Sequence[Any]) -> bool:
+    """Keeps weights whose names in an HDF5 file are yet to be looked at.
+
+    Returns:
+      Whether such a file is being loaded.
+    """
+    waiting = _in_order.get()
+    if waiting is None:
+        return False
+    # Those of a file can be read only as long as it is open.
+    waiting.append((optimizer, [np.array(weight) for weight in weights]))
     return True
 
 
@@ -82,6 +103,24 @@ def complete(model: Any) -> None:
     with _having(_model, model), _having(_waiting, None):
         for optimizer, values in waiting:
             optimizer.load_own_variables(values)
+
+
+@contextlib.contextmanager
+def of_hdf5(*_: Any) -> Iterator[None]:
+    """Makes a model of an HDF5 file.
+
+    `complete_hdf5` must be called before this ends.
+    """
+    with _having(_in_order, []):
+        yield
+
+
+def complete_hdf5(place: Callable[[Any, list[Any]], None]) -> None:
+    """Calls a function of each optimizer whose weights wait, and of these."""
+    waiting = _in_order.get() or []
+    with _having(_in_order, None):
+        for optimizer, weights in waiting:
+            place(optimizer, weights)
 
 
 @contextlib.contextmanager

@@ -150,6 +150,8 @@ class SavingMixin(OptimizerBase):
             was changed then.
         """
         variables, weights = self.weights, list(weights)
+        if loading.wait_for_names(self, weights):
+            return
         if not self.built and len(weights) != len(variables):
             self._pending_weights = [np.array(w) for w in weights]
             if variables and not np.shape(weights[0]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any
 
 from keras_legacy_opt import hosts, private_api
@@ -14,6 +14,14 @@ from keras_legacy_opt import hosts, private_api
 def var_key(variable: Any) -> str:
     """The key of a variable's slots: that of its primary variable."""
     return private_api.variable_id(private_api.primary_variable(variable))
+
+
+def numbered(name: str, used: Container[str]) -> str:
+    """The name, or with a number if it is used; as TensorFlow does it."""
+    if name not in used:
+        return name
+    names = (f"{name}_{i}" for i in itertools.count(1))
+    return next(each for each in names if each not in used)
 
 
 def make_own(variable: Any, path: str) -> None:

@@ -1,14 +1,17 @@
 """A watch on the gradients of an optimizer, for the steps that are looked at.
 
 Those of them that are eager, or are traced while the watch is on, compute the
-norms of their gradients.  In all others nothing is added.
+norms of their gradients.  Once it is armed, those that are traced do so in the
+steps in which it is on.  In all others nothing is added.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from keras_legacy_opt import distribution
@@ -32,6 +35,8 @@ class Watch:
     def __init__(self, strategy: tf.distribute.Strategy | None):
         self._strategy = strategy
         self._is_on = False
+        # Whether it is on, for traced steps; None unless it is armed.
+        self._asks: tf.Variable | None = None
         # {keys of the variables of a step: norms of their gradients}
         self._norms: dict[tuple[str, ...], tf.Variable] = {}
         self.sparse: set[str] = set()
@@ -39,12 +44,19 @@ class Watch:
     def __deepcopy__(self, memo: Any) -> None:
         """A copy of an optimizer is not watched."""
 
+    def arm(self) -> None:
+        """Has steps that are traced from now on ask whether it is on."""
+        if self._asks is None:
+            self._asks = self._variable(False, "asks_for_norms")
+
     def switch(self, on: bool) -> None:
         """Has the steps from now on looked at, or not."""
         self._is_on = on
+        if self._asks is not None:
+            self._asks.assign(on)
         if on:
             for norms in self._norms.values():
-                norms.assign(tf.fill(norms.shape, _UNSEEN))
+                norms.assign(np.full(norms.shape, _UNSEEN))
 
     def sees_eagerly(self) -> bool:
         """Whether a step just now has to show its gradients."""
@@ -56,7 +68,8 @@ class Watch:
         scales: Sequence[chains.Scale],
     ) -> None:
         """Called in each step, with gradients that are still to be scaled."""
-        if not self._is_on:
+        asks = None if tf.executing_eagerly() else self._asks
+        if asks is None and not self._is_on:
             return
         keys = tuple(var_key(variable) for _, variable in grads_and_vars)
         for key, (gradient, _) in zip(keys, grads_and_vars, strict=True):
@@ -64,18 +77,30 @@ class Watch:
                 self.sparse.add(key)
         if keys not in self._norms:
             distribution.once_for_all_replicas(lambda: self._add(keys))
-        with tf.name_scope("norms_of_gradients"):
+
+        @tf.autograph.experimental.do_not_convert
+        def look() -> Any:
             values = tf.stack([norm(g, v) for g, v in grads_and_vars])
             for link in scales:
                 values = link.applied(values)
-            self._norms[keys].assign(values, read_value=False)
+            return self._norms[keys].assign(values, read_value=False)
+
+        with tf.name_scope("norms_of_gradients"):
+            if asks is None:
+                look()
+            else:
+                tf.cond(asks, look, lambda: tf.no_op())
 
     def _add(self, keys: tuple[str, ...]) -> None:
+        unseen = np.full([len(keys)], _UNSEEN)
+        self._norms[keys] = self._variable(unseen, "norms_of_gradients")
+
+    def _variable(self, value: Any, name: str) -> tf.Variable:
         with tf.init_scope(), distribution.scope_of(self._strategy):
-            self._norms[keys] = tf.Variable(
-                tf.fill([len(keys)], _UNSEEN),
+            return tf.Variable(
+                value,
                 trainable=False,
-                name="norms_of_gradients",
+                name=name,
                 synchronization=tf.VariableSynchronization.ON_READ,
                 aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
             )
@@ -91,12 +116,25 @@ class Watch:
 
 
 def norm(gradient: Any, variable: Any) -> tf.Tensor:
-    """The L2 norm of a gradient, in float32."""
+    """The L2 norm of a gradient, in float64, of whatever magnitude."""
     if isinstance(gradient, tf.IndexedSlices):
         gradient, _ = gradients.deduplicate(
             gradient.values, gradient.indices, gradients.rows_of(variable)
         )
-    return tf.cast(tf.sqrt(2.0 * half_of_squares(gradient)), tf.float32)
+    return exact_norm(gradient)
+
+
+def exact_norm(x: tf.Tensor) -> tf.Tensor:
+    """The L2 norm in float64, where squares can neither overflow nor vanish."""
+    if x.dtype.is_complex:
+        x = tf.abs(tf.cast(x, tf.complex128))
+    if x.dtype != tf.float64:  # The squares of all others are float64s.
+        return tf.sqrt(2.0 * tf.nn.l2_loss(tf.cast(x, tf.float64)))
+    # Of no elements, it is an infinity.
+    largest = tf.maximum(tf.reduce_max(x), -tf.reduce_min(x))
+    is_scale = tf.math.is_finite(largest) & (largest > 0.0)
+    scale = tf.where(is_scale, largest, tf.ones_like(largest))
+    return scale * tf.sqrt(2.0 * tf.nn.l2_loss(x / scale))
 
 
 def half_of_squares(x: tf.Tensor) -> tf.Tensor:
@@ -106,3 +144,13 @@ def half_of_squares(x: tf.Tensor) -> tf.Tensor:
     if x.dtype not in (tf.float32, tf.float64):
         x = tf.cast(x, tf.float32)
     return tf.nn.l2_loss(x)
+
+
+def is_exact(half: float, size: int, dtype: tf.DType) -> bool:
+    """Whether `half_of_squares`, of so many elements, is large enough.
+
+    What squares that are no more than zeros would have added is then nothing,
+    to it.
+    """
+    least = 1e-300 if dtype in (tf.float64, tf.complex128) else 1e-30
+    return size * least < half < math.inf

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
+import weakref
 from typing import Any
 
 import tensorflow as tf
 
-from keras_legacy_opt import distribution, hosts
+from keras_legacy_opt import distribution, hosts, private_api
 from keras_legacy_opt.addons import selection
 from keras_legacy_opt.addons.wrapper import Holder, check_integer
 from keras_legacy_opt.hosts.callbacks import HostCallback
@@ -16,6 +18,10 @@ from keras_legacy_opt.step.watch import Watch
 from keras_legacy_opt.summaries import events, measures
 
 _now = time.perf_counter
+# Training functions that compute norms of gradients when they are asked to.
+_asking: weakref.WeakSet[Any] = weakref.WeakSet()
+# Whether others draw random numbers from a state of their own.
+_random: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
 
 
 class SlotSummaries(HostCallback):
@@ -39,9 +45,14 @@ class SlotSummaries(HostCallback):
     The gradients are those that reach the optimizer which updates the
     variables, summed over the replicas, before this clips them: of wrappers,
     the one inside.  With `steps_per_execution`, an update is what all steps of
-    one execution have added.  The steps that are looked at run a training
-    function of their own, which is traced once; the others are as they are
-    without this callback.
+    one execution have added.  All steps train as they do without this callback.
+
+    In tf_keras, the model's training function asks in each step whether it is
+    looked at, if it is first run with this callback.  Else, and in Keras 3, the
+    steps that are looked at run a training function of their own, which is
+    traced once.  Where this would train otherwise, because layers draw random
+    numbers from a state that each traced function has of its own, there are no
+    norms of gradients; a warning says so.
 
     Works under strategies that keep a copy of each variable on each replica.
     Of several workers one writes, without norms of gradients.  A `train_step`
@@ -77,6 +88,8 @@ class SlotSummaries(HostCallback):
         Raises:
           TypeError: if an argument is of a wrong type.
           ValueError: if one is out of its range.
+
+        `fit` raises OSError at once if `log_dir` cannot be written to.
         """
         if not isinstance(log_dir, tf.summary.SummaryWriter):
             log_dir = os.fspath(log_dir)
@@ -103,11 +116,14 @@ class SlotSummaries(HostCallback):
         self._model: Any = None
         # The model's training function, and its like that computes norms.
         self._functions: tuple[Any, Any] = None, None
+        self._is_watching = False
+        self._has_warned = False
         self._writer: Any = None
         self.last: measures.Measures | None = None
 
     def _made(self, callbacks: Any) -> Any:
         return callbacks.LambdaCallback(
+            on_train_begin=self._begin,
             on_train_batch_begin=self.on_train_batch_begin,
             on_train_batch_end=self.on_train_batch_end,
             on_train_end=self._finish,
@@ -144,8 +160,26 @@ class SlotSummaries(HostCallback):
         """Has the model's next step compute norms of its gradients."""
         if not (self._gradients and self._watches):
             return
+        if self._model.train_function not in _asking:
+            if self._has_random_state():
+                self._warn_of_random_state()
+                return
+            self._use_other_function()
         for watch in self._all_watches():
             watch.switch(True)
+        self._is_watching = True
+
+    def _has_random_state(self) -> bool:
+        """Whether another training function would train otherwise."""
+        function = self._model.train_function
+        if not _is_traced(function):
+            return False
+        if function not in _random:
+            _random[function] = private_api.has_random_state(function)
+        return _random[function]
+
+    def _use_other_function(self) -> None:
+        """Has the model train with a function that computes norms."""
         model, (usual, watched) = self._model, self._functions
         if watched is None or usual is not model.train_function:
             usual = model.train_function
@@ -155,6 +189,19 @@ class SlotSummaries(HostCallback):
         model.train_function = watched
         self._functions = usual, watched
 
+    def _warn_of_random_state(self) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                "SlotSummaries writes no norms of gradients: layers of the"
+                " model draw random numbers from a state of the training"
+                " function, which was traced without this callback; another"
+                " function would draw others. In tf_keras, compile the model"
+                " anew before `fit`; in Keras 3, have the layers use"
+                " keras.random.SeedGenerator.",
+                stacklevel=2,
+            )
+
     def _unwatch(self) -> tuple[dict[str, float], set[str]]:
         """Ends that.
 
@@ -163,18 +210,36 @@ class SlotSummaries(HostCallback):
           sparse gradients.
         """
         norms, sparse = {}, set()
-        usual, watched = self._functions
-        if watched is None:
+        if not self._is_watching:
             return norms, sparse
+        self._is_watching = False
         for watch in self._all_watches():
             watch.switch(False)
             norms |= watch.seen()
             sparse |= watch.sparse
-        if self._model.train_function is watched:
+        usual, watched = self._functions
+        if watched is not None and self._model.train_function is watched:
             self._model.train_function = usual
         return norms, sparse
 
     # What the Kerases call.
+
+    def _begin(self, logs: Any = None) -> None:
+        del logs
+        if self._writes:
+            self._opened()
+        function = self._model.train_function
+        _, is_keras_3 = hosts.model_class(self._model)
+        if (
+            not is_keras_3
+            and self._gradients
+            and self._watches
+            and hasattr(function, "experimental_get_tracing_count")
+            and not _is_traced(function)
+        ):
+            for watch in self._all_watches():
+                watch.arm()
+            _asking.add(function)
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Called by `fit`."""
@@ -235,10 +300,32 @@ class SlotSummaries(HostCallback):
 
     def _opened(self) -> Any:
         if self._writer is None:
-            self._writer = self._log_dir
-            if isinstance(self._log_dir, str):
-                self._writer = tf.summary.create_file_writer(self._log_dir)
+            self._writer = _writer_to(self._log_dir)
         return self._writer
+
+
+def _is_traced(function: Any) -> bool:
+    """Whether it is a `tf.function` that was called before."""
+    count = getattr(function, "experimental_get_tracing_count", int)
+    return count() > 0
+
+
+def _writer_to(log_dir: Any) -> Any:
+    """A writer to a folder, or the one that is given.
+
+    Raises:
+      OSError: if the folder cannot be written to.
+    """
+    if not isinstance(log_dir, (str, bytes)):
+        return log_dir
+    try:
+        writer = tf.summary.create_file_writer(log_dir)
+        writer.flush()
+    except (OSError, tf.errors.OpError) as error:
+        raise OSError(
+            f"SlotSummaries cannot write to the folder {log_dir!r}: {error}"
+        ) from error
+    return writer
 
 
 class _Budget:

@@ -17,8 +17,7 @@ import tensorflow as tf
 from keras_legacy_opt.addons.selection import Selection
 from keras_legacy_opt.summaries.measures import Measures, checked, measure
 
-# A norm beyond this is reported: far from any that training recovers from, and
-# its square still a float32.
+# A norm beyond this is reported: far from any that training recovers from.
 THRESHOLD = 1e10
 # What was warned of, by optimizer: (variable, slot) pairs.
 _warned: weakref.WeakKeyDictionary[Any, set[tuple[str, str]]] = (

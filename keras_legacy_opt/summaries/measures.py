@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ import tensorflow as tf
 from keras_legacy_opt import hosts
 from keras_legacy_opt.addons import selection, wrapper
 from keras_legacy_opt.optimizer import Optimizer
-from keras_legacy_opt.state.variables import var_key
+from keras_legacy_opt.state.variables import numbered, var_key
 from keras_legacy_opt.step import watch
 from keras_legacy_opt.summaries.probe import Target, probe_of
 
@@ -35,14 +34,15 @@ class VariableMeasures(NamedTuple):
     """What is measured of one variable; None where something is not known.
 
     Attributes:
-      name: its path or name.
+      name: its path or name; where several variables of the optimizer have the
+        same, the later ones have a number appended, as TensorFlow does.
       norm: its L2 norm.
       slots: its slots, by name.
       update_ratio: the norm of what the step added to the variable, divided by
-        the norm that it had before.
+        the norm that it had before; None if it was zero and is not any more.
       gradient_norm: the L2 norm of its gradient.
       effective_learning_rate: the norm of what the step added to the variable,
-        divided by that of the gradient.
+        divided by that of the gradient; None if that is zero.
       rows: the number of its rows, of an embedding.
       dead_rows: how many of them no step has ever updated.
     """
@@ -154,12 +154,13 @@ def measured(
         targets.append(Target.of(optimizers, variable, has_rows))
     probe = probe_of(optimizers[0], targets)
     readings = probe.read(before)
+    names = _names(known)
     found = []
     for target, reading in zip(targets, readings, strict=True):
         gradient_norm = gradient_norms.get(target.key)
         found.append(
             VariableMeasures(
-                name=known.name(target.variable),
+                name=names[target.key],
                 norm=reading.norm,
                 slots={
                     slot.name: SlotMeasures(norm, histogram(sample, slot.size))
@@ -170,7 +171,11 @@ def measured(
                         strict=True,
                     )
                 },
-                update_ratio=_ratio(reading.change, reading.norm_before),
+                update_ratio=(
+                    0.0
+                    if reading.change == 0.0
+                    else _ratio(reading.change, reading.norm_before)
+                ),
                 gradient_norm=gradient_norm,
                 effective_learning_rate=_ratio(reading.change, gradient_norm),
                 rows=None if reading.dead_rows is None else target.rows,
@@ -261,22 +266,29 @@ def _learning_rates(optimizers: Sequence[Any]) -> dict[str, float]:
     rates = {}
     for each in optimizers:
         if "learning_rate" in each._hyper:
-            rates[_unused(each._name, rates)] = float(
+            rates[numbered(each._name, rates)] = float(
                 each._decayed_lr(tf.float32)
             )
     return rates
 
 
-def _unused(name: str, used: Mapping[str, Any]) -> str:
-    names = (name, *(f"{name}_{i}" for i in range(1, len(used) + 2)))
-    return next(each for each in names if each not in used)
+def _names(known: Any) -> dict[str, str]:
+    """The names of all variables, by their keys, each another one.
+
+    Of one name, all but the first that the optimizer has seen get a number.
+    """
+    variables = {var_key(hosts.unwrap(v)): v for v in known.all()}
+    names: dict[str, str] = {}
+    used: dict[str, None] = {}
+    for key, variable in variables.items():
+        names[key] = numbered(hosts.path_of(variable), used)
+        used[names[key]] = None
+    return names
 
 
 def _ratio(numerator: float | None, denominator: float | None) -> float | None:
-    if numerator is None or denominator is None:
+    if numerator is None or not denominator:
         return None
-    if denominator == 0.0:
-        return math.nan if numerator == 0.0 else math.inf
     return numerator / denominator
 
 

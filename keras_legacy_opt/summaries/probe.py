@@ -20,7 +20,11 @@ import tensorflow as tf
 from keras_legacy_opt.addons.wrapper import Holder
 from keras_legacy_opt.rules.formula import formula_of, rule_of
 from keras_legacy_opt.state.variables import var_key
-from keras_legacy_opt.step.watch import half_of_squares
+from keras_legacy_opt.step.watch import (
+    exact_norm,
+    half_of_squares,
+    is_exact,
+)
 
 # How many elements of a slot its histogram is of.
 SAMPLE = 1024
@@ -131,26 +135,25 @@ class Probe:
 
     def read(self, before: Sequence[Any] | None) -> list[Reading]:
         """Reads all of them; `before` has the values before the last step."""
-        results = self._function(
-            [
+        if before is not None:
+            before = [
                 tf.convert_to_tensor(value, target.variable.dtype)
-                for value, target in zip(
-                    before or (), self._targets, strict=False
-                )
+                for value, target in zip(before, self._targets, strict=True)
             ]
-        )
-        norms, changes, dead, samples = (each.numpy() for each in results)
-        norms, changes, dead = map(iter, (norms.tolist(), changes, dead))
+        results = self._function(before or [])
+        halves, changes, dead, samples = (each.numpy() for each in results)
+        halves, changes, dead = map(iter, (halves, changes, dead))
         parts = iter(np.split(samples, np.cumsum(self._lengths)[:-1]))
         readings = []
-        for target in self._targets:
+        for number, target in enumerate(self._targets):
             norm_before = change = None
             if before is not None:
-                norm_before, change = map(float, next(changes))
+                norm_before = _norm(next(changes), before[number])
+                change = _norm(next(changes), target.variable, before[number])
             readings.append(
                 Reading(
-                    next(norms),
-                    [next(norms) for _ in target.slots],
+                    _norm(next(halves), target.variable),
+                    [_norm(next(halves), s.variable) for s in target.slots],
                     [next(parts) for _ in target.slots],
                     norm_before,
                     change,
@@ -213,7 +216,10 @@ def _accumulator(slots: Sequence[Slot], variable: Any) -> int | None:
 def _readings(
     targets: Sequence[Target], before: Sequence[tf.Tensor]
 ) -> tuple[tf.Tensor, ...]:
-    """Norms, (norm before, norm of the change) pairs, dead rows, samples."""
+    """Sums of squares, those before and of changes, dead rows, samples.
+
+    Halves of the sums, see `half_of_squares`.
+    """
     squares, changes, dead, samples = [], [], [], []
     for number, target in enumerate(targets):
         value = tf.convert_to_tensor(target.variable)
@@ -221,7 +227,7 @@ def _readings(
         if before:
             old = before[number]
             changes.append(half_of_squares(old))
-            changes.append(half_of_squares(_wide(value) - _wide(old)))
+            changes.append(half_of_squares(_difference(value, old)))
         for i, slot in enumerate(target.slots):
             content = tf.convert_to_tensor(slot.variable)
             squares.append(half_of_squares(content))
@@ -229,25 +235,41 @@ def _readings(
             if i == target.accumulator and slot.initial is not None:
                 dead.append(_unchanged_rows(content, slot.initial))
     return (
-        _norms(squares),
-        tf.reshape(_norms(changes), [-1, 2]),
+        _stacked(squares),
+        _stacked(changes),
         tf.stack(dead) if dead else tf.zeros([0], tf.int64),
         tf.concat(samples, 0) if samples else tf.zeros([0]),
     )
 
 
-def _norms(halves: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Norms in float64, of halves of sums of squares: in few operations."""
+def _stacked(halves: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Numbers in float64, in few operations."""
     dtypes = {each.dtype for each in halves}
     if len(dtypes) > 1:
         halves = [tf.cast(each, tf.float64) for each in halves]
     stacked = tf.stack(halves) if halves else tf.zeros([0])
-    return tf.sqrt(2.0 * tf.cast(stacked, tf.float64))
+    return tf.cast(stacked, tf.float64)
 
 
-def _wide(x: tf.Tensor) -> tf.Tensor:
-    """In 16 bits, differences would be rounded."""
-    return tf.cast(x, tf.float32) if x.dtype.size < 4 else x
+def _norm(half: float, x: Any, minus: Any = None) -> float:
+    """The norm of `x`, or of a difference, whose sum of squares is known.
+
+    It is computed once more where elements are too small, or too large, to be
+    squared.
+    """
+    if is_exact(half, math.prod(x.shape), x.dtype):
+        return math.sqrt(2.0 * half)
+    x = tf.convert_to_tensor(x)
+    if minus is not None:
+        x = _difference(x, minus)
+    return float(exact_norm(x))
+
+
+def _difference(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """In 16 bits, it would be rounded."""
+    if x.dtype.size < 4:
+        x, y = tf.cast(x, tf.float32), tf.cast(y, tf.float32)
+    return x - y
 
 
 def _unchanged_rows(x: tf.Tensor, initial: float) -> tf.Tensor:

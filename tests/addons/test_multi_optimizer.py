@@ -2,13 +2,15 @@
 
 import copy
 import pickle
+import warnings
 
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras
 
 import keras_legacy_opt
-from keras_legacy_opt import SGD, Adam, addons
+from keras_legacy_opt import SGD, Adam, addons, checkpoints
 
 from .conftest import assert_same, fit, make_model
 
@@ -192,3 +194,79 @@ def test_layers_that_are_built_later(host):
     model.compile(addons.MultiOptimizer([(SGD(0.1), layer)]), "mse")
     fit(model)
     assert int(model.optimizer.optimizers[0].iterations) == 3
+
+
+def of_all_kinds(host):
+    """Two of a class, one of them inside a wrapper, and one more."""
+    model = make_model(host)
+    embedding, _, dense = model.layers
+    optimizer = addons.MultiOptimizer(
+        [
+            (addons.MovingAverage(Adam(0.1)), embedding),
+            (Adam(0.01), dense.kernel),
+            (SGD(0.5, momentum=0.9), dense.bias),
+        ]
+    )
+    model.compile(optimizer, host.losses.MeanSquaredError())
+    return model
+
+
+def assert_goes_on(model, loaded):
+    """With the same weights, for another two epochs."""
+    assert_same(loaded.optimizer, model.optimizer)
+    for each in (model, loaded):
+        fit(each)
+    for a, b in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert_same(loaded.optimizer, model.optimizer)
+
+
+@pytest.mark.filterwarnings("ignore:.*HDF5 file via")
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
+def test_hdf5_file(host, tmp_path):
+    model = fit(of_all_kinds(host))
+    model.save(tmp_path / "m.h5")
+    loaded = host.models.load_model(tmp_path / "m.h5")
+    assert_goes_on(model, loaded)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda o: o,
+        keras_legacy_opt.LossScaleOptimizer,
+        lambda o: addons.GradientAccumulation(o, 2),
+    ],
+    ids=["bare", "LossScaleOptimizer", "GradientAccumulation"],
+)
+def test_saved_model(wrap, tmp_path):
+    model = of_all_kinds(tf_keras)
+    model.compile(wrap(model.optimizer), tf_keras.losses.MeanSquaredError())
+    fit(model)
+    model.save(tmp_path / "m", save_format="tf")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = tf_keras.models.load_model(tmp_path / "m")
+    assert_goes_on(model, loaded)
+
+
+def test_checkpoint_restores_all(host, tmp_path):
+    model = fit(of_all_kinds(host))
+    model.optimizer.optimizers[1].learning_rate = 0.25
+    path = checkpoints.save(tmp_path / "ckpt", model)
+    other = of_all_kinds(host)
+    report = checkpoints.restore(path, other)
+    assert not report.problems
+    assert float(other.optimizer.optimizers[1].learning_rate) == 0.25
+    assert_goes_on(model, other)
+
+
+def test_names_are_told_apart():
+    variables = [tf.Variable(0.0) for _ in range(3)]
+    optimizer = addons.MultiOptimizer(
+        list(zip([SGD(), SGD(), SGD(name="SGD_1")], variables, strict=True))
+    )
+    names = [each.get_config()["name"] for each in optimizer.optimizers]
+    assert names == ["SGD", "SGD_1", "SGD_1_1"]
+    copied = addons.MultiOptimizer.from_config(optimizer.get_config())
+    assert copied.get_config() == optimizer.get_config()

@@ -10,7 +10,13 @@ import tf_keras
 import third_party
 
 import keras_legacy_opt
-from keras_legacy_opt import SGD, Adam, LossScaleOptimizer, addons
+from keras_legacy_opt import (
+    SGD,
+    Adam,
+    LossScaleOptimizer,
+    addons,
+    checkpoints,
+)
 
 
 class Lookahead(third_party.lookahead(keras_legacy_opt).__mro__[1]):
@@ -131,6 +137,54 @@ def test_saved_model_of_a_wrapper_with_a_loss_scale(wrapper, tmp_path):
             )
         for each in (model, loaded):
             train(each)
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda o: o, addons.MovingAverage], ids=["bare", "MovingAverage"]
+)
+@pytest.mark.parametrize("given", ["nothing", "inner", "outer"])
+@pytest.mark.parametrize("as_weights", [False, True])
+def test_checkpoint_of_a_loss_scale(wrap, given, as_weights, host, tmp_path):
+    def make():
+        return make_model(host, LossScaleOptimizer(wrap(Adam(0.1))))
+
+    model, other = train(make()), make()
+    optimizer = {
+        "nothing": None,
+        "inner": model.optimizer.inner_optimizer,
+        "outer": model.optimizer,
+    }[given]
+    path = checkpoints.save(
+        tmp_path / "m", model, optimizer, as_weights=as_weights
+    )
+    report = checkpoints.restore(path, other)
+    assert not report.problems
+    for a, b in zip(
+        model.optimizer.get_weights(),
+        other.optimizer.get_weights(),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+    assert int(other.optimizer.dynamic_counter) == 4
+
+
+@pytest.mark.parametrize("option", ["clipnorm", "clipvalue", "global_clipnorm"])
+@pytest.mark.parametrize("around", [False, True])
+def test_saved_model_with_limits_of_clipping(option, around, tmp_path):
+    """They are in the configuration; nobody misses them."""
+    optimizer = Adam(0.1, **{option: 0.5})
+    if around:
+        optimizer = addons.Lookahead(optimizer, **{option: 0.25})
+    model = train(make_model(tf_keras, optimizer))
+    model.save(tmp_path / "m", save_format="tf")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = tf_keras.models.load_model(tmp_path / "m")
+    assert loaded.optimizer.get_config() == optimizer.get_config()
+    for each in (model, loaded):
+        train(each)
+    for a, b in zip(model.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_pickle_of_a_wrapper():

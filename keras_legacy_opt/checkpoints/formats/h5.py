@@ -161,6 +161,11 @@ def _weights(file: Any) -> Iterator[Item]:
             yield Item(contents.MODEL, path, value, name=name, layer=layer)
 
 
+def state(source: Source) -> list[Item]:
+    """All weights of the optimizer, in the order of `get_weights`."""
+    return _state(source.hdf5, list(_weights(source.hdf5)))
+
+
 def _state(file: Any, weights: Sequence[Item]) -> list[Item]:
     """The optimizer's weights, in the order of `get_weights`."""
     if "optimizer_weights" not in file:

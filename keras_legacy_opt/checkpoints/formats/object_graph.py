@@ -7,6 +7,7 @@ that graph and the live objects side by side tells where each value belongs.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,17 +29,22 @@ from keras_legacy_opt.checkpoints.report import CheckpointError
 from keras_legacy_opt.checkpoints.sources import Source
 from keras_legacy_opt.checkpoints.targets import Targets
 from keras_legacy_opt.hosts import model_parts
+from keras_legacy_opt.step.clipping import CLIPPING
 
 FORMAT = "TensorFlow object checkpoint"
 NO_PLACE = "nothing in the model has this place"
 _GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _VALUE = "VARIABLE_VALUE"
-# So begin the names of hyperparameters that only a SavedModel has.
+# So begin the names of hyperparameters that only a SavedModel has; and these
+# are limits of clipping.
 _SETTING = "_hyper_"
+_LIMITS = frozenset(f"_{option}" for option in CLIPPING)
 _SUFFIX = f"/.ATTRIBUTES/{_VALUE}"
 _SLOT = "/.OPTIMIZER_SLOT"
 _ITERATIONS = frozenset(["iter", "iteration"])
 _SHARD_BYTES = 64 << 20
+# Nobody has more of them around each other.
+_LONGEST_PREFIX = 200
 
 
 def detect(source: Source) -> bool:
@@ -123,6 +129,47 @@ class Graph:
             if name != "base_optimizer"
             and optimizers.OF_EACH & {*self.edges(node)}
         ]
+
+    def inside_of(self, optimizer: int) -> dict[str, int]:
+        """{name: node} of the optimizers that another one has."""
+        return {
+            name: child
+            for name, child in self.edges(optimizer).items()
+            if name != "base_optimizer" and self._is_optimizer(child)
+        }
+
+    def holder_of_several(self) -> int | None:
+        """A MultiOptimizer, or the outermost around it.
+
+        None if there is none, or more than one.
+        """
+        around = {
+            child: node
+            for node in range(1, len(self.nodes))
+            if self._is_optimizer(node)
+            for child in self.inside_of(node).values()
+        }
+        outermost = set()
+        for node in range(1, len(self.nodes)):
+            if self._holds_several(node):
+                seen = {node}
+                while around.get(node, node) not in seen:
+                    node = around[node]
+                    seen.add(node)
+                outermost.add(node)
+        return outermost.pop() if len(outermost) == 1 else None
+
+    def _is_optimizer(self, node: int) -> bool:
+        """Whether a node inside an optimizer is one; it may not count."""
+        return bool(
+            self._counts(node)
+            or self.nodes[node].slot_variables
+            or optimizers.OF_EACH & {*self.edges(node)}
+            or self._holds_several(node)
+        )
+
+    def _holds_several(self, node: int) -> bool:
+        return any(optimizers.prefix_of(n, "") for n in self.edges(node))
 
     def are_inside_each_other(self, optimizer_nodes: Sequence[int]) -> bool:
         """Whether all optimizers are one, and wrappers around it."""
@@ -233,7 +280,10 @@ def read(source: Source) -> Contents:
     names = {item.name.split("/")[-2] for item in scalars if "/" in item.name}
     class_names = optimizers.classes_of([*state.values()], names)
     merged = None
-    if graph.are_inside_each_other(nodes):
+    holder = graph.holder_of_several()
+    if holder is not None:
+        state = _of_several(graph, holder)
+    elif graph.are_inside_each_other(nodes):
         merged = _merged(of_each)
     if merged is not None:
         state, chain = merged, graph.chain(nodes)
@@ -288,11 +338,33 @@ def _classes(
     )
 
 
+def _of_several(graph: Graph, holder: int) -> dict[int, Item]:
+    """{node: item} of a MultiOptimizer, what it holds, and what is around it.
+
+    Names of scalars begin with what it calls those that they belong to.
+    """
+    result: dict[int, Item] = {}
+    queue, visited = [(holder, "")], {holder}
+    for node, prefix in queue:  # It grows.
+        for found, item in _of_optimizer(graph, node).items():
+            if prefix and not item.slot:
+                name = f"{prefix}{item.path[-1]}"
+                item = dataclasses.replace(item, path=(name,))
+            result.setdefault(found, item)
+        for name, child in graph.inside_of(node).items():
+            below = optimizers.prefix_of(name, prefix)
+            if child not in visited and len(below) < _LONGEST_PREFIX:
+                visited.add(child)
+                queue.append((child, below))
+    return result
+
+
 def _merged(of_each: Sequence[dict[int, Item]]) -> dict[int, Item] | None:
     """The state of several optimizers as that of one, if names are clear."""
     merged = {node: item for each in of_each for node, item in each.items()}
-    names = {(item.path, item.slot) for item in merged.values()}
-    return merged if len(names) == len(merged) else None
+    # Settings have no place in an optimizer.
+    names = [(i.path, i.slot) for i in merged.values() if not i.reason]
+    return merged if len({*names}) == len(names) else None
 
 
 def _of_optimizer(graph: Graph, optimizer: int) -> dict[int, Item]:
@@ -305,14 +377,14 @@ def _of_optimizer(graph: Graph, optimizer: int) -> dict[int, Item]:
             result[node] = Item(kind, path, graph.bundle.value(key), *rest)
 
     for name, node in graph.edges(optimizer).items():
-        if name.startswith(_SETTING):
+        if name.startswith(_SETTING) or name in _LIMITS:
             key = graph.key(node)
             if key is not None:
                 result[node] = Item(
                     contents.FOREIGN,
                     (name,),
                     graph.bundle.value(key),
-                    reason="is a setting of the wrapper, which has its own",
+                    reason="is a setting of the optimizer, which has its own",
                 )
             continue
         is_count = name in _ITERATIONS
