@@ -130,9 +130,6 @@ class MultiOptimizer(wrapper.Holder):
     def _inside(self) -> Sequence[Optimizer]:
         return self._optimizers
 
-    def _scope_of(self, optimizer: Optimizer) -> Any:
-        return tf.name_scope(f"{optimizer._name}/")  # Not inside another.
-
     def _shares(
         self, variables: Sequence[Any]
     ) -> list[tuple[Optimizer, list[Any]]]:

@@ -56,7 +56,7 @@ class Watch:
             self._asks.assign(on)
         if on:
             for norms in self._norms.values():
-                norms.assign(np.full(norms.shape, _UNSEEN))
+                norms.assign(np.full(norms.shape.as_list(), _UNSEEN))
 
     def sees_eagerly(self) -> bool:
         """Whether a step just now has to show its gradients."""

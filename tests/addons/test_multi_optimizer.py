@@ -223,7 +223,7 @@ def assert_goes_on(model, loaded):
 
 @pytest.mark.filterwarnings("ignore:.*HDF5 file via")
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
-def test_hdf5_file(host, tmp_path):
+def test_hdf5_file_of_all_kinds(host, tmp_path):
     model = fit(of_all_kinds(host))
     model.save(tmp_path / "m.h5")
     loaded = host.models.load_model(tmp_path / "m.h5")
