@@ -64,6 +64,14 @@ DIVIDED = {
                                                  SGD, Lion)
         made = Adam(), SGD()
         """,
+    "commas first": """
+        from tensorflow.keras.optimizers import ( Adam  # first
+                                                , AdamW  # second
+                                                # of all the last
+                                                , SGD  # third
+                                                )
+        made = Adam(), SGD()
+        """,
     "comment at the end": """
         from tensorflow.keras.optimizers import (
             AdamW, Adam, SGD  # two that are old
