@@ -18,8 +18,8 @@ STAR = "`import *` of Keras' optimizers: import keras_legacy_opt's names"
 
 MAGIC = "code in a line for the notebook is not rewritten: do it by hand"
 ADDONS = (
-    "tensorflow_addons does not run beside Keras 3, and this is not one of its"
-    " optimizers, which are in keras_legacy_opt.addons"
+    "tensorflow_addons does not run beside Keras 3; keras_legacy_opt.addons has"
+    " its optimizers only"
 )
 MAYBE_NAME = (
     "if this is an optimizer's name or configuration, it means Keras'"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
@@ -32,7 +31,7 @@ class Module(Protocol):
         """The node around a node."""
         ...
 
-    def full_names(self, node: cst.CSTNode) -> Iterator[str]:
+    def full_names(self, node: cst.CSTNode) -> list[str]:
         """What an expression is by the imports."""
         ...
 
@@ -45,15 +44,23 @@ class Module(Protocol):
         ...
 
 
-def optimizer_in(call: cst.Call) -> cst.Arg | None:
-    """The optimizer among the arguments of `compile`."""
-    for index, argument in enumerate(call.args):
-        if argument.keyword is None:
-            if index == 0 and not argument.star:
+def optimizer_in(call: cst.Call, first: int = 0) -> cst.Arg | None:
+    """The optimizer among the arguments of `compile`.
+
+    Args:
+      call: of a method.
+      first: the place of its first argument: 1 if the model is given, too.
+    """
+    for argument in call.args:
+        if argument.keyword is not None:
+            if argument.keyword.value == "optimizer":
                 return argument
-        elif argument.keyword.value == "optimizer":
-            return argument
-    return None
+    positional = []
+    for argument in call.args:
+        if argument.keyword is not None or argument.star:
+            break
+        positional.append(argument)
+    return positional[first] if len(positional) > first else None
 
 
 def strings_in(value: cst.BaseExpression) -> Iterator[cst.SimpleString]:
@@ -89,8 +96,8 @@ def _branches(value: cst.BaseExpression) -> Iterator[cst.BaseExpression]:
         yield value
 
 
-def _is_name(value: cst.SimpleString) -> bool:
-    return str(ast.literal_eval(value.value)).lower() in _NAMES
+def _is_name(value: cst.SimpleString | cst.ConcatenatedString) -> bool:
+    return str(value.evaluated_value).lower() in _NAMES
 
 
 def _may_be_name(
@@ -109,7 +116,7 @@ def _may_be_name(
     branches = list(_branches(value))
     if branches != [value]:
         return any(_may_be_name(branch, of, seen) for branch in branches)
-    if isinstance(value, cst.SimpleString):
+    if isinstance(value, (cst.SimpleString, cst.ConcatenatedString)):
         return _is_name(value)
     if isinstance(value, cst.Name):
         assignments = of.assignments_of(value)
@@ -130,7 +137,7 @@ def _may_be_name(
     return isinstance(value, (cst.FormattedString, cst.BinaryOperation))
 
 
-def _names_of(value: cst.Attribute | cst.Call, of: Module) -> Iterator[str]:
+def _names_of(value: cst.Attribute | cst.Call, of: Module) -> list[str]:
     return of.full_names(value.func if isinstance(value, cst.Call) else value)
 
 
@@ -182,9 +189,9 @@ def _is_assigned(
             target = of.parent_of(target)
         if isinstance(target, (cst.For, cst.CompFor)):
             return True
-        value = _value(target, of)
+        value = value_of(target, of)
         return isinstance(value, _LITERAL) and _is_in_one(value, of, seen)
-    value = _value(target, of)
+    value = value_of(target, of)
     return value is not None and _may_be_name(value, of, seen)
 
 
@@ -193,10 +200,10 @@ def _assigned(
 ) -> cst.BaseExpression | None:
     if not isinstance(assignment.node, cst.Name):
         return None
-    return _value(of.parent_of(assignment.node), of)
+    return value_of(of.parent_of(assignment.node), of)
 
 
-def _value(target: cst.CSTNode, of: Module) -> cst.BaseExpression | None:
+def value_of(target: cst.CSTNode, of: Module) -> cst.BaseExpression | None:
     """What a statement, or a part of it, assigns."""
     if isinstance(target, cst.AssignTarget):
         target = of.parent_of(target)

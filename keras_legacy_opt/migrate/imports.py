@@ -40,7 +40,7 @@ def part(
         for a, b in zip(places, places[1:], strict=False)
     ]
     aliases = [
-        alias.with_changes(comma=cst.Comma(whitespace_after=gap))
+        alias.with_changes(comma=_comma(alias, gap))
         for (_, alias), gap in zip(chosen[:-1], new[1:], strict=False)
     ]
     last, end = chosen[-1][1], new[-1]
@@ -48,16 +48,26 @@ def part(
         last = last.with_changes(comma=cst.MaybeSentinel.DEFAULT)
         return statement.with_changes(names=[*aliases, last])
     assert statement.rpar is not None
-    if _ends_with_comma(statement):
-        comma = cst.Comma(whitespace_after=end)
+    comma = _comma(last, end)
+    has_lines = isinstance(comma.whitespace_before, cst.ParenthesizedWhitespace)
+    if _ends_with_comma(statement) or has_lines:
+        last = last.with_changes(comma=comma)
         end = cst.SimpleWhitespace("")
     else:
-        comma = cst.MaybeSentinel.DEFAULT
+        last = last.with_changes(comma=cst.MaybeSentinel.DEFAULT)
     return statement.with_changes(
-        names=[*aliases, last.with_changes(comma=comma)],
+        names=[*aliases, last],
         lpar=statement.lpar.with_changes(whitespace_after=new[0]),
         rpar=statement.rpar.with_changes(whitespace_before=end),
     )
+
+
+def _comma(
+    alias: cst.ImportAlias, after: cst.BaseParenthesizableWhitespace
+) -> cst.Comma:
+    """That of an alias, or a new one, with what is before and after it."""
+    comma = alias.comma if isinstance(alias.comma, cst.Comma) else cst.Comma()
+    return comma.with_changes(whitespace_after=after)
 
 
 def _gaps(

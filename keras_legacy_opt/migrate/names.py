@@ -6,11 +6,14 @@ from keras_legacy_opt import legacy_names
 
 PACKAGE = "keras_legacy_opt"
 ADDONS = "tensorflow_addons"
+_SAME = "tensorflow.compat.v2"  # as `tensorflow`
 _KERASES = ("keras", "tensorflow", "tf_keras")
 
 
 def attributes(module: str) -> dict[str, str]:
     """{name in an old module: the dotted name in this package}."""
+    if module.startswith(f"{_SAME}."):
+        module = f"tensorflow{module.removeprefix(_SAME)}"
     return legacy_names.attributes(module) or {
         name: f"addons.{name}" for name in legacy_names.ADDONS.get(module, ())
     }
@@ -25,6 +28,14 @@ def meaning(name: str) -> str | None:
 def is_module(name: str) -> bool:
     """Whether a full name is that of a module with legacy's optimizers."""
     return bool(attributes(name))
+
+
+def has_modules(name: str) -> bool:
+    """Whether a full name is that of a package with such modules in it."""
+    return any(
+        f"{package}.".startswith(f"{name}.")
+        for package in (*legacy_names.KERASES, ADDONS)
+    )
 
 
 def successor(module: str) -> str:

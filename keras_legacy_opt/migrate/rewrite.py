@@ -27,9 +27,12 @@ class _Rewrite(cst.CSTTransformer):
         users = {*found.uses, *found.strings}
         if users:
             known = place.known_name(module, users)
-            self._name = known or PACKAGE
-            if known is None:
+            if known is not None and known not in found.bound:
+                self._name = known
+            else:
                 self._place = place.of_import(module, found.imports, users)
+                while self._name in found.bound:
+                    self._name += "_"
 
     def leave_Attribute(
         self, original_node: cst.Attribute, updated_node: cst.Attribute
@@ -94,9 +97,9 @@ class _Rewrite(cst.CSTTransformer):
             )
             own = ()
         if is_before:
-            lines.insert(0, _import_of_package(above))
+            lines.insert(0, self._import_of_package(above))
         if is_after:
-            lines.append(_import_of_package(own))
+            lines.append(self._import_of_package(own))
         if not lines and any(line.comment for line in own):
             lines.append(self._only_comments(own))
         return cst.FlattenSentinel(lines) if lines else cst.RemoveFromParent()
@@ -122,6 +125,16 @@ class _Rewrite(cst.CSTTransformer):
         self, original_node: cst.Module, updated_node: cst.Module
     ) -> cst.Module:
         return self._with_comments_moved(updated_node)
+
+    def _import_of_package(
+        self, leading: Sequence[cst.EmptyLine] = ()
+    ) -> cst.SimpleStatementLine:
+        """The statement under these lines."""
+        alias = cst.ImportAlias(cst.Name(PACKAGE))
+        if self._name != PACKAGE:
+            asname = cst.AsName(cst.Name(self._name))
+            alias = alias.with_changes(asname=asname)
+        return cst.SimpleStatementLine([cst.Import([alias])], leading)
 
     def _only_comments(
         self, lines: Sequence[cst.EmptyLine]
@@ -154,9 +167,9 @@ class _Rewrite(cst.CSTTransformer):
         for before, after in zip(original.body, updated.body, strict=True):
             bodies.append(self._statements(before, after))
             if self._place == (before, True) and before is not first:
-                bodies[-1].insert(0, _import_of_package().body[0])
+                bodies[-1].insert(0, self._import_of_package().body[0])
             if self._place == (before, False) and before is not last:
-                bodies[-1].extend(_import_of_package().body)
+                bodies[-1].extend(self._import_of_package().body)
         return bodies
 
     def _statements(
@@ -201,18 +214,10 @@ class _Rewrite(cst.CSTTransformer):
         if self._place is None or self._place.node is not original_node:
             return result
         if not self._place.is_before:
-            return cst.FlattenSentinel([result, _import_of_package()])
+            return cst.FlattenSentinel([result, self._import_of_package()])
         above, own = _divided(result.leading_lines)
         result = result.with_changes(leading_lines=own)
-        return cst.FlattenSentinel([_import_of_package(above), result])
-
-
-def _import_of_package(
-    leading: Sequence[cst.EmptyLine] = (),
-) -> cst.SimpleStatementLine:
-    """The statement under these lines."""
-    alias = cst.ImportAlias(cst.Name(PACKAGE))
-    return cst.SimpleStatementLine([cst.Import([alias])], leading)
+        return cst.FlattenSentinel([self._import_of_package(above), result])
 
 
 def _divided(

@@ -14,6 +14,11 @@ from libcst import matchers as m
 from keras_legacy_opt.migrate import advice, compiled, names
 from keras_legacy_opt.migrate.names import ADDONS, PACKAGE
 
+# Where a module is looked at, and does not get to anybody else.
+_LOOKS = m.OneOf(
+    m.Comparison(), m.ComparisonTarget(), m.Del(), m.Expr(), m.If(), m.IfExp()
+)
+
 
 def _empty(kind: Callable[[], Any]) -> Any:
     return dataclasses.field(default_factory=kind)
@@ -30,6 +35,7 @@ class Found:
       shortened: of these, `import a.b` that is to become `import a`.
       divided: statements some of whose names come from this package.
       imports: statements that import TensorFlow or a Keras.
+      bound: names that mean something else somewhere, than what is imported.
       touching: of the uses and strings, those that touch the word before.
       notes: (line, what its author has to look at).
     """
@@ -40,6 +46,7 @@ class Found:
     shortened: set[cst.ImportAlias] = _empty(set)
     divided: set[cst.ImportFrom] = _empty(set)
     imports: set[cst.CSTNode] = _empty(set)
+    bound: set[str] = _empty(set)
     touching: set[cst.CSTNode] = _empty(set)
     notes: list[tuple[int, str]] = _empty(list)
 
@@ -63,6 +70,7 @@ def find(code: str) -> tuple[cst.Module, Found]:
 
 class _Search(cst.CSTVisitor):
     METADATA_DEPENDENCIES = (
+        metadata.ExpressionContextProvider,
         metadata.ParentNodeProvider,
         metadata.PositionProvider,
         metadata.QualifiedNameProvider,
@@ -72,6 +80,7 @@ class _Search(cst.CSTVisitor):
     def __init__(self):
         self.found = Found()
         self._roots: set[cst.CSTNode] = set()
+        self._followed: set[cst.CSTNode] = set()  # At the moment.
         self._lines: list[str] = []
         self._asked_of: dict[str, set[str]] = {}  # {name: its attributes}
         # {attribute: what it is set to, of whatever}
@@ -88,12 +97,51 @@ class _Search(cst.CSTVisitor):
         parent = self.get_metadata(metadata.ParentNodeProvider, node)
         return cast("cst.CSTNode", parent)  # Likewise.
 
-    def full_names(self, node: cst.CSTNode) -> Iterator[str]:
+    def full_names(self, node: cst.CSTNode) -> list[str]:
         """The names that an expression has by the imports of the module."""
         found = self.get_metadata(metadata.QualifiedNameProvider, node, set())
-        for name in found or ():
-            if name.source is metadata.QualifiedNameSource.IMPORT:
-                yield name.name
+        imported = [
+            name.name
+            for name in found or ()
+            if name.source is metadata.QualifiedNameSource.IMPORT
+        ]
+        root = _root(node)
+        if not isinstance(root, cst.Name) or root in self._followed:
+            return sorted(imported)
+        self._followed.add(root)
+        path = helpers.get_full_name_for_node(node) or root.value
+        rest = path.removeprefix(root.value)
+        imported += [name + rest for name in self._names_of_alias(root)]
+        self._followed.remove(root)
+        return sorted(imported)
+
+    def _names_of_alias(self, node: cst.Name) -> Iterator[str]:
+        """Those of the module that a name was given to by `name = module`."""
+        assignments = list(self.assignments_of(node))
+        if len(assignments) != 1 or not isinstance(
+            assignments[0].node, cst.Name
+        ):
+            return
+        target = self.parent_of(assignments[0].node)
+        value = compiled.value_of(target, self)
+        if isinstance(value, (cst.Attribute, cst.Name)):
+            for name in self.full_names(value):
+                if names.has_modules(name) or (
+                    names.is_module(name)
+                    and not self._becomes_ours({node.value}, name)
+                ):
+                    yield name
+
+    def _becomes_ours(self, targets: set[str], module: str) -> bool:
+        """Whether names of a module may be of what follows it in ours.
+
+        Not if nothing is asked of them here: that may be done anywhere.
+        """
+        asked = self._asked_of_any(targets)
+        return bool(asked) and asked <= names.askable(module)
+
+    def _asked_of_any(self, targets: set[str]) -> set[str]:
+        return set().union(*(self._asked_of.get(t, set()) for t in targets))
 
     def assignments_of(self, node: cst.Name) -> Iterator[metadata.Assignment]:
         scope = self.get_metadata(metadata.ScopeProvider, node, None)
@@ -152,9 +200,11 @@ class _Search(cst.CSTVisitor):
 
     def visit_Name(self, node: cst.Name) -> None:
         parent = self.parent_of(node)
-        if isinstance(
-            parent, (cst.Attribute, cst.ImportAlias, cst.AsName, cst.NameItem)
-        ):
+        context = self.get_metadata(
+            metadata.ExpressionContextProvider, node, None
+        )
+        is_read = context is metadata.ExpressionContext.LOAD
+        if not is_read or isinstance(parent, cst.Attribute):
             return
         for name in self.full_names(node):
             if names.is_module(name):
@@ -175,36 +225,36 @@ class _Search(cst.CSTVisitor):
     def _module(
         self, node: cst.CSTNode, parent: cst.CSTNode, name: str
     ) -> None:
-        """A module as a value: it may be given a name, or asked."""
-        if isinstance(parent, cst.Assign) and parent.value is node:
-            asked = {
-                attribute
-                for target in parent.targets
-                if isinstance(target.target, cst.Name)
-                for attribute in self._asked_of.get(target.target.value, ())
-            }
-            if asked <= names.askable(name):
+        """A module as a value: it may be given a name, or handed on."""
+        is_policy = name.endswith(".mixed_precision")
+        targets = _targets(parent) if _value(parent) is node else None
+        if targets is not None:
+            if self._becomes_ours(targets, name):
                 self._use(node, names.successor(name))
-            elif not name.endswith(".mixed_precision") or (
-                asked & names.attributes(name).keys()
-            ):
-                self.note(node, advice.MODULE_AS_VALUE)
+                return
+            asked = self._asked_of_any(targets)
+            is_policy &= not asked & names.attributes(name).keys()
+        elif m.matches(parent, _LOOKS):
+            return
         elif isinstance(parent, cst.Arg):
             call = self.parent_of(parent)
-            if not m.matches(call, m.Call(func=m.Name("hasattr"))):
-                self.note(node, advice.MODULE_AS_VALUE)
+            if m.matches(call, m.Call(func=m.Name("hasattr"))):
+                return
+        if not is_policy:
+            self.note(node, advice.MODULE_AS_VALUE)
+
+    def visit_Param(self, node: cst.Param) -> None:
+        if node.name.value == "optimizer" and node.default is not None:
+            if self._is_in_compile(node):
+                for _ in compiled.strings_in(node.default):
+                    self.note(node, advice.STRING)
 
     def visit_Call(self, node: cst.Call) -> None:
         for text in advice.of_call(node, set(self.full_names(node.func))):
             self.note(node, text)
-        if m.matches(
-            node.func,
-            m.Attribute(
-                value=~m.OneOf(m.Name("re"), m.Name("regex")),
-                attr=m.Name("compile"),
-            ),
-        ):
-            self._compile(node)
+        if m.matches(node.func, m.Attribute(attr=m.Name("compile"))):
+            if not self._is_compile_of_module(node):
+                self._compile(node)
             return
         for argument in node.args:
             if advice.is_keyword(argument, "optimizer"):
@@ -212,12 +262,17 @@ class _Search(cst.CSTVisitor):
                     self.note(argument, advice.STRING)
 
     def _compile(self, node: cst.Call) -> None:
-        argument = compiled.optimizer_in(node)
+        of = cst.ensure_type(node.func, cst.Attribute).value
+        is_unbound = any(map(names.is_of_keras, self.full_names(of)))
+        argument = compiled.optimizer_in(node, first=int(is_unbound))
         if argument is not None:
             for string in compiled.strings_in(argument.value):
                 self.found.strings.add(string)
                 self._look_before(string)
-        if not self._is_compile_of_model(node):
+        # What is inside of a `compile` passes on what that gets.
+        by_name = any(advice.is_keyword(a, "optimizer") for a in node.args)
+        is_about_keras = by_name or bool(self.found.imports)
+        if not is_about_keras or self._is_in_compile(node):
             return
         if argument is None:
             text = advice.of_compile_without(node)
@@ -226,30 +281,22 @@ class _Search(cst.CSTVisitor):
         elif compiled.may_be_name(node, argument.value, self):
             self.note(argument, advice.MAYBE_NAME)
 
-    def _is_compile_of_model(self, node: cst.Call) -> bool:
-        """Whether it is a call of Keras' `compile`, and made here.
-
-        Another `compile` is a function of a module, or in a file that has
-        nothing to do with Keras; one inside of a `compile` passes on what it
-        gets.
-        """
-        model = cst.ensure_type(node.func, cst.Attribute).value
-        if isinstance(model, cst.Name) and any(
+    def _is_compile_of_module(self, node: cst.Call) -> bool:
+        """Whether it is a function such as `re.compile`."""
+        of = cst.ensure_type(node.func, cst.Attribute).value
+        if m.matches(of, m.Name("re") | m.Name("regex")):
+            return True
+        return isinstance(of, cst.Name) and any(
             isinstance(each.node, cst.Import)
-            for each in self.assignments_of(model)
-        ):
-            return False
-        around: cst.CSTNode = node
-        while not isinstance(around, cst.Module):
-            if m.matches(around, m.FunctionDef(name=m.Name("compile"))):
-                return False
-            around = self.parent_of(around)
-        by_name = any(advice.is_keyword(a, "optimizer") for a in node.args)
-        return by_name or self._is_about_keras
+            for each in self.assignments_of(of)
+        )
 
-    @property
-    def _is_about_keras(self) -> bool:
-        return bool(self.found.imports)
+    def _is_in_compile(self, node: cst.CSTNode) -> bool:
+        while not isinstance(node, cst.Module):
+            if m.matches(node, m.FunctionDef(name=m.Name("compile"))):
+                return True
+            node = self.parent_of(node)
+        return False
 
     def visit_Import(self, node: cst.Import) -> None:
         for alias in node.names:
@@ -279,16 +326,13 @@ class _Search(cst.CSTVisitor):
     def leave_Module(self, original_node: cst.Module) -> None:
         by_statement: dict[cst.CSTNode, list[metadata.ImportAssignment]] = {}
         for scope in set(self.metadata[metadata.ScopeProvider].values()):
-            # What is imported in a class may be asked of its instances.
-            if isinstance(scope, metadata.Scope) and not isinstance(
-                scope, metadata.ClassScope
-            ):
-                for assignment in scope.assignments:
-                    if isinstance(assignment, metadata.ImportAssignment):
-                        statement = assignment.node
-                        by_statement.setdefault(statement, []).append(
-                            assignment
-                        )
+            for assignment in getattr(scope, "assignments", ()):
+                if not isinstance(assignment, metadata.ImportAssignment):
+                    self.found.bound.add(assignment.name)
+                # What is imported in a class may be asked of its instances.
+                elif not isinstance(scope, metadata.ClassScope):
+                    statement = assignment.node
+                    by_statement.setdefault(statement, []).append(assignment)
         for statement, assignments in by_statement.items():
             aliases = getattr(statement, "names", ())
             if not isinstance(aliases, cst.ImportStar):
@@ -333,6 +377,24 @@ class _Search(cst.CSTVisitor):
             stays = alias not in self.found.unused and not names.meaning(full)
             if names.is_of(full, ADDONS) and stays:
                 self.note(alias, advice.ADDONS)
+
+
+def _value(node: cst.CSTNode) -> cst.CSTNode | None:
+    """What an assignment assigns."""
+    if isinstance(node, (cst.Assign, cst.NamedExpr)):
+        return node.value
+    return None
+
+
+def _targets(node: cst.CSTNode) -> set[str] | None:
+    """The names that it is assigned to; None if to anything else, too."""
+    if isinstance(node, cst.NamedExpr):
+        targets = [node.target]
+    else:
+        node = cst.ensure_type(node, cst.Assign)
+        targets = [target.target for target in node.targets]
+    found = {t.value for t in targets if isinstance(t, cst.Name)}
+    return found if len(found) == len(targets) else None
 
 
 def _root(node: cst.CSTNode) -> cst.CSTNode:

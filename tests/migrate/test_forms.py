@@ -64,6 +64,14 @@ DIVIDED = {
                                                  SGD, Lion)
         made = Adam(), SGD()
         """,
+    "commas first": """
+        from tensorflow.keras.optimizers import ( Adam  # first
+                                                , AdamW  # second
+                                                # of all the last
+                                                , SGD  # third
+                                                )
+        made = Adam(), SGD()
+        """,
     "comment at the end": """
         from tensorflow.keras.optimizers import (
             AdamW, Adam, SGD  # two that are old
@@ -305,6 +313,42 @@ HARD_TO_SEE = {
         same = schedules
         made = [same.CosineDecay(0.1, 3), other.PolynomialDecay(0.1, 3), SGD()]
         """,
+    "modules by other names": """
+        import tensorflow as tf
+        keras = tf.keras
+        k = keras
+        ko = k.optimizers
+        some = keras.optimizers
+        if module := k.optimizers:
+            made = [module.Adam()]
+        def make():
+            own = keras.optimizers
+            return [own.Adam(), k.optimizers.SGD(), ko.SGD(), some.Ftrl(0.1)]
+        made += make()
+        made += [some.legacy.Adam(), some.schedules.CosineDecay(0.1, 3)]
+        assert some.AdamW
+        v2 = tf.compat.v2
+        made += [v2.optimizers.SGD(), tf.compat.v2.keras.optimizers.SGD()]
+        """,
+    "names that are taken": """
+        import keras, keras_legacy_opt as klo
+        def make(keras_legacy_opt, klo):
+            return keras.optimizers.Adam()
+        made = [make(1, 2)]
+        keras_legacy_opt_ = 3
+        """,
+    "methods that are functions": """
+        import keras, re as r
+        class Model(keras.Sequential):
+            def compile(self, **kwargs):
+                keras.Sequential.compile(self, "adam", **kwargs)
+        first, second, third = Model(), keras.Sequential(), keras.Sequential()
+        first.compile()
+        keras.Model.compile(second, "sgd")
+        keras.Model.compile(third, optimizer="sgd")
+        made = [first.optimizer, second.optimizer, third.optimizer]
+        assert r.compile("adam").match("adam")
+        """,
     "a file of old releases": """
         import keras.optimizers.optimizer_v2.adam
         import keras.optimizer_v2.gradient_descent as gradient_descent
@@ -419,6 +463,27 @@ TOLD = {
         from tensorflow_addons.optimizers import LAMB, Unknown  # told
         tfa.optimizers.AdamW(0.1, 0.1)
         tfa.layers.GELU()
+        """,
+    "modules that are handed on": """
+        import keras
+        from keras import optimizers
+        settings.optimizers = optimizers  # told
+        pair = keras.optimizers, 1  # told
+        ko = optimizers  # told
+        call(optimizers=3)
+        def f():
+            if optimizers is None:
+                return keras.optimizers  # told
+            hasattr(optimizers, "legacy")
+            return 1
+        """,
+    "a default of `compile`": """
+        import keras
+        class Model(keras.Model):
+            def compile(self, optimizer="adam", **kwargs):  # told
+                super().compile(optimizer, **kwargs)
+        def build(optimizer="adam"):
+            return optimizer
         """,
     "a part of a module": """
         import tensorflow as tf

@@ -70,13 +70,13 @@ def test_notes(capsys):
     assert run(CORPUS / "notes.py") == 0
     notes = capsys.readouterr().err.splitlines()
     lines = [int(note.split(":")[1]) for note in notes]
-    assert lines == [3, 6, 10, 11, 12, 13, 14, 15, 16, 18]
+    assert lines == [3, 6, 10, 11, 12, 13, 14, 15, 16, 18, 19]
     for note, word in zip(
         notes,
         [
             *("tensorflow_addons", "import *", "handed on", "Lion"),
             *("get(name)", "save_format", "build the model", "K.function"),
-            *("backend", "handed on"),
+            *("backend", "handed on", "AdamW"),
         ],
         strict=True,
     ):
