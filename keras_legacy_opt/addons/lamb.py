@@ -33,6 +33,7 @@ def _update(state: f.State, grad: tf.Tensor, c: f.Coefficients) -> f.Changes:
 
 _FORMULA = f.Formula(
     slots=("m", "v"),
+    is_real=True,
     update=_update,
     native=f.Native(
         "lamb",
