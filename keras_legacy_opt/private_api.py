@@ -265,7 +265,6 @@ def call_rarely(condition: Any, function: Callable[[], Any]) -> None:
 
     It is left a call, in which its inputs are passed at once.
     """
-    from tensorflow.core.framework import attr_value_pb2
 
     def call() -> tf.Tensor:
         function()
@@ -279,7 +278,7 @@ def call_rarely(condition: Any, function: Callable[[], Any]) -> None:
     while op.type == "Identity":
         op = op.inputs[0].op
     if op.type in ("If", "StatelessIf"):
-        no = attr_value_pb2.AttrValue(b=False)
+        no = tf.compat.v1.AttrValue(b=False)
         op._set_attr("_lower_using_switch_merge", no)
 
 

@@ -55,8 +55,8 @@ class Watch:
         if self._asks is not None:
             self._asks.assign(on)
         if on:
-            for norms in self._norms.values():
-                norms.assign(np.full(tuple(norms.shape), _UNSEEN))
+            for keys, norms in self._norms.items():
+                norms.assign(np.full([len(keys)], _UNSEEN))
 
     def sees_eagerly(self) -> bool:
         """Whether a step just now has to show its gradients."""
