@@ -23,6 +23,8 @@ for these jobs:
   file by their order, and leave their names in there.
 * `weights_inside`: optimizers are not told that weights only are wanted, nor of
   which model.
+* `call_rarely`: what `tf.cond` becomes costs a little for each tensor that a
+  branch uses, whichever is taken.
 * `has_random_state`: what a `tf.function` was traced to has no public name.
 * `graph_backend`: in TF1 graphs, tf_keras keeps a session of its own and
   initializes the variables there that it was told of.
@@ -269,6 +271,28 @@ def let_save(tf_keras: types.ModuleType, base: type) -> None:
         return isinstance(obj, base) or is_saved(obj)
 
     library._is_keras_trackable = is_saved_or_ours
+
+
+def call_rarely(condition: Any, function: Callable[[], Any]) -> None:
+    """Calls a function in the steps of a trace in which the condition holds.
+
+    It is left a call, in which its inputs are passed at once.
+    """
+
+    def call() -> tf.Tensor:
+        function()
+        return tf.constant(True)
+
+    without_autograph = tf.autograph.experimental.do_not_convert
+    result = tf.cond(
+        condition, without_autograph(call), lambda: tf.constant(False)
+    )
+    op = result.op
+    while op.type == "Identity":
+        op = op.inputs[0].op
+    if op.type in ("If", "StatelessIf"):
+        no = tf.compat.v1.AttrValue(b=False)
+        op._set_attr("_lower_using_switch_merge", no)
 
 
 def has_random_state(function: Any) -> bool:

@@ -524,7 +524,7 @@ def test_random_numbers_of_a_function_that_was_traced_before(tmp_path):
     assert seen.last.variables[0].gradient_norm > 0
 
 
-def test_in_tf_keras_one_function_does_all(tmp_path):
+def test_one_function_does_all_where_numbers_are_random(tmp_path):
     traces = []
 
     class Traced(Adam):
@@ -532,7 +532,7 @@ def test_in_tf_keras_one_function_does_all(tmp_path):
             traces.append(len(pairs))
             return super()._transform_gradients(pairs)
 
-    model = make_model(tf_keras, Traced(0.1))
+    model = random_model(tf_keras, Traced(0.1))
     fit(model, SlotSummaries(tmp_path, every=2, at_most=None))
     count, function = len(traces), model.train_function
     seen = SlotSummaries(tmp_path, every=2, at_most=None)

@@ -34,6 +34,7 @@ def _formula(amsgrad: bool) -> f.Formula:
     op = "ada_belief_amsgrad" if amsgrad else "ada_belief"
     return f.Formula(
         slots=slots,
+        is_real=True,
         update=_update,
         native=f.Native(op, f.same(*slots), rectification.INPUTS),
         idle=f.Idle.SLOTS,

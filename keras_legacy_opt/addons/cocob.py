@@ -38,6 +38,7 @@ _SLOTS = {
 }
 _FORMULA = f.Formula(
     slots=tuple(_SLOTS.values()),
+    is_real=True,
     update=_update,
     native=f.Native("cocob", _SLOTS, {"lr": "lr_t", "alpha": "alpha"}),
 )

@@ -39,6 +39,7 @@ _OF_DIRECTION = ("unbias_m", "unbias_v", "epsilon", "weight_decay", "lr_t")
 
 _FORMULA = f.Formula(
     slots=("m", "v"),
+    is_real=True,
     update=_update,
     native=f.Native(
         "lamb",

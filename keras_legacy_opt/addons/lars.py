@@ -44,6 +44,7 @@ def _formula(classic: bool, nesterov: bool) -> f.Formula:
     op = f"lars{'' if classic else '_popular'}{'_nesterov' if nesterov else ''}"
     return f.Formula(
         slots=("momentum",),
+        is_real=True,
         update=functools.partial(_update, classic=classic, nesterov=nesterov),
         native=f.Native(
             op,

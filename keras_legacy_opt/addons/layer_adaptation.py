@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import tensorflow as tf
@@ -16,8 +15,6 @@ from keras_legacy_opt.rules.declared import DeclaredOptimizer
 from keras_legacy_opt.rules.formula import Coefficients
 from keras_legacy_opt.step.own import NOTHING, Own
 from keras_legacy_opt.step.update import coefficients
-
-REAL = (tf.bfloat16, tf.float16, tf.float32, tf.float64)
 
 
 def trust_ratio(
@@ -77,6 +74,3 @@ class LayerAdaptationMixin(PerVariableMixin, DeclaredOptimizer):
         return (own or NOTHING)._replace(
             coefficients=dict.fromkeys(sorted(excluded), zero)
         )
-
-    def _valid_dtypes(self) -> Iterable[tf.DType]:
-        return REAL

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from keras_legacy_opt import hosts
-from keras_legacy_opt.addons.layer_adaptation import REAL
 from keras_legacy_opt.addons.per_variable import (
     Factors,
     PerVariableMixin,
@@ -41,6 +40,7 @@ def _formula(amsgrad: bool) -> f.Formula:
     names = ("beta_1", "v_decay", "v_weight", "weight_decay", "grad_weight")
     return f.Formula(
         slots=slots,
+        is_real=True,
         scalars=("v",),
         update=_update,
         native=f.Native(
@@ -159,6 +159,3 @@ class NovoGrad(PerVariableMixin, DeclaredOptimizer):
         Those of tensorflow_addons may have a surplus third of slots.
         """
         super().set_weights(without_surplus(self, weights))
-
-    def _valid_dtypes(self) -> Iterable[tf.DType]:
-        return REAL

@@ -30,6 +30,7 @@ def _update(state: f.State, grad: tf.Tensor, c: f.Coefficients) -> f.Changes:
 _STRENGTHS = ("l1_regularization_strength", "l2_regularization_strength")
 _FORMULA = f.Formula(
     slots=("accumulator",),
+    is_real=True,
     update=_update,
     # TensorFlow's kernels refuse a rate of 0, with which warm-ups begin.
     native=f.Native(

@@ -32,6 +32,7 @@ def _formula(amsgrad: bool) -> f.Formula:
     op = "rectified_adam_amsgrad" if amsgrad else "rectified_adam"
     return f.Formula(
         slots=slots,
+        is_real=True,
         update=_update,
         native=f.Native(op, f.same(*slots), rectification.INPUTS),
         idle=f.Idle.SLOTS,

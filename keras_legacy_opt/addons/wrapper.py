@@ -120,7 +120,9 @@ class Holder(Optimizer):
         pairs = stepper.given(self, items, aggregate)
         pairs = stepper.checked(self, pairs)
         variables = [v for _, v in pairs]
-        self._shares(variables)  # May refuse some, before anything changes.
+        # Some may be refused, before anything changes.
+        for optimizer, share in self._shares(variables):
+            optimizer._assert_valid_dtypes(share)
         with tf.name_scope(self._name), tf.init_scope():
             self._create_all_weights(variables)
         if not pairs:
@@ -287,6 +289,9 @@ class Wrapper(Holder):
         self, variables: Sequence[Any]
     ) -> list[tuple[Optimizer, list[Any]]]:
         return [(self._optimizer, list(variables))]
+
+    def _valid_dtypes(self) -> Iterable[tf.DType]:
+        return self._optimizer._valid_dtypes()
 
     # One step.
 

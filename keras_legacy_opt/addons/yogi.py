@@ -59,6 +59,7 @@ def _formula(averages: bool, activation: str) -> f.Formula:
     op = "yogi_momentum" if averages else "yogi"
     return f.Formula(
         slots=slots,
+        is_real=True,
         update=functools.partial(_update, activation=activation),
         # TensorFlow's tanh has bits of its own.
         native=f.Native(op, f.same(*slots), inputs)

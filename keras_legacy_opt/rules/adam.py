@@ -51,6 +51,7 @@ def formula(amsgrad: bool) -> Formula:
     slots = ("m", "v", "vhat") if amsgrad else ("m", "v")
     return Formula(
         slots=slots,
+        is_real=amsgrad,
         update=update,
         kernel=Kernel(
             "AdamWithAmsgrad" if amsgrad else "Adam",

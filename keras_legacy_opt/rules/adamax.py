@@ -37,6 +37,7 @@ def _update(state: State, grad: tf.Tensor, c: Coefficients) -> Changes:
 
 _FORMULA = Formula(
     slots=("m", "v"),
+    is_real=True,
     update=_update,
     kernel=Kernel(
         "AdaMax",

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from keras_legacy_opt import backends
+from keras_legacy_opt import backends, originals
 from keras_legacy_opt.optimizer import Optimizer
 from keras_legacy_opt.rules.formula import Rule, hyper
 
+_REAL = (tf.bfloat16, tf.float16, tf.float32, tf.float64)
+# Where one is overridden, it decides what a variable may be.
+_UPDATES = (
+    "_resource_apply_dense",
+    "_resource_apply_sparse",
+    "_resource_apply_sparse_duplicate_indices",
+)
 DEFAULT_EPSILON = 1e-7  # Keras' `backend.epsilon()`.
 
 
@@ -78,6 +85,12 @@ class DeclaredOptimizer(Optimizer):
         return backends.update_as_legacy(
             self, tf.IndexedSlices(grad, indices), var, apply_state
         )
+
+    def _valid_dtypes(self) -> Iterable[tf.DType]:
+        formula = self._declaration.formula(self)
+        if formula.is_real and originals.is_own(self, _UPDATES):
+            return _REAL
+        return super()._valid_dtypes()
 
     def get_config(self) -> dict[str, Any]:
         """The configuration; see `keras_legacy_opt.Optimizer.get_config`."""

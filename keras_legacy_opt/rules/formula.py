@@ -161,6 +161,7 @@ class Formula:
       native: the op of the native library that computes it.
       idle: what sparse gradients change outside their rows.
       densifies: whether a sparse gradient is as if it were dense, with zeros.
+      is_real: whether variables have to be real: it compares values, say.
       sums_duplicates: whether rows that a sparse gradient has several times are
         summed first; else they are applied one after the other.
     """
@@ -174,6 +175,7 @@ class Formula:
     scalars: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     densifies: bool = False
+    is_real: bool = False
 
     def step(
         self, state: Mapping[str, tf.Tensor], grad: tf.Tensor, c: Coefficients

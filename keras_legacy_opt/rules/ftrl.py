@@ -62,6 +62,7 @@ def _formula(shrinks: bool) -> Formula:
     shrinkage = {"l2_shrinkage": "l2_shrinkage_regularization_strength"}
     return Formula(
         slots=("accumulator", "linear"),
+        is_real=True,
         update=functools.partial(_update, shrinks=shrinks),
         kernel=Kernel(
             "FtrlV2" if shrinks else "Ftrl",

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_legacy_opt import distribution
+from keras_legacy_opt import distribution, private_api
 from keras_legacy_opt.state.variables import var_key
 from keras_legacy_opt.step import chain as chains
 from keras_legacy_opt.step import gradients
@@ -55,8 +55,8 @@ class Watch:
         if self._asks is not None:
             self._asks.assign(on)
         if on:
-            for norms in self._norms.values():
-                norms.assign(np.full(norms.shape.as_list(), _UNSEEN))
+            for keys, norms in self._norms.items():
+                norms.assign(np.full([len(keys)], _UNSEEN))
 
     def sees_eagerly(self) -> bool:
         """Whether a step just now has to show its gradients."""
@@ -78,18 +78,17 @@ class Watch:
         if keys not in self._norms:
             distribution.once_for_all_replicas(lambda: self._add(keys))
 
-        @tf.autograph.experimental.do_not_convert
-        def look() -> Any:
+        def look() -> None:
             values = tf.stack([norm(g, v) for g, v in grads_and_vars])
             for link in scales:
                 values = link.applied(values)
-            return self._norms[keys].assign(values, read_value=False)
+            self._norms[keys].assign(values, read_value=False)
 
         with tf.name_scope("norms_of_gradients"):
             if asks is None:
                 look()
             else:
-                tf.cond(asks, look, lambda: tf.no_op())
+                private_api.call_rarely(asks, look)
 
     def _add(self, keys: tuple[str, ...]) -> None:
         unseen = np.full([len(keys)], _UNSEEN)

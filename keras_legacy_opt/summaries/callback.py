@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_legacy_opt import distribution, hosts, private_api
+from keras_legacy_opt import distribution, hosts, originals, private_api
 from keras_legacy_opt.addons import selection
 from keras_legacy_opt.addons.wrapper import Holder, check_integer
 from keras_legacy_opt.hosts.callbacks import HostCallback
@@ -47,12 +47,12 @@ class SlotSummaries(HostCallback):
     the one inside.  With `steps_per_execution`, an update is what all steps of
     one execution have added.  All steps train as they do without this callback.
 
-    In tf_keras, the model's training function asks in each step whether it is
-    looked at, if it is first run with this callback.  Else, and in Keras 3, the
-    steps that are looked at run a training function of their own, which is
-    traced once.  Where this would train otherwise, because layers draw random
-    numbers from a state that each traced function has of its own, there are no
-    norms of gradients; a warning says so.
+    The steps that are looked at run a training function of their own, which is
+    traced once.  Where layers draw random numbers from a state that each traced
+    function has of its own, as `Dropout` of tf_keras does, this would train
+    otherwise: there, one function asks in each step whether it is looked at.
+    If the model was trained before without this callback, it has one that does
+    not ask, and there are no norms of gradients; a warning says so.
 
     Works under strategies that keep a copy of each variable on each replica.
     Of several workers one writes, without norms of gradients.  A `train_step`
@@ -229,13 +229,12 @@ class SlotSummaries(HostCallback):
         if self._writes:
             self._opened()
         function = self._model.train_function
-        _, is_keras_3 = hosts.model_class(self._model)
         if (
-            not is_keras_3
-            and self._gradients
+            self._gradients
             and self._watches
             and hasattr(function, "experimental_get_tracing_count")
             and not _is_traced(function)
+            and _may_have_random_state(self._model)
         ):
             for watch in self._all_watches():
                 watch.arm()
@@ -302,6 +301,23 @@ class SlotSummaries(HostCallback):
         if self._writer is None:
             self._writer = _writer_to(self._log_dir)
         return self._writer
+
+
+def _may_have_random_state(model: Any) -> bool:
+    """Whether layers may draw random numbers from a state of the function.
+
+    Those of Keras 3 do not; in tf_keras, some do.  Of others nobody knows.
+    """
+    _, is_keras_3 = hosts.model_class(model)
+    if is_keras_3:
+        return False
+    keras = hosts.keras_of_model(model)
+    return any(
+        isinstance(part, keras.__internal__.layers.BaseRandomLayer)
+        or originals.package_of(type(part)) != keras.__name__
+        for part in (model, *model.submodules)
+        if isinstance(part, keras.layers.Layer)
+    )
 
 
 def _is_traced(function: Any) -> bool:

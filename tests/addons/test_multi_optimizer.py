@@ -270,3 +270,13 @@ def test_names_are_told_apart():
     assert names == ["SGD", "SGD_1", "SGD_1_1"]
     copied = addons.MultiOptimizer.from_config(optimizer.get_config())
     assert copied.get_config() == optimizer.get_config()
+
+
+def test_what_one_refuses_changes_nothing():
+    first, second = tf.Variable(0.0), tf.Variable(0j)
+    optimizer = addons.MultiOptimizer(
+        [(SGD(1.0), first), (addons.Lookahead(addons.Yogi()), second)]
+    )
+    with pytest.raises(ValueError, match="Invalid type complex128"):
+        optimizer.apply_gradients([(tf.ones([]), first), (second + 1, second)])
+    assert (float(first), optimizer.weights) == (0.0, [])

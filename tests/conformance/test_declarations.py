@@ -6,9 +6,18 @@ import numpy as np
 import pytest
 import stepping
 import tensorflow as tf
-from registry import ADDONS, ALL_DTYPES, BUILT_IN, NATIVE, SUBJECT, own_cases
+from registry import (
+    ADDONS,
+    ALL_DTYPES,
+    BUILT_IN,
+    LEGACY,
+    NATIVE,
+    SUBJECT,
+    own_cases,
+)
 
-from keras_legacy_opt import backends
+import keras_legacy_opt
+from keras_legacy_opt import addons, backends
 from keras_legacy_opt.backends.composed import Composed
 from keras_legacy_opt.backends.kernels import Kernels
 from keras_legacy_opt.backends.native import NativeCPU, NativeGPU
@@ -206,3 +215,43 @@ def test_the_function_is_pure(case, rng):
 def test_the_order_of_the_backends():
     kinds = [type(backend) for backend in backends.BACKENDS]
     assert kinds[:4] == [NativeCPU, NativeGPU, Kernels, Composed]
+
+
+def complex_step(optimizer, sparse):
+    """Takes one, of a complex variable; returns what it is then."""
+    variable = tf.Variable(tf.constant([[1 + 1j], [2j]], tf.complex64))
+    gradient = tf.constant([[1 + 2j], [3j]], tf.complex64)
+    if sparse:
+        gradient = tf.IndexedSlices(gradient[:1], tf.constant([1]), [2, 1])
+    optimizer.apply_gradients([(gradient, variable)])
+    return variable.numpy()
+
+
+@every_case
+@pytest.mark.parametrize("sparse", [False, True])
+def test_complex_variables_are_updated_or_refused(case, sparse):
+    """In words, and where legacy has no kernel, either."""
+    optimizer = case.build(SUBJECT)
+    if not formula_of(optimizer).is_real:
+        assert np.isfinite(complex_step(optimizer, sparse)).all()
+        return
+    for refusing in (
+        optimizer,
+        addons.Lookahead(case.build(SUBJECT)),
+    ):
+        with pytest.raises(ValueError, match="Invalid type complex64 for 'Var"):
+            complex_step(refusing, sparse)
+        assert [w for w in refusing.weights if w.shape.rank] == []
+    if case.row in BUILT_IN:
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            complex_step(case.build(LEGACY), sparse)
+
+
+def test_overridden_updates_decide_themselves():
+    class Mine(keras_legacy_opt.Adamax):
+        def _resource_apply_dense(self, grad, var, apply_state=None):
+            return var.assign_sub(grad)
+
+    np.testing.assert_array_equal(
+        complex_step(Mine(), sparse=False), np.complex64([[-1j], [-1j]])
+    )
