@@ -169,8 +169,8 @@ def _hidden(code: str) -> str:
                 ast.parse("\n".join(lines))
         except SyntaxError as error:
             index = (error.lineno or 0) - 1
-            is_line = 0 <= index < len(lines)
-            if not is_line or not _IS_MAGIC.fullmatch(lines[index]):
+            line = lines[index] if 0 <= index < len(lines) else ""
+            if _MAGIC in line or not _IS_MAGIC.fullmatch(line):
                 raise
             _hide(lines, index)
         else:

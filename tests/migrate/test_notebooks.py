@@ -75,16 +75,18 @@ def test_cells_that_are_no_python_are_left(tmp_path, capsys):
         "x = (\n" + OLD,
         "def f(:\n  pass\n" + OLD,
         "x\0",
+        "x = 1\n    opt?",
+        "x = 1\n    %time f() ?",
         OLD,
     )
     before = cells_of(path)
     assert migrate(path) == 1
     after = cells_of(path)
     changed = [n for n in range(len(before)) if before[n] != after[n]]
-    assert changed == [2, 6]
-    assert after[6] == NEW
+    assert changed == [2, 8]
+    assert after[8] == NEW
     notes = capsys.readouterr().err.splitlines()
-    places = [(2, 3), (4, 1), (5, 1), (6, 1)]
+    places = [(2, 3), (4, 1), (5, 1), (6, 1), (7, 2), (8, 2)]
     for note, (cell, line) in zip(notes, places, strict=True):
         assert note.startswith(
             f"{path}: not rewritten: cell {cell}, line {line}: "
