@@ -524,6 +524,22 @@ def test_random_numbers_of_a_function_that_was_traced_before(tmp_path):
     assert seen.last.variables[0].gradient_norm > 0
 
 
+def test_random_numbers_of_a_model_that_is_compiled_in_fit(tmp_path):
+    found = []
+    for callbacks in ([], [SlotSummaries(tmp_path, every=2, at_most=None)]):
+        model = random_model(tf_keras, Adam(0.1))
+
+        def compile_anew(epoch, logs, model=model):
+            model.compile(Adam(0.1), "mse")
+            model.make_train_function()
+
+        again = tf_keras.callbacks.LambdaCallback(on_epoch_end=compile_anew)
+        fit(model, again, *callbacks, epochs=3)
+        found.append(values_of(model))
+    for ours, expected in zip(*found, strict=True):
+        np.testing.assert_array_equal(ours, expected)
+
+
 def test_one_function_does_all_where_numbers_are_random(tmp_path):
     traces = []
 

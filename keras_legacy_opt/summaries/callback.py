@@ -116,6 +116,7 @@ class SlotSummaries(HostCallback):
         self._model: Any = None
         # The model's training function, and its like that computes norms.
         self._functions: tuple[Any, Any] = None, None
+        self._function: Any = None  # The last that was looked at.
         self._is_watching = False
         self._has_warned = False
         self._writer: Any = None
@@ -228,7 +229,11 @@ class SlotSummaries(HostCallback):
         del logs
         if self._writes:
             self._opened()
-        function = self._model.train_function
+        self._arm()
+
+    def _arm(self) -> None:
+        """Has the model's training function ask, if it has to and still can."""
+        self._function = function = self._model.train_function
         if (
             self._gradients
             and self._watches
@@ -244,6 +249,8 @@ class SlotSummaries(HostCallback):
         """Called by `fit`."""
         del logs
         self._first = batch
+        if self._model.train_function is not self._function:
+            self._arm()  # The model was compiled anew.
         if self._steps + 2 < self._every:  # The step before is timed, too.
             return
         self._budget.step_begins()

@@ -171,11 +171,7 @@ def measured(
                         strict=True,
                     )
                 },
-                update_ratio=(
-                    0.0
-                    if reading.change == 0.0
-                    else _ratio(reading.change, reading.norm_before)
-                ),
+                update_ratio=_update_ratio(reading.change, reading.norm_before),
                 gradient_norm=gradient_norm,
                 effective_learning_rate=_ratio(reading.change, gradient_norm),
                 rows=None if reading.dead_rows is None else target.rows,
@@ -284,6 +280,10 @@ def _names(known: Any) -> dict[str, str]:
         names[key] = numbered(hosts.path_of(variable), used)
         used[names[key]] = None
     return names
+
+
+def _update_ratio(change: float | None, before: float | None) -> float | None:
+    return 0.0 if change == 0.0 else _ratio(change, before)
 
 
 def _ratio(numerator: float | None, denominator: float | None) -> float | None:
