@@ -51,6 +51,7 @@ class Explanations(list[Explanation]):
         return "\n".join(map(str, self))
 
 
+@tf.autograph.experimental.do_not_convert
 def explain(optimizer: Any, variables: Any) -> Explanations:
     """What updates variables, and why nothing faster does.
 
