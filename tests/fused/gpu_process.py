@@ -48,7 +48,10 @@ def interrupted(loaded, symbols):
         raise KeyboardInterrupt
 
     code, loaded._compiler.code = loaded._compiler.code, interrupt
-    find(loaded, symbols)
+    try:
+        find(loaded, symbols)
+    except KeyboardInterrupt:
+        print("interrupted")
     loaded._compiler.code = code
     find(loaded, symbols)
 

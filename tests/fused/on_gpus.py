@@ -5,6 +5,8 @@ The cases are run by `fake_gpus.py`, on GPUs that there are not.
 
 from __future__ import annotations
 
+import gc
+import os
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -441,6 +443,69 @@ def a_bad_index_is_told_in_the_next_step(gpus):
                 # Then all is well again.
                 opt.apply_gradients([(_rows([1]), table)])
                 assert (table.numpy() != before[0]).any()
+
+
+@case
+def each_variable_is_told_its_own_mistakes(gpus):
+    """Though TensorFlow has one kernel for all that look alike."""
+    with tf.device(GPU):
+
+        def make() -> tuple[Any, tf.Variable]:
+            opt = keras_legacy_opt.SGD(0.5)
+            return opt, tf.Variable(tf.ones([6, 4]), name="alike")
+
+        def step(model: Any, row: int) -> None:
+            opt, table = model
+            opt.apply_gradients([(_rows([row]), table)])
+            table.numpy()  # The GPU has run it.
+
+        first, second, third = make(), make(), make()
+        step(first, 6)
+        step(third, 7)
+        step(second, 1)
+        assert second[1].numpy()[1, 0] < 1
+        error = tf.errors.InvalidArgumentError
+        for model in (third, first):
+            assert "'alike'" in _raises(error, lambda m=model: step(m, 1))
+            step(model, 1)
+            np.testing.assert_array_equal(model[1], second[1])
+        step(first, 6)
+        del first, model
+        gc.collect()
+        step(make(), 1)  # Of a variable that is gone, nobody is told.
+
+
+@case
+def a_step_that_fails_changes_nothing(gpus):
+    """All that it needs is there before anything is launched."""
+    with tf.device(GPU):
+        _many(["float32"])[0][0].numpy()
+        for function in ("cuMemHostAlloc", "cuEventCreate"):
+            for make, shape, dtype in (
+                (keras_legacy_opt.Adam, (6, 4), "float32"),
+                # Whose chunks, of the averages, are a table of its own size.
+                (keras_legacy_opt.SGD, (70_000, 64), "float16"),
+            ):
+                opt = make(0.5)
+                if make is keras_legacy_opt.SGD:
+                    opt = test_fused_own.with_own(opt)
+                table = tf.Variable(tf.ones(shape, dtype), name="table")
+                grad = tf.IndexedSlices(tf.ones([1, shape[1]], dtype), [1])
+                opt.build([table])
+                before = [each.numpy() for each in (table, *opt.weights)]
+
+                def step(opt=opt, grad=grad, table=table) -> None:
+                    opt.apply_gradients([(grad, table)])
+
+                os.environ["FAKE_CUDA_FAIL"] = f"{function}=2"
+                try:
+                    error = _raises(tf.errors.InternalError, step)
+                finally:
+                    del os.environ["FAKE_CUDA_FAIL"]
+                assert function in error, error
+                after = [each.numpy() for each in (table, *opt.weights)]
+                for one, other in zip(before, after, strict=True):
+                    np.testing.assert_array_equal(one, other)
 
 
 @case

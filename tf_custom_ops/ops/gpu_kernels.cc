@@ -140,15 +140,16 @@ absl::Status Tables::Get(OpKernelContext* context, const Queue& queue, const std
 absl::Status Kernels::Find(const Queue& queue, std::vector<const Kernel*>* kernels) {
   std::lock_guard<std::mutex> lock(mutex_);
   if (device_ != queue.device()) {
-    found_.clear();
+    std::vector<const Kernel*> found;
     for (const std::string& symbol : symbols_) {
       std::string why;
       const Kernel* kernel = queue.device()->Find(symbol, &why);
       if (kernel == nullptr) {
         return absl::InternalError(absl::StrCat("keras_legacy_opt has no kernel ", symbol, " for the GPU: ", why, "."));
       }
-      found_.push_back(kernel);
+      found.push_back(kernel);
     }
+    found_ = std::move(found);
     device_ = queue.device();
   }
   *kernels = found_;
@@ -187,77 +188,84 @@ absl::Status DenseKernel::Apply(OpKernelContext* context) {
   launch.first = reinterpret_cast<const int64_t*>(launch.chunks + geometry.chunks.size());
   launch.state = static_cast<void* const*>(DataOf(pointers.memory));
   launch.grads = launch.state + work.state.size();
-  if (!variables.Repeats(count_)) return Update(context, queue, kernels, geometry, launch, 0, count_);
+  Tensor memory;  // Nothing is launched before all there has to be is there.
+  if (spec_.has_norms) {
+    const int64_t squares = static_cast<int64_t>(geometry.chunks.size() * sizeof(Squares));
+    KLO_RETURN_IF_ERROR(Allocate(context, squares + count_ * size_of_scale(), &memory));
+    launch.squares = static_cast<Squares*>(DataOf(memory));
+    launch.scales = launch.squares + geometry.chunks.size();
+  }
+  if (!variables.Repeats(count_)) return Update(queue, kernels, geometry, launch, 0, count_);
   // The same variable twice is updated twice, one after the other.
-  for (int i = 0; i < count_; ++i) KLO_RETURN_IF_ERROR(Update(context, queue, kernels, geometry, launch, i, i + 1));
+  for (int i = 0; i < count_; ++i) KLO_RETURN_IF_ERROR(Update(queue, kernels, geometry, launch, i, i + 1));
   return absl::OkStatus();
 }
 
-absl::Status DenseKernel::Update(OpKernelContext* context, const Queue& queue,
-                                 const std::vector<const Kernel*>& kernels, const Geometry& geometry, AnyLaunch launch,
-                                 int first, int last) const {
+absl::Status DenseKernel::Update(const Queue& queue, const std::vector<const Kernel*>& kernels,
+                                 const Geometry& geometry, AnyLaunch launch, int first, int last) const {
   const int64_t begin = geometry.first[first], blocks = geometry.first[last] - begin;
   launch.chunks += begin;
   if (!spec_.has_norms) return queue.Run(kernels[0], blocks, launch);
 
-  const int64_t size = dtype_ == tensorflow::DT_DOUBLE ? sizeof(double) : sizeof(float);  // of what is computed in
-  const int64_t squares = static_cast<int64_t>(geometry.chunks.size() * sizeof(Squares));
-  Tensor memory;
-  KLO_RETURN_IF_ERROR(Allocate(context, squares + count_ * size, &memory));
-  Squares* const all = static_cast<Squares*>(DataOf(memory));
-  char* const scales = static_cast<char*>(DataOf(memory)) + squares;
-  launch.squares = all + begin;
-  launch.scales = scales;
+  Squares* const all = launch.squares;
+  launch.squares += begin;
   KLO_RETURN_IF_ERROR(queue.Run(kernels[0], blocks, launch));
   // A block for each variable, which it finds by the number of the block.
   AnyLaunch scale = launch;
   scale.state += int64_t{first} * tensors();
   scale.first += first;
   scale.squares = all;
-  scale.scales = scales + first * size;
+  scale.scales = static_cast<char*>(launch.scales) + first * size_of_scale();
   if (launch.per_variable_of_each) {
-    scale.per_variable = static_cast<const char*>(launch.per_variable) + 2 * first * size;
+    scale.per_variable = static_cast<const char*>(launch.per_variable) + 2 * first * size_of_scale();
   }
   KLO_RETURN_IF_ERROR(queue.Run(kernels[1], last - first, scale));
   return queue.Run(kernels[2], blocks, launch);
 }
 
-absl::Status Reports::Next() {
+absl::Status Reports::Next(const tensorflow::Var* variable) {
   std::lock_guard<std::mutex> lock(mutex_);
-  while (!running_.empty()) {
-    Report& report = running_.front();
+  for (auto next = running_.begin(); next != running_.end();) {
+    const auto report = next++;
     bool is_done = false;
     std::string why;
-    if (!report.event->Query(&is_done, &why)) {
+    if (!report->event->Query(&is_done, &why)) {
       return absl::InternalError(absl::StrCat("The GPU failed in a step before: ", why, "."));
     }
     if (!is_done) return absl::OkStatus();  // Nor are those behind it.
-    const int32_t word = *static_cast<const int32_t*>(report.word->data());
-    const absl::Status error = word == 0 ? absl::OkStatus() : report.error(word);
-    report.error = nullptr;
-    idle_.splice(idle_.begin(), running_, running_.begin());
+    const int32_t word = *static_cast<const int32_t*>(report->word->data());
+    absl::Status error = absl::OkStatus();
+    if (word != 0) {
+      const auto updated = report->variable.GetNewRef();
+      if (updated != nullptr && updated.get() != variable) continue;  // It waits for a step of its variable.
+      if (updated != nullptr) error = report->error(word);
+    }
+    report->error = nullptr;
+    idle_.splice(idle_.begin(), running_, report);
     KLO_RETURN_IF_ERROR(error);
   }
   return absl::OkStatus();
 }
 
-absl::Status Reports::Read(const Queue& queue, const int32_t* word, std::function<absl::Status(int32_t)> error) {
+absl::Status Reports::Take(const Queue& queue, Taken* report) {
   std::lock_guard<std::mutex> lock(mutex_);
+  if (!idle_.empty()) {
+    report->splice(report->begin(), idle_, idle_.begin());
+    return absl::OkStatus();
+  }
+  Report& made = report->emplace_front();
   std::string why;
-  if (idle_.empty()) {
-    idle_.push_front({queue.device()->Pin(sizeof *word, &why), queue.device()->NewEvent(&why), nullptr});
-  }
-  Report& report = idle_.front();
-  if (report.word == nullptr || report.event == nullptr) {
-    idle_.pop_front();
-    return absl::InternalError(absl::StrCat("keras_legacy_opt cannot use the GPU: ", why, "."));
-  }
-  KLO_RETURN_IF_ERROR(queue.Copy(report.word->data(), word, sizeof *word));
-  if (!report.event->Record(queue.stream(), &why)) {
-    return absl::InternalError(absl::StrCat("keras_legacy_opt cannot use the GPU: ", why, "."));
-  }
-  report.error = std::move(error);
-  running_.splice(running_.end(), idle_, idle_.begin());
+  made.word = queue.device()->Pin(sizeof(int32_t), &why);
+  if (made.word != nullptr) made.event = queue.device()->NewEvent(&why);
+  return Queue::StatusOf(made.event != nullptr, why);
+}
+
+absl::Status Reports::Read(const Queue& queue, const int32_t* word, Taken* report) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  KLO_RETURN_IF_ERROR(queue.Copy(report->front().word->data(), word, sizeof *word));
+  std::string why;
+  KLO_RETURN_IF_ERROR(Queue::StatusOf(report->front().event->Record(queue.stream(), &why), why));
+  running_.splice(running_.end(), *report);
   return absl::OkStatus();
 }
 
@@ -335,25 +343,19 @@ absl::Status SparseKernel::FindRows(const Queue& queue, const std::vector<const 
   return run(kWriteHeads, false);
 }
 
-absl::Status SparseKernel::Update(OpKernelContext* context, const Queue& queue,
-                                  const std::vector<const Kernel*>& kernels, const RowGeometry& geometry,
-                                  const AnySparseLaunch& launch) {
+absl::Status SparseKernel::Update(const Queue& queue, const std::vector<const Kernel*>& kernels,
+                                  const RowGeometry& geometry, int64_t average_blocks,
+                                  const AnySparseLaunch& launch) const {
   KLO_RETURN_IF_ERROR(queue.Run(kernels[kOwn], geometry.blocks, launch));
   if (spec_.has_norms) {
     KLO_RETURN_IF_ERROR(queue.Run(kernels[kOwn + 1], 1, launch));
     KLO_RETURN_IF_ERROR(queue.Run(kernels[kOwn + 2], geometry.blocks, launch));
   }
   if (!average_weights_) return absl::OkStatus();
-  const std::vector<int64_t> sizes = {launch.rows.table_rows * launch.width};
-  gpu::Table chunks;
-  KLO_RETURN_IF_ERROR(geometries_.Get(context, queue, sizes, &chunks));
-  AnySparseLaunch averages = launch;
-  averages.all.chunks = static_cast<const Chunk*>(DataOf(chunks.memory));
-  return queue.Run(kernels.back(), static_cast<int64_t>(chunks.geometry->chunks.size()), averages);
+  return queue.Run(kernels.back(), average_blocks, launch);
 }
 
 absl::Status SparseKernel::Apply(OpKernelContext* context) {
-  KLO_RETURN_IF_ERROR(reports_.Next());
   ScalarInputs inputs;
   KLO_RETURN_IF_ERROR(FindScalars(context, first_scalar(), 1, &inputs));
   Queue queue;
@@ -363,6 +365,7 @@ absl::Status SparseKernel::Apply(OpKernelContext* context) {
   Variables variables;
   Table table;
   KLO_RETURN_IF_ERROR(LookUp(context, inputs.averages, spec_.idle_rows || spec_.has_norms, &variables, &table));
+  KLO_RETURN_IF_ERROR(reports_.Next(variables.Resource(0)));
   const Tensor& indices = IndicesOf(context);
   const int64_t count = indices.NumElements();
   const bool is_countable = table.rows <= int64_t{1} << 32 && count <= std::numeric_limits<int32_t>::max() - kTile;
@@ -379,13 +382,28 @@ absl::Status SparseKernel::Apply(OpKernelContext* context) {
   Memory memory(geometry, count);
   KLO_RETURN_IF_ERROR(Allocate(context, memory.size, &memory.tensor));
   addresses.push_back(DataOf(Grad(context)));
-  gpu::Table pointers;
+  gpu::Table pointers, chunks;
   KLO_RETURN_IF_ERROR(pointers_.Get(context, queue, BytesOf(addresses), &pointers));
+  const std::vector<int64_t> sizes = {table.rows * table.width};
+  if (average_weights_) KLO_RETURN_IF_ERROR(geometries_.Get(context, queue, sizes, &chunks));
+  // Nothing is launched before all there has to be is there.
+  Reports::Taken report;
+  KLO_RETURN_IF_ERROR(reports_.Take(queue, &report));
+  report.front().variable = tensorflow::core::WeakPtr<tensorflow::Var>(variables.Resource(0));
+  report.front().error = [op = type_string(), table](int32_t word) {
+    const std::string what = word < 0
+                                 ? absl::StrCat(op, " refused its scalars")
+                                 : absl::StrCat("its index at position ", word - 1, " is not in [0, ", table.rows, ")");
+    return absl::InvalidArgumentError(absl::StrCat("The sparse gradient of variable '", table.name,
+                                                   "' in an earlier step, which the GPU has run meanwhile: ", what,
+                                                   ". That step did not change the variable, nor does this one."));
+  };
 
   AnySparseLaunch launch = {};
   launch.all = LaunchOf(context, inputs, shape_.hypers);
   launch.all.state = static_cast<void* const*>(DataOf(pointers.memory));
   launch.all.grads = launch.all.state + addresses.size() - 1;
+  if (average_weights_) launch.all.chunks = static_cast<const Chunk*>(DataOf(chunks.memory));
   launch.all.squares = memory.At<Squares>(memory.squares);
   launch.all.scales = memory.At<void>(memory.scale);
   launch.width = table.width;
@@ -406,15 +424,9 @@ absl::Status SparseKernel::Apply(OpKernelContext* context) {
                  memory.At<int32_t>(memory.refusal),
                  launch.all.condition};
   KLO_RETURN_IF_ERROR(FindRows(queue, kernels, geometry, &launch.rows));
-  KLO_RETURN_IF_ERROR(Update(context, queue, kernels, geometry, launch));
-  return reports_.Read(queue, launch.rows.refusal, [op = type_string(), table](int32_t word) {
-    const std::string what = word < 0
-                                 ? absl::StrCat(op, " refused its scalars")
-                                 : absl::StrCat("its index at position ", word - 1, " is not in [0, ", table.rows, ")");
-    return absl::InvalidArgumentError(absl::StrCat("The sparse gradient of variable '", table.name,
-                                                   "' in an earlier step, which the GPU has run meanwhile: ", what,
-                                                   ". That step did not change the variable, nor does this one."));
-  });
+  const int64_t average_blocks = average_weights_ ? static_cast<int64_t>(chunks.geometry->chunks.size()) : 0;
+  KLO_RETURN_IF_ERROR(Update(queue, kernels, geometry, average_blocks, launch));
+  return reports_.Read(queue, launch.rows.refusal, &report);
 }
 
 absl::Status CopyTensor(OpKernelContext* context, Tensor* tensor) {

@@ -17,6 +17,7 @@
 #include "../apply/traits.h"
 #include "../gpu/driver.h"
 #include "../gpu/geometry.h"
+#include "tensorflow/core/platform/refcount.h"
 #include "updates.h"
 
 namespace keras_legacy_opt {
@@ -59,9 +60,9 @@ class Queue {
   absl::Status Copy(void* to, const void* from, size_t size) const;
   absl::Status Fill(void* to, unsigned char byte, size_t size) const;
 
- private:
   static absl::Status StatusOf(bool is_done, const std::string& why);
 
+ private:
   Device* device_ = nullptr;
   Stream stream_ = nullptr;
 };
@@ -121,31 +122,37 @@ class DenseKernel : public DenseUpdate {
  private:
   absl::Status Apply(tensorflow::OpKernelContext* context);
   // Updates variables [first, last), of which all tables are.
-  absl::Status Update(tensorflow::OpKernelContext* context, const Queue& queue,
-                      const std::vector<const Kernel*>& kernels, const Geometry& geometry, AnyLaunch launch, int first,
-                      int last) const;
+  absl::Status Update(const Queue& queue, const std::vector<const Kernel*>& kernels, const Geometry& geometry,
+                      AnyLaunch launch, int first, int last) const;
+  int64_t size_of_scale() const { return dtype_ == tensorflow::DT_DOUBLE ? sizeof(double) : sizeof(float); }
 
   const FormulaSpec spec_;
   Tables geometries_, pointers_;
   Kernels kernels_;
 };
 
-// What a step will have found wrong, when it runs: the host learns it later, and tells it in the next step.
+// What a step will have found wrong, when it runs: the host learns it later, and tells it in the next step of the same
+// variable. One op may update several: TensorFlow keeps it for all that look alike.
 class Reports {
  public:
-  // The first error of the steps so far, if there is one that is known by now.
-  absl::Status Next();
-  // Has a word of the device, which is 0 if all is well, read when all that is in the stream is done.
-  absl::Status Read(const Queue& queue, const int32_t* word, std::function<absl::Status(int32_t)> error);
-
- private:
   struct Report {
     std::unique_ptr<Pinned> word;
     std::unique_ptr<Event> event;
+    tensorflow::core::WeakPtr<tensorflow::Var> variable;
     std::function<absl::Status(int32_t)> error;
   };
+  using Taken = std::list<Report>;
+
+  // The first error of the steps of a variable so far, if there is one that is known by now.
+  absl::Status Next(const tensorflow::Var* variable);
+  // Takes what a report needs, before the step changes anything: there may be none left.
+  absl::Status Take(const Queue& queue, Taken* report);
+  // Has a word of the device, which is 0 if all is well, read when all that is in the stream is done.
+  absl::Status Read(const Queue& queue, const int32_t* word, Taken* report);
+
+ private:
   std::mutex mutex_;
-  std::list<Report> running_, idle_;
+  Taken running_, idle_;
 };
 
 class SparseKernel : public SparseUpdate {
@@ -159,9 +166,8 @@ class SparseKernel : public SparseUpdate {
   absl::Status Apply(tensorflow::OpKernelContext* context);
   absl::Status FindRows(const Queue& queue, const std::vector<const Kernel*>& kernels, const RowGeometry& geometry,
                         Rows* rows) const;
-  absl::Status Update(tensorflow::OpKernelContext* context, const Queue& queue,
-                      const std::vector<const Kernel*>& kernels, const RowGeometry& geometry,
-                      const AnySparseLaunch& launch);
+  absl::Status Update(const Queue& queue, const std::vector<const Kernel*>& kernels, const RowGeometry& geometry,
+                      int64_t average_blocks, const AnySparseLaunch& launch) const;
 
   const FormulaSpec spec_;
   Tables geometries_, pointers_;

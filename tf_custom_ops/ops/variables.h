@@ -46,6 +46,7 @@ class Variables {
 
   // The tensor of variable i. Its buffer belongs to it alone: where a reader still holds it, it was copied before.
   const tensorflow::Tensor& Tensor(int i) const { return *variables_[i]->tensor(); }
+  tensorflow::Var* Resource(int i) const { return variables_[i]; }
   void* Data(int i) const { return const_cast<char*>(variables_[i]->tensor()->tensor_data().data()); }
 
   // Checks what an update needs to hold of variable i, and makes its buffer its own.

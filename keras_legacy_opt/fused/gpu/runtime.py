@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import threading
 from typing import Any
 
 from keras_legacy_opt.fused.gpu import nvrtc
@@ -37,6 +38,7 @@ class Runtime:
         self._give = function("give", None, pointer, text, text, size)
         self._refuse = function("refuse", None, pointer, text)
         self._compiler = Compiler(function("sources", text))
+        self._thread = threading.local()
         # An object of ctypes, which the library must not survive.
         self._asked = _ASKED(self._answer)
         self._set_compiler = function("set_compiler", None, _ASKED)
@@ -51,11 +53,18 @@ class Runtime:
         Args:
           ordinal: of the GPU, among those that this process sees.
           symbol: of the kernel; None asks for the GPU only.
+
+        Raises:
+          KeyboardInterrupt: if the user wants no answer.
         """
+        self._thread.interruption = None
         why_not = ctypes.create_string_buffer(_ROOM)
         name = None if symbol is None else symbol.encode()
         if self._find(ordinal, name, why_not, _ROOM):
             return None
+        # It was no reason against the kernel, and is not to be remembered.
+        if self._thread.interruption is not None:
+            raise self._thread.interruption
         return why_not.value.decode(errors="replace")
 
     def lacks(self, ordinal: int, unit: str) -> str | None:
@@ -79,7 +88,9 @@ class Runtime:
             )
         except nvrtc.Failure as failure:
             why_not = str(failure)
-        except BaseException as error:  # Nobody could catch it.
+        except BaseException as error:  # No exception passes the library.
+            if not isinstance(error, Exception):
+                self._thread.interruption = error
             why_not = f"{symbol.decode()} was not compiled: {error!r}"
         else:
             self._give(to, unit.encode(), code, len(code))
