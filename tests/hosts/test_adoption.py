@@ -251,7 +251,9 @@ def test_variables_of_a_class_of_ones_own_are_trained():
 # Attributes of ours that neither legacy nor Keras 3 has.  A subclass of a third
 # party may have any name of its own: keep these few, and unlikely.
 ADDED = {
+    "_adds",
     "_averaging",
+    "_check_hyper",
     "_count_skipped_step",
     "_clip_limits",
     "_declaration",
@@ -260,8 +262,10 @@ ADDED = {
     "_is_checkpointed",
     "_known_variables",
     "_make_hyper",
+    "_own_depends_on",
     "_own_of",
     "_pending_weights",
+    "_shares",
     "_slots_out_of_turn",
     "_takes_weights_without_iterations",
     "_traced_without_decay",
