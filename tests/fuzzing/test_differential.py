@@ -24,13 +24,13 @@ def examples(count):
     )
 
 
-def check(way, case):
+def check(way, case, script=cases.script):
     """Compares; a difference is told with the Python that shows it."""
     try:
         is_comparable = way(case)
     except Exception as error:
         raise AssertionError(
-            f"{error}\n\n{cases.script(case, way.__name__)}"
+            f"{error}\n\n{script(case, way.__name__)}"
         ) from error
     hypothesis.assume(is_comparable)
 

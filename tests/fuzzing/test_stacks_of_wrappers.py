@@ -3,21 +3,16 @@
 As many cases as `test_differential` draws; a difference comes with its Python.
 """
 
+import functools
+
 import comparing_wrapped
 import hypothesis
 import pytest
+import test_differential
 import wrapped
 from test_differential import examples
 
-
-def check(way, case):
-    try:
-        is_comparable = way(case)
-    except Exception as error:
-        raise AssertionError(
-            f"{error}\n\n{wrapped.script(case, way.__name__)}"
-        ) from error
-    hypothesis.assume(is_comparable)
+check = functools.partial(test_differential.check, script=wrapped.script)
 
 
 @hypothesis.given(wrapped.cases())

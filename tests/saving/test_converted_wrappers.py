@@ -98,15 +98,15 @@ CASES = [
 ]
 
 
+def assert_same_state(optimizer, other):
+    for a, b in zip(optimizer.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def assert_same(model, other):
     for a, b in zip(model.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    for a, b in zip(
-        model.optimizer.get_weights(),
-        other.optimizer.get_weights(),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(a, b)
+    assert_same_state(model.optimizer, other.optimizer)
 
 
 @pytest.mark.parametrize("to_h5", [True, False], ids=["h5", "checkpoint"])
@@ -129,12 +129,7 @@ def test_convert(name, host, write, to_h5, tmp_path):
         third = trained(tf_keras, name, steps=1)
         checkpoint = tf.train.Checkpoint(model=third, optimizer=third.optimizer)
         checkpoint.read(output).assert_existing_objects_matched()
-        for a, b in zip(
-            model.optimizer.get_weights(),
-            third.optimizer.get_weights(),
-            strict=True,
-        ):
-            np.testing.assert_array_equal(a, b)
+        assert_same_state(model.optimizer, third.optimizer)
 
 
 @pytest.mark.parametrize("host", [keras, tf_keras], ids=["keras3", "tf_keras"])
