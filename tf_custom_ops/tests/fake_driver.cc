@@ -79,23 +79,31 @@ struct Event {
 
 constexpr int kMostDevices = 4;
 std::mutex mutex;  // of all that follows, and of kernels
-std::ostringstream calls;
 Context contexts[kMostDevices + 1] = {{0}, {1}, {2}, {3}, {0}};
 std::atomic<int> streams = 0;
 thread_local std::vector<Context*> current;
+// Both are made at first use, not by dlopen: what that does in one thread, ThreadSanitizer does not see to come before
+// what others do.
+std::ostringstream& Calls() {
+  static auto& calls = *new std::ostringstream;
+  return calls;
+}
 // What is not released, or not yet: for whoever looks for leaks of a program.
-std::set<void*>& kept = *new std::set<void*>;
+std::set<void*>& Kept() {
+  static auto& kept = *new std::set<void*>;
+  return kept;
+}
 
 template <class T>
 T* Keep(T* object) {
   const std::lock_guard<std::mutex> lock(mutex);
-  kept.insert(object);
+  Kept().insert(object);
   return object;
 }
 template <class T>
 T* Release(T* object) {
   const std::lock_guard<std::mutex> lock(mutex);
-  kept.erase(object);
+  Kept().erase(object);
   return object;
 }
 
@@ -109,9 +117,9 @@ int Capability() { return Setting("FAKE_CUDA_CAPABILITY", 90); }
 template <class... Details>
 int Begin(const char* function, const Details&... details) {
   const std::lock_guard<std::mutex> lock(mutex);
-  calls << function;
-  ((calls << ' ' << details), ...);
-  calls << '\n';
+  Calls() << function;
+  ((Calls() << ' ' << details), ...);
+  Calls() << '\n';
   const std::string name = std::string(function) + '=';
   const char* failing = std::getenv("FAKE_CUDA_FAIL");
   return failing != nullptr && Begins(failing, name.c_str()) ? std::atoi(failing + name.size()) : 0;
@@ -148,8 +156,8 @@ void* Memory(Address address) { return reinterpret_cast<void*>(address); }
 KLO_EXPORTED const char* fake_cuda_calls() {
   static std::string told;
   const std::lock_guard<std::mutex> lock(mutex);
-  told = calls.str();
-  calls.str("");
+  told = Calls().str();
+  Calls().str("");
   return told.c_str();
 }
 // A stream, for ever; of device kMostDevices, one of another context than the primary one.
