@@ -109,6 +109,22 @@ def test_norms_do_not_depend_on_threads(native_ops):
     np.testing.assert_allclose(moved, 0.1 * norm, rtol=1e-5)
 
 
+def test_kept_directions_change_no_bits(native_ops):
+    """There is room for those of 2**24 elements: of two, of one, of none."""
+    sizes = (9_000_001, 5_000_003, 3_000_017, 17_000_000)
+    wave = tf.sin(tf.range(max(sizes), dtype=tf.float32))
+    results = []
+    for lists in ([[0, 1, 2, 3]], [[3], [2], [1], [0]]):
+        variables = [tf.Variable(1 + wave[:size]) for size in sizes]
+        for chosen in lists:
+            SUBJECT.optimizers.addons.LAMB(0.1).apply_gradients(
+                [(wave[: sizes[i]], variables[i]) for i in chosen]
+            )
+        results.append(variables)
+    for together, alone in zip(*results, strict=True):
+        assert bool(tf.reduce_all(together == alone))
+
+
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [

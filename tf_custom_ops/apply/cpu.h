@@ -17,6 +17,7 @@
 #include "dtype.h"
 #include "gradient.h"
 #include "isa.h"
+#include "past_caches.h"
 #include "rows.h"
 #include "traits.h"
 
@@ -39,6 +40,7 @@ struct BoundFormula {
   using DirectionLoop = void (*)(const void* functor, int64_t count, const C* grad, C* const* state, C* direction);
   using ScaleFunction = C (*)(const void* functor, double var_squares, double direction_squares, C* scalars);
   using MoveLoop = void (*)(const void* functor, int64_t count, const C* grad, C* const* state, C scale);
+  using MoveAlongLoop = void (*)(const void* functor, int64_t count, const C* direction, C* var, C scale);
 
   UpdateLoop update;
   IdleLoop idle;  // null: rows without gradient stay as they are
@@ -46,6 +48,8 @@ struct BoundFormula {
   DirectionLoop direction;
   ScaleFunction scale;
   MoveLoop move;
+  MoveAlongLoop move_along;  // may be null: it is the faster `move` of directions that were kept
+  int direction_reads;       // of the state, how many tensors from the first on
   bool norm_of_variable;
   bool idle_rows;
   int state;    // tensors of the variable's shape: itself and its slots, without scalar ones
@@ -93,6 +97,12 @@ KLO_INLINE void MoveElements(const F& f, int64_t count, const C* __restrict__ gr
   for (int64_t i = 0; i < count; ++i) f.Move(state[i]..., grad[i], scale);
 }
 
+template <class F, class C>
+KLO_INLINE void MoveAlongElements(const F& f, int64_t count, const C* __restrict__ direction, C* __restrict__ var,
+                                  C scale) {
+  for (int64_t i = 0; i < count; ++i) f.MoveAlong(var[i], direction[i], scale);
+}
+
 template <class F, class C, size_t... k>
 KLO_INLINE void Direct(const void* functor, int64_t count, const C* grad, C* const* state, C* direction,
                        std::index_sequence<k...>) {
@@ -129,6 +139,10 @@ constexpr int kLanes = 16;
   template <class F, class C>                                                                                       \
   TARGET void Move##LEVEL(const void* functor, int64_t count, const C* grad, C* const* state, C scale) {            \
     Move<F>(functor, count, grad, state, scale, std::make_index_sequence<F::kSlots + 1 - F::kScalarSlots>());       \
+  }                                                                                                                 \
+  template <class F, class C>                                                                                       \
+  TARGET void MoveAlong##LEVEL(const void* functor, int64_t count, const C* direction, C* var, C scale) {           \
+    MoveAlongElements(F(*static_cast<const F*>(functor)), count, direction, var, scale);                            \
   }                                                                                                                 \
   template <class C>                                                                                                \
   TARGET void SumSquares##LEVEL(const C* __restrict__ from, int64_t count, double* __restrict__ lanes) {            \
@@ -198,6 +212,8 @@ BoundFormula<C> BindFunctor(Isa isa, const C* hyper) {
     bound.direction = KLO_PICK(isa, Direct, F, C);
     bound.scale = &Scale<F, C>;
     bound.move = KLO_PICK(isa, Move, F, C);
+    if constexpr (kMovesAlong<F>) bound.move_along = KLO_PICK(isa, MoveAlong, F, C);
+    bound.direction_reads = F::kDirectionReads;
     bound.norm_of_variable = F::kNormOfVariable;
     bound.idle_rows = F::kIdle;
     bound.scalars = F::kScalarSlots;
@@ -306,14 +322,24 @@ class Updater {
     });
   }
 
-  // A formula with norms takes two passes over a variable, and Scale() with the sums of the first in between.
-  void DirectDense(void* const* state, const void* grad, int64_t begin, int64_t count, Squares* squares) const {
+  // Whether DirectDense() can keep directions for MoveDense(), which then reads nothing else but the variable. The bits
+  // are those of directions that are computed again.
+  bool MovesAlong() const { return std::is_same_v<T, C> && formula_.move_along != nullptr; }
+
+  // A formula with norms takes two passes over a variable, and Scale() with the sums of the first in between. The
+  // directions that are kept begin with that of the variable's first element; they and `begin` are at the beginning of
+  // a cache line.
+  void DirectDense(void* const* state, const void* grad, int64_t begin, int64_t count, Squares* squares,
+                   C* directions = nullptr) const {
     ForEachStage(static_cast<const T*>(grad) + begin, count, [&](int64_t done, int64_t n, const C* values) {
-      Direct(state, begin + done, n, values, beside_.decay, squares);
+      Direct(state, begin + done, n, values, beside_.decay, squares, directions);
     });
+    if (directions != nullptr) AfterPastCaches();
   }
 
-  void MoveDense(void* const* state, const void* grad, int64_t begin, int64_t count, C scale) const {
+  void MoveDense(void* const* state, const void* grad, int64_t begin, int64_t count, C scale,
+                 const C* directions = nullptr) const {
+    if (directions != nullptr) return MoveAlong(state, begin, count, directions + begin, scale);
     ForEachStage(static_cast<const T*>(grad) + begin, count, [&](int64_t done, int64_t n, const C* values) {
       Move(state, begin + done, n, values, scale, beside_.averages);
     });
@@ -347,6 +373,8 @@ class Updater {
   // The 16-bit types and transformed gradients pass through small buffers in the first-level cache. So does what is
   // read and written there several times.
   static constexpr int64_t kStage = 512;
+  // How far ahead the first of two passes fetches, over all that it reads: 4 KiB.
+  static constexpr int64_t kFetchedAhead = 4096 / sizeof(C);
   static constexpr int64_t kAhead = 4;
 
   // Calls visit(offset, count, gradients as arithmetic values) for each piece of [0, count).
@@ -412,14 +440,34 @@ class Updater {
             [&](int64_t, int64_t n, C* const* pointers) { formula_.idle(formula_.functor, n, pointers); });
   }
 
-  void Direct(void* const* state, int64_t begin, int64_t count, const C* grad, C decay, Squares* squares) const {
+  void Direct(void* const* state, int64_t begin, int64_t count, const C* grad, C decay, Squares* squares,
+              C* directions = nullptr) const {
+    const auto sum = KLO_PICK(isa_, SumSquares, C);
     OnState(state, formula_.state, begin, count, [&](int64_t done, int64_t n, C* const* pointers) {
-      C direction[kStage];
+      alignas(kCacheLine) C direction[kStage];
       if (decay != C(0)) KLO_PICK(isa_, Decay, C)(decay, n, pointers[0]);
       formula_.direction(formula_.functor, n, grad + done, pointers, direction);
-      const auto sum = KLO_PICK(isa_, SumSquares, C);
+      // Memory does not rest while squares are summed.
+      const int64_t ahead = kFetchedAhead / (formula_.direction_reads + 1);
+      for (int k = 0; k < formula_.direction_reads; ++k) PrefetchStage(pointers[k] + ahead);
+      PrefetchStage(grad + done + ahead);
       if (formula_.norm_of_variable) sum(pointers[0], n, squares->variable);
       sum(direction, n, squares->direction);
+      if (directions != nullptr) StorePastCaches(direction, n, directions + begin + done);
+    });
+  }
+
+  // What lies behind the last element is fetched in vain.
+  static void PrefetchStage(const C* from) {
+    for (int64_t i = 0; i < kStage; i += kCacheLine / sizeof(C)) __builtin_prefetch(from + i, 0, 2);
+  }
+
+  void MoveAlong(void* const* state, int64_t begin, int64_t count, const C* directions, C scale) const {
+    OnState(state, formula_.state + beside_.averages, begin, count, [&](int64_t done, int64_t n, C* const* pointers) {
+      formula_.move_along(formula_.functor, n, directions + done, pointers[0], scale);
+      if (beside_.averages) {
+        KLO_PICK(isa_, Average, C)(beside_.average_weight, n, pointers[0], pointers[formula_.state]);
+      }
     });
   }
 

@@ -24,6 +24,12 @@ constexpr bool kHasNorms = false;
 template <class F>
 constexpr bool kHasNorms<F, Void<decltype(&F::Direction)>> = true;
 
+// Whether its second pass needs nothing but the direction of the first, which can be kept.
+template <class F, class = void>
+constexpr bool kMovesAlong = false;
+template <class F>
+constexpr bool kMovesAlong<F, Void<decltype(&F::MoveAlong)>> = true;
+
 template <class F, class = void>
 constexpr int kScalarSlotsOf = 0;
 template <class F>

@@ -15,6 +15,7 @@ struct ConditionalGradient {
   KLO_HYPERS(lr, radius, epsilon);
   static constexpr bool kIdle = false;
   static constexpr bool kSumDuplicates = true;
+  static constexpr int kDirectionReads = 0;
   static constexpr bool kNormOfVariable = false;
 
   T lr, length, epsilon;

@@ -18,6 +18,7 @@ struct Lamb {
   KLO_HYPERS(lr, beta_1, beta_2, unbias_m, unbias_v, epsilon, weight_decay, adapt);
   static constexpr bool kIdle = true;
   static constexpr bool kSumDuplicates = true;
+  static constexpr int kDirectionReads = 3;
   static constexpr bool kNormOfVariable = true;
 
   T lr, beta_1, one_minus_beta_1, beta_2, one_minus_beta_2, unbias_m, unbias_v;
@@ -45,7 +46,9 @@ struct Lamb {
     return adapt != T(0) ? TrustRatio(T(1), var_squares, direction_squares) * lr : lr;
   }
 
-  KLO_FN void Move(T& var, T m, T v, T, T scale) const { var -= scale * Towards(var, m, v); }
+  KLO_FN void Move(T& var, T m, T v, T, T scale) const { MoveAlong(var, Towards(var, m, v), scale); }
+
+  KLO_FN void MoveAlong(T& var, T direction, T scale) const { var -= scale * direction; }
 
  private:
   KLO_FN T Towards(T var, T m, T v) const {

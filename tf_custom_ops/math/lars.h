@@ -25,6 +25,7 @@ struct Lars {
     KLO_HYPERS(lr, momentum, weight_decay, eeta, adapt);
     static constexpr bool kIdle = true;
     static constexpr bool kSumDuplicates = true;
+    static constexpr int kDirectionReads = kClassic ? 1 : 2;
     static constexpr bool kNormOfVariable = true;
 
     Hypers h;

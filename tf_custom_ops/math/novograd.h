@@ -19,6 +19,7 @@ struct NovoGrad {
   KLO_HYPERS(lr, beta_1, v_decay, v_weight, epsilon, weight_decay, grad_weight);
   static constexpr bool kIdle = false;
   static constexpr bool kSumDuplicates = true;
+  static constexpr int kDirectionReads = 0;
   static constexpr bool kNormOfVariable = false;
 
   Hypers h;

@@ -18,6 +18,8 @@
 //   f.Direction(var, slots..., grad)  the first pass, which may change slots; returns the direction
 //   f.Scale(var_squares, direction_squares, scalar slots)  of the sums of the squares of both; changes scalar slots
 //   f.Move(var, slots..., grad, scale)  the second pass
+//   f.MoveAlong(var, direction, scale)  if there is such a thing: the same, of the direction that the first pass found
+//   kDirectionReads          how many of var, slots... Direction reads, from the first on
 //   kNormOfVariable          whether Scale uses var_squares
 // There, kIdle says that rows without gradient are as if they had one of zeros.
 //

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "../apply/chunks.h"
+#include "../apply/directions.h"
 #include "parallel.h"
 
 namespace keras_legacy_opt {
@@ -119,29 +120,48 @@ void DenseKernel<T>::Update(OpKernelContext* context, const Scalars& scalars, co
 template <class T>
 void DenseKernel<T>::UpdateWithNorms(OpKernelContext* context, const Scalars& scalars, const Work& work, int first,
                                      int last) const {
+  using Kept = Directions<Arithmetic<T>>;
+  const bool keeps = this->UpdaterOf(scalars, first).MovesAlong();
+  // Together as many variables as there is room for their directions.
+  for (int end = first; first < last; first = end) {
+    std::vector<int64_t> sizes;
+    for (int64_t elements = 0; end < last; ++end) {
+      elements += Kept::Padded(work.sizes[end]);
+      if (keeps && !sizes.empty() && elements > Kept::kMost) break;
+      sizes.push_back(work.sizes[end]);
+    }
+    const Kept kept(keeps ? sizes : std::vector<int64_t>());
+    UpdateInTwoPasses(context, scalars, work, first, end, [&](int i) { return keeps ? kept.Of(i) : nullptr; });
+  }
+}
+
+template <class T>
+template <class DirectionsOf>
+void DenseKernel<T>::UpdateInTwoPasses(OpKernelContext* context, const Scalars& scalars, const Work& work, int first,
+                                       int last, DirectionsOf directions_of) const {
   BlockTable blocks(kBlock);
   for (int i = first; i < last; ++i) blocks.Add(work.sizes[i]);
   std::vector<SumsOfSquares> sums(blocks.size());
+  const auto state = [&](int64_t i) { return &work.state[(first + i) * this->tensors()]; };
   const auto for_each = [&](auto visit) {
-    ParallelFor(context, blocks.size(), blocks.AtOnce(kBlock), [&](int64_t begin, int64_t end) {
-      blocks.ForEach(begin, end, [&](int64_t i, int64_t block, int64_t offset, int64_t n) {
-        visit(static_cast<int>(i) + first, block, offset, n);
-      });
-    });
+    ParallelFor(context, blocks.size(), blocks.AtOnce(kBlock),
+                [&](int64_t begin, int64_t end) { blocks.ForEach(begin, end, visit); });
   };
-  for_each([&](int i, int64_t block, int64_t offset, int64_t n) {
+  for_each([&](int64_t i, int64_t block, int64_t offset, int64_t n) {
     Squares squares;
-    this->UpdaterOf(scalars, i).DirectDense(&work.state[i * this->tensors()], work.grads[i], offset, n, &squares);
+    this->UpdaterOf(scalars, first + i)
+        .DirectDense(state(i), work.grads[first + i], offset, n, &squares, directions_of(i));
     sums[block] = SumsOfSquares(squares);
   });
-  std::vector<Arithmetic<T>> scales(last);
-  for (int i = first; i < last; ++i) {
+  std::vector<Arithmetic<T>> scales(last - first);
+  for (int i = 0; i < last - first; ++i) {
     SumsOfSquares total;
-    for (int64_t block = blocks.First(i - first); block < blocks.First(i - first + 1); ++block) total += sums[block];
-    scales[i] = this->UpdaterOf(scalars, i).Scale(&work.state[i * this->tensors()], total.variable, total.direction);
+    for (int64_t block = blocks.First(i); block < blocks.First(i + 1); ++block) total += sums[block];
+    scales[i] = this->UpdaterOf(scalars, first + i).Scale(state(i), total.variable, total.direction);
   }
-  for_each([&](int i, int64_t, int64_t offset, int64_t n) {
-    this->UpdaterOf(scalars, i).MoveDense(&work.state[i * this->tensors()], work.grads[i], offset, n, scales[i]);
+  for_each([&](int64_t i, int64_t, int64_t offset, int64_t n) {
+    this->UpdaterOf(scalars, first + i)
+        .MoveDense(state(i), work.grads[first + i], offset, n, scales[i], directions_of(i));
   });
 }
 

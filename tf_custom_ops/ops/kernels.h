@@ -80,6 +80,10 @@ class DenseKernel : public ApplyKernel<T, DenseUpdate> {
               int last) const;
   void UpdateWithNorms(tensorflow::OpKernelContext* context, const Scalars& scalars, const Work& work, int first,
                        int last) const;
+  // Of the variables one after the other, directions_of(number) is where their directions are kept, or null.
+  template <class DirectionsOf>
+  void UpdateInTwoPasses(tensorflow::OpKernelContext* context, const Scalars& scalars, const Work& work, int first,
+                         int last, DirectionsOf directions_of) const;
 };
 
 template <class T>
