@@ -363,8 +363,19 @@ def complete_hdf5_files(
     keras: types.ModuleType,
     scope: Callable[[Any], AbstractContextManager[None]],
     complete: Callable[[Any, Any], None],
+    saving: Callable[[Any], AbstractContextManager[None]],
+    note: Callable[[Any, Any], None],
 ) -> None:
-    """The same for HDF5 files, inside a scope; they may be given open."""
+    """The same for HDF5 files, inside a scope; they may be given open.
+
+    Args:
+      keras: the module.
+      scope: as above.
+      complete: as above.
+      saving: makes a context manager, given a model that is saved.
+      note: function of (file, optimizer), called in that when the weights of
+        the optimizer are written.
+    """
     name = "saving.legacy.hdf5_format"
     if int(keras.__version__.split(".")[0]) >= 3:
         name = "legacy.saving.legacy_h5_format"
@@ -373,6 +384,15 @@ def complete_hdf5_files(
         library.load_model_from_hdf5, complete
     )
     call_inside(library, "load_model_from_hdf5", scope)
+    save = library.save_optimizer_weights_to_hdf5_group
+
+    @functools.wraps(save)
+    def save_and_note(file: Any, optimizer: Any) -> None:
+        save(file, optimizer)
+        note(file, optimizer)
+
+    library.save_optimizer_weights_to_hdf5_group = save_and_note
+    call_inside(library, "save_model_to_hdf5", saving)
 
 
 def _completed(

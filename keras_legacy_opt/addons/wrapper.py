@@ -529,7 +529,7 @@ def checked_optimizer(optimizer: Any, who: str) -> Optimizer:
 
 def _checked(optimizer: Any, cls: type[Wrapper]) -> Optimizer:
     optimizer = checked_optimizer(optimizer, cls.__name__)
-    for each in wrappers(optimizer):
+    for each in all_inside(optimizer):
         shared = set(getattr(each, "_SLOTS", ())) & set(cls._SLOTS)
         if shared:
             raise ValueError(

@@ -30,10 +30,13 @@ from keras_legacy_opt.checkpoints.sources import Source
 from keras_legacy_opt.checkpoints.targets import Targets
 from keras_legacy_opt.checkpoints.values import Value
 from keras_legacy_opt.hosts import model_parts
+from keras_legacy_opt.state.variables import numbered
 
 FORMAT = "Keras 2 HDF5"
 NO_PLACE = "the model has no such weight"
 _CONFIG = "optimizer_config"
+# Beside the weights of an optimizer: which of the model's weights they are of.
+_NUMBERS = "variable_numbers"
 _ATTRIBUTE_BYTES = 64512  # As Keras splits longer ones.
 _OF_KERAS_3_LOSS_SCALE = re.compile(
     "loss_scale_optimizer(_[0-9]+)?/"
@@ -105,16 +108,16 @@ def _text(attribute: Any) -> str:
 def read(source: Source) -> Contents:
     """What is in the file."""
     config = optimizer_config(source)
-    weights = list(_weights(source.hdf5))
-    state = _state(source.hdf5, weights)
-    in_order = [item for item in state if not item.reason]
-    items = [*weights, *state]
-    class_names, around, wrapped = [], [], ""
+    state = state_of(source)
+    items = [*_weights(source.hdf5), *state]
+    class_names, ways, unknown = [], [()], ""
     if config:
         inner = optimizers.without_loss_scale(config)
-        class_names = [optimizers.nested(inner)]
-        around, wrapped = _around(inner)
+        class_names = [str(optimizers.named(inner))]
+        ways = [part.way for part in optimizers.parts(inner)]
         items += map(_hyperparameter, optimizers.hyperparameters(inner))
+        unknown = _unknown(inner)
+    in_order = [item for item in state if not item.reason]
     nameless = [item for item in in_order if item.kind == contents.OTHER]
     obstacle = (
         f"the names of {len(nameless)} weights of the optimizer"
@@ -133,19 +136,62 @@ def read(source: Source) -> Contents:
         config=config,
         has_hyperparameters=config is not None,
         in_order=in_order,
-        around=around,
-        obstacle=wrapped or obstacle,
+        ways=ways,
+        obstacle=unknown or obstacle,
     )
 
 
-def _around(config: dict[str, Any]) -> tuple[list[contents.Around], str]:
-    """The wrappers of a configuration; what hinders a conversion."""
-    if optimizers.holds_several(config):
-        return [], contents.SEVERAL
+def _unknown(config: dict[str, Any]) -> str:
+    """What hinders a conversion: a wrapper that nobody knows."""
     try:
-        return optimizers.around(config), ""
+        optimizers.check_known(config)
     except CheckpointError as error:
-        return [], str(error)
+        return str(error)
+    return ""
+
+
+def _owned(item: Item, parts: Sequence[optimizers.Part]) -> Item:
+    """An item with its owner, which the scopes in its name tell.
+
+    If they do not, it may be of any of several optimizers.
+    """
+    if item.kind not in (
+        contents.ITERATIONS,
+        contents.HYPERPARAMETER,
+        contents.SLOT,
+    ):
+        return item
+    name = item.slot or item.path[-1]
+    start: contents.Way | None = ()
+    if optimizers.are_several(parts):
+        scopes = item.value.name.split("/")[:-1]
+        if item.kind == contents.SLOT:
+            scopes = scopes[: -len(item.name.split("/"))]
+        start = _innermost(scopes, parts)
+    owner = (
+        None
+        if start is None
+        else optimizers.owner(parts, start, item.kind, name)
+    )
+    if owner is None:
+        return dataclasses.replace(item, kind=contents.OTHER)
+    return dataclasses.replace(item, owner=owner)
+
+
+def _innermost(
+    scopes: Sequence[str], parts: Sequence[optimizers.Part]
+) -> contents.Way | None:
+    """The way to the optimizer whose name the last of some scopes is.
+
+    What is in none is of the outermost.
+    """
+    if not scopes:
+        return ()
+    for scope in reversed(scopes):
+        ways = [part.way for part in parts if part.name == scope]
+        if ways:
+            return ways[0] if len(ways) == 1 else None
+    return None
 
 
 def _weights(file: Any) -> Iterator[Item]:
@@ -161,9 +207,30 @@ def _weights(file: Any) -> Iterator[Item]:
             yield Item(contents.MODEL, path, value, name=name, layer=layer)
 
 
-def state(source: Source) -> list[Item]:
+def state_of(source: Source) -> list[Item]:
     """All weights of the optimizer, in the order of `get_weights`."""
-    return _state(source.hdf5, list(_weights(source.hdf5)))
+    found = _state(source.hdf5, list(_weights(source.hdf5)))
+    config = optimizer_config(source)
+    if not config:
+        return found
+    parts = optimizers.parts(optimizers.without_loss_scale(config))
+    owned = [_owned(item, parts) for item in found]
+    if not optimizers.are_several(parts):
+        return owned
+    count = collections.Counter(map(_identity, owned))
+    return [
+        dataclasses.replace(item, kind=contents.OTHER)
+        if count[_identity(item)] > 1 and not item.reason
+        else item
+        for item in owned
+    ]
+
+
+def _identity(item: Item) -> tuple[Any, ...]:
+    """What no two weights of an optimizer have in common."""
+    if item.kind == contents.ITERATIONS:
+        return item.kind, item.owner
+    return item.kind, item.owner, item.path, item.slot
 
 
 def _state(file: Any, weights: Sequence[Item]) -> list[Item]:
@@ -174,9 +241,13 @@ def _state(file: Any, weights: Sequence[Item]) -> list[Item]:
     by_name: dict[str, list[Item]] = {}
     for item in weights:
         by_name.setdefault(item.name, []).append(item)
+    stored = names(group, "weight_names")
+    variables = _variables(group, len(stored), weights)
     state = [
-        _weight_of_optimizer(safe_hdf5.value(name, group[name]), by_name)
-        for name in names(group, "weight_names")
+        _weight_of_optimizer(
+            safe_hdf5.value(name, group[name]), by_name, variable
+        )
+        for name, variable in zip(stored, variables, strict=True)
     ]
     count = collections.Counter((item.path, item.slot) for item in state)
     return [
@@ -187,8 +258,32 @@ def _state(file: Any, weights: Sequence[Item]) -> list[Item]:
     ]
 
 
+def note_variables(file: Any, numbers: Sequence[int]) -> None:
+    """Writes which variables the weights of an optimizer are of.
+
+    Args:
+      file: with these weights.
+      numbers: of the model's weights in it, for each; -1 if it is of none.
+    """
+    if "optimizer_weights" in file and {*numbers} - {-1}:
+        file["optimizer_weights"][_NUMBERS] = np.asarray(numbers, np.int64)
+
+
+def _variables(
+    group: Any, count: int, weights: Sequence[Item]
+) -> list[Item | None]:
+    """The variables that the weights of an optimizer are of, if it is noted."""
+    noted = group.get(_NUMBERS)
+    if noted is None or getattr(noted, "shape", None) != (count,):
+        return [None] * count
+    return [
+        weights[int(number)] if 0 <= number < len(weights) else None
+        for number in safe_hdf5.value(_NUMBERS, noted).read()
+    ]
+
+
 def _weight_of_optimizer(
-    value: Value, by_name: Mapping[str, Sequence[Item]]
+    value: Value, by_name: Mapping[str, Sequence[Item]], variable: Item | None
 ) -> Item:
     whole = value.name.removesuffix(":0")
     if _OF_KERAS_3_LOSS_SCALE.fullmatch(value.name):
@@ -207,6 +302,8 @@ def _weight_of_optimizer(
         is_count and last != optimizers.ACCUMULATED
     ):
         return Item(contents.ITERATIONS, ("iter",), value, name=whole)
+    if variable is not None:
+        return Item(contents.SLOT, variable.path, value, last, variable.name)
     # Before the variable's name stand those of scopes.
     for start in range(max(0, len(parts) - _DEEPEST), len(parts) - 1):
         found = by_name.get("/".join(parts[start:-1]), ())
@@ -222,11 +319,12 @@ def _weight_of_optimizer(
     return Item(kind, (last,), value, name=whole)
 
 
-def _hyperparameter(of_config: tuple[str, Any]) -> Item:
-    name, number = of_config
+def _hyperparameter(of_config: tuple[contents.Way, str, Any]) -> Item:
+    way, name, number = of_config
     read_number = functools.partial(np.asarray, number, np.float32)
-    value = Value(f"{_CONFIG}/{name}", (), np.float32, read_number)
-    return Item(contents.HYPERPARAMETER, (name,), value)
+    path = f"{_CONFIG}/{contents.prefix(way)}{name}"
+    value = Value(path, (), np.float32, read_number)
+    return Item(contents.HYPERPARAMETER, (name,), value, owner=way)
 
 
 # Finding the variables.
@@ -314,17 +412,14 @@ def write(
       CheckpointError: if such a file cannot hold it.
     """
     _check_values(file)
-    config = _config_to_write(file, optimizer)
     names_of = _names(file.of(contents.MODEL))
-    # Keras 1, and Keras 2 before TensorFlow's, gave optimizers no name.
-    prefix = (config or {}).get("config", {}).get("name") or "optimizer"
+    config = _config_to_write(file, optimizer, names_of)
+    prefixes = _prefixes(file, config)
     state = [
-        *file.of(contents.ITERATIONS),
-        *(i for i in file.of(contents.HYPERPARAMETER) if _is_weight(i)),
-        *_in_order(file.of(contents.SLOT)),
+        item
+        for way in file.ways
+        for item in _weights_in_order(i for i in file.items if i.owner == way)
     ]
-    if file.around:  # Those of wrappers first.
-        state.sort(key=lambda item: len(file.owner(item)))
     with hdf5_output.create(path) as out:
         out.attrs["backend"] = "tensorflow"
         if config is not None:
@@ -339,7 +434,9 @@ def write(
             part = group.create_group(layer)
             _write_weights(part, ((names_of[i.path], i) for i in items), read)
         if state:
-            named = ((_state_name(prefix, i, names_of), i) for i in state)
+            named = (
+                (_state_name(prefixes[i.owner], i, names_of), i) for i in state
+            )
             group = out.create_group("optimizer_weights")
             _write_weights(group, named, read)
 
@@ -377,7 +474,10 @@ def _check_values(file: Contents) -> None:
 
 
 def _is_weight(item: Item) -> bool:
-    return item.path[-1] in (optimizers.MOMENTUM_CACHE, optimizers.ACCUMULATED)
+    return item.kind == contents.HYPERPARAMETER and item.path[-1] in (
+        optimizers.MOMENTUM_CACHE,
+        optimizers.ACCUMULATED,
+    )
 
 
 def _names(items: Sequence[Item]) -> dict[tuple[str, ...], str]:
@@ -421,19 +521,49 @@ def _grouped(
     return groups
 
 
-def _in_order(slots: Sequence[Item]) -> list[Item]:
-    """As `get_weights` has them: by slot, but Ftrl's by variable."""
+def _weights_in_order(items: Iterable[Item]) -> list[Item]:
+    """One optimizer's, as `get_weights` has them: Ftrl's slots by variable."""
+    items = list(items)
+    slots = [item for item in items if item.kind == contents.SLOT]
+    paths = list(dict.fromkeys(item.path for item in slots))
     names = list(dict.fromkeys(item.slot for item in slots))
     if set(names) == {"accumulator", "linear"}:
-        paths = list(dict.fromkeys(item.path for item in slots))
-        return sorted(
-            slots, key=lambda i: (paths.index(i.path), names.index(i.slot))
+        slots.sort(key=lambda i: (paths.index(i.path), names.index(i.slot)))
+    else:
+        slots.sort(key=lambda item: names.index(item.slot))
+    return [
+        *(i for i in items if i.kind == contents.ITERATIONS),
+        *(i for i in items if _is_weight(i)),
+        *slots,
+    ]
+
+
+def _prefixes(
+    file: Contents, config: dict[str, Any] | None
+) -> dict[contents.Way, str]:
+    """What the names of each optimizer's weights begin with.
+
+    Those of several are told apart by it.
+    """
+    parts = []
+    if config is not None:
+        parts = optimizers.parts(optimizers.without_loss_scale(config))
+    names = {part.way: part.name for part in parts}
+    if not file.has_several:
+        # Keras 1, and Keras 2 before TensorFlow's, gave optimizers no name.
+        return dict.fromkeys(file.ways, names.get(()) or "optimizer")
+    if len({*names.values()}) < len(file.ways):
+        raise CheckpointError(
+            f"{file.path} has optimizers of one name: {[*names.values()]}. In"
+            " HDF5 files, names tell their weights apart."
         )
-    return sorted(slots, key=lambda item: names.index(item.slot))
+    return names
 
 
 def _config_to_write(
-    file: Contents, optimizer: str | None
+    file: Contents,
+    optimizer: str | None,
+    names_of: Mapping[tuple[str, ...], str],
 ) -> dict[str, Any] | None:
     if file.config is not None:
         return file.config
@@ -448,20 +578,99 @@ def _config_to_write(
                 " hyperparameters."
             )
         optimizer = file.class_names[0]
-    values = {
-        item.path[-1]: item.value.read().item()
-        for item in file.of(contents.HYPERPARAMETER)
-        if not _is_weight(item)
-    }
-    *around, name = optimizers.names_in(optimizer)
-    if len(around) != len(file.around):
-        raise CheckpointError(
-            f"{file.path} has {len(file.around)} wrappers around its optimizer:"
-            " say which with --optimizer, as in 'MovingAverage(Adam)'."
-            f" Received: {optimizer!r}."
+    return _NewConfig(file, optimizer, names_of).made()
+
+
+class _NewConfig:
+    """A configuration that is made of hyperparameters and classes."""
+
+    def __init__(
+        self,
+        file: Contents,
+        optimizer: str,
+        names_of: Mapping[tuple[str, ...], str],
+    ):
+        self._file = file
+        self._optimizer = optimizer
+        self._names_of = names_of
+        self._used: set[str] = set()
+
+    def made(self) -> dict[str, Any]:
+        """The class and config."""
+        return self._of(optimizers.parsed(self._optimizer), ())
+
+    def _of(self, named: optimizers.Named, way: contents.Way) -> dict[str, Any]:
+        inside = self._file.inside(way)
+        if len(inside) != len(named.inside):
+            raise self._other_shape()
+        name = named.name
+        if self._file.has_several:
+            name = numbered(name, self._used)
+            self._used.add(name)
+        config: dict[str, Any] = {"name": name}
+        configs = [
+            self._of(*each) for each in zip(named.inside, inside, strict=True)
+        ]
+        if not inside:
+            config |= self._hyperparameters(way)
+        elif contents.is_member(inside[0][-1]):
+            shares = self._shares(inside)
+            config["optimizer_specs"] = [
+                {"optimizer": each, "weights": share}
+                for each, share in zip(configs, shares, strict=True)
+            ]
+        else:
+            (config["optimizer"],) = configs
+        return {"class_name": named.name, "config": config}
+
+    def _hyperparameters(self, way: contents.Way) -> dict[str, Any]:
+        return {
+            item.path[-1]: item.value.read().item()
+            for item in self._file.of(contents.HYPERPARAMETER)
+            if item.owner == way and not _is_weight(item)
+        }
+
+    def _shares(self, ways: Sequence[contents.Way]) -> list[list[str]]:
+        """The names of the variables that are under each of several.
+
+        Their slots tell; what has none is under the only one that has none.
+        """
+        slots = self._file.of(contents.SLOT)
+        paths = [
+            {item.path for item in slots if item.owner[: len(way)] == way}
+            for way in ways
+        ]
+        known = {path for each in paths for path in each}
+        others = self._names_of.keys() - known
+        slotless = [i for i, each in enumerate(paths) if not each]
+        if others and len(slotless) > 1:
+            raise CheckpointError(
+                f"{self._file.path} does not say which variables are under"
+                f" which of {['/'.join(ways[i]) for i in slotless]}, and HDF5"
+                " files do. Load it in Python, and save the whole model."
+            )
+        if slotless:
+            paths[slotless[0]] = others
+        return [
+            [name for path, name in self._names_of.items() if path in each]
+            for each in paths
+        ]
+
+    def _other_shape(self) -> CheckpointError:
+        said = f"say which with --optimizer, as in {self._example(())!r}."
+        count = len(self._file.ways) - 1
+        what = f"{count} wrappers around its optimizer"
+        if self._file.has_several:
+            what = f"{count} optimizers inside another one"
+        return CheckpointError(
+            f"{self._file.path} has {what}: {said} Received:"
+            f" {self._optimizer!r}."
         )
-    config = {"class_name": name, "config": {"name": name, **values}}
-    for name in reversed(around):
-        inside = {"name": name, "optimizer": config}
-        config = {"class_name": name, "config": inside}
-    return config
+
+    def _example(self, way: contents.Way) -> str:
+        inside = self._file.inside(way)
+        if not inside:
+            return "Adam"
+        several = contents.is_member(inside[0][-1])
+        name = optimizers.SEVERAL if several else "MovingAverage"
+        return f"{name}({', '.join(map(self._example, inside))})"

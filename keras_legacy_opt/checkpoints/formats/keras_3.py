@@ -12,7 +12,7 @@ import functools
 import importlib
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ import numpy as np
 from keras_legacy_opt import hosts
 from keras_legacy_opt.checkpoints import (
     contents,
+    keras_3_levels,
     memory,
     optimizers,
     safe_hdf5,
@@ -38,8 +39,6 @@ from keras_legacy_opt.state import saving, slot_numbers
 FORMAT = "Keras 3 HDF5"
 _ARCHIVE = "Keras .keras archive"
 _OF_KERAS_3 = ("optimizer", "vars")
-# As many as may be around an optimizer; groups can be in themselves.
-_WRAPPERS = 3
 _LOSS_SCALE = frozenset(["current_loss_scale", "good_steps"])
 
 
@@ -73,23 +72,21 @@ def model_config(source: Source) -> tuple[dict[str, Any] | None, Any]:
 def read(source: Source) -> Contents:
     """What is in the file; its weights are only numbered."""
     config = optimizer_config(source)
-    stored = _Stored(source.hdf5)
+    inner = config and optimizers.without_loss_scale(config)
+    stored = _Stored(source.hdf5, inner)
     file = Contents(
         source.path,
         FORMAT if config is None else _ARCHIVE,
         stored.items(),
         config=config,
+        ways=[*stored.levels.values()],
+        obstacle=stored.obstacle,
         source=(source, stored),
     )
-    if config is not None:
-        inner = optimizers.without_loss_scale(config)
-        file.class_names = [optimizers.nested(inner)]
+    if inner:
+        file.class_names = [str(optimizers.named(inner))]
     else:
-        file.class_names = _classes(file, stored)
-    if stored.around is None:
-        file.obstacle = contents.SEVERAL
-    else:
-        file.around = stored.around
+        file.class_names = optimizers.judged(file)
     others = file.of(contents.OTHER)
     if any(item.path[:-1] in stored.levels for item in others):
         classes = file.class_names or ["one"]
@@ -100,35 +97,20 @@ def read(source: Source) -> Contents:
     return file
 
 
-def _classes(file: Contents, stored: _Stored) -> Sequence[str]:
-    """What the optimizer may be, and the wrappers around it."""
-    if not stored.around:
-        return optimizers.classes_of(file.items, ())
-    inside = [
-        item
-        for item in file.items
-        if item.kind == contents.ITERATIONS
-        or item.value.name.split("/")[:-1] == [*stored.levels[-1]]
-    ]
-    return optimizers.nested_classes(
-        [optimizers.wrappers_with(each.slots) for each in stored.around],
-        optimizers.classes_of(inside, ()),
-    )
-
-
 class _Stored:
     """An open file of weights, with what it says of the optimizer's.
 
     Attributes:
-      levels: where the variables of the optimizer are, and of those inside.
-      around: the wrappers; None if nobody knows them.
+      levels: {where variables of an optimizer are: way to it}.
+      obstacle: why these are not known, if they are not.
       names: of the variables that have slots, by level and number.
       paths: the same as paths in the model, or `None`.
     """
 
-    def __init__(self, file: Any):
+    def __init__(self, file: Any, config: dict[str, Any] | None):
         self._file = file
-        self.levels = _levels(file)
+        levels = keras_3_levels.of_file(file, config)
+        self.levels, self.obstacle = levels.ways, levels.obstacle
         self.names: dict[tuple[str, ...], list[str]] = {}
         self.paths: dict[tuple[str, ...], Any] = {}
         for level in self.levels:
@@ -141,18 +123,6 @@ class _Stored:
             if names is not None:
                 self.names[level] = bytes(names[()]).decode().split("\n")
             self.paths[level] = None if paths is None else paths[()]
-        self.around = self._around()
-
-    def _around(self) -> list[contents.Around] | None:
-        found = []
-        for level in self.levels[:-1]:
-            group = self._file.get("/".join(level), {})
-            slots = {name.rpartition(".")[0] for name in group} - {""}
-            same = [*optimizers.wrappers_with(slots).values()]
-            if not same:
-                return None
-            found.append(same[0])
-        return found
 
     def items(self) -> list[Item]:
         """The values, all of which must be numbers."""
@@ -185,45 +155,27 @@ class _Stored:
     def _of_optimizer(
         self, parts: tuple[str, ...], value: Value, name: str
     ) -> Item:
-        last = parts[-1]
+        last, way = parts[-1], self.levels[parts[:-1]]
         slot, _, number = last.rpartition(".")
         if slot:
-            variable = self._name(parts[:-1], int(number))
-            return Item(contents.SLOT, (variable,), value, slot)
+            path = (self._name(parts[:-1], int(number)),)
+            return Item(contents.SLOT, path, value, slot, owner=way)
         if last.isdigit():
             return Item(contents.OTHER, parts, value, name=name)
         kind = contents.HYPERPARAMETER
-        if last == "iter" and parts[:-1] != self.levels[0]:
+        if last == "iter" and way != contents.counting(way):
             reason = "is that of the wrapper around"
             return Item(contents.FOREIGN, parts, value, reason=reason)
         if last == "iter":
             kind = contents.ITERATIONS
         elif last in _LOSS_SCALE:
             kind = contents.LOSS_SCALE
-        return Item(kind, (last,), value)
+        return Item(kind, (last,), value, owner=way)
 
     def _name(self, level: tuple[str, ...], number: int) -> str:
         if number < len(self.names[level]):
             return self.names[level][number]
         return f"variable {number}"
-
-
-def _levels(file: Any) -> list[tuple[str, ...]]:
-    """Where the optimizer's variables are, and those of what is inside.
-
-    The inner one's, of one with a loss scale.
-    """
-    path = ("optimizer",)
-    for _ in range(_WRAPPERS):
-        if "/".join((*path, "inner_optimizer")) in file:
-            path = (*path, "inner_optimizer")
-    found = [(*path, "vars")]
-    for _ in range(_WRAPPERS):
-        path = (*path, "_optimizer")
-        if "/".join((*path, "vars")) not in file:
-            break
-        found.append((*path, "vars"))
-    return found
 
 
 # Reading into a model.

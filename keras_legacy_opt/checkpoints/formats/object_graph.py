@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,8 +43,8 @@ _SUFFIX = f"/.ATTRIBUTES/{_VALUE}"
 _SLOT = "/.OPTIMIZER_SLOT"
 _ITERATIONS = frozenset(["iter", "iteration"])
 _SHARD_BYTES = 64 << 20
-# Nobody has more of them around each other.
-_LONGEST_PREFIX = 200
+# Nobody has more optimizers inside each other.
+_DEEPEST = 20
 
 
 def detect(source: Source) -> bool:
@@ -169,7 +169,7 @@ class Graph:
         )
 
     def _holds_several(self, node: int) -> bool:
-        return any(optimizers.prefix_of(n, "") for n in self.edges(node))
+        return any(map(contents.is_member, self.edges(node)))
 
     def are_inside_each_other(self, optimizer_nodes: Sequence[int]) -> bool:
         """Whether all optimizers are one, and wrappers around it."""
@@ -189,8 +189,22 @@ class Graph:
             )
         )
 
-    def chain(self, optimizer_nodes: Sequence[int]) -> list[tuple[int, str]]:
-        """Optimizers inside each other, each with what it calls the next."""
+    def ways(self, outermost: int) -> dict[int, contents.Way]:
+        """{node: way to it} of an optimizer, and all inside it."""
+        found: dict[int, contents.Way] = {outermost: ()}
+        queue = [outermost]
+        for node in queue:  # It grows.
+            for name, child in sorted(
+                self.inside_of(node).items(), key=_by_number
+            ):
+                way = (*found[node], name)
+                if child not in found and len(way) < _DEEPEST:
+                    found[child] = way
+                    queue.append(child)
+        return found
+
+    def chain(self, optimizer_nodes: Sequence[int]) -> dict[int, contents.Way]:
+        """The same of optimizers that are inside each other."""
         inside = {
             node: {
                 child: name
@@ -201,12 +215,12 @@ class Graph:
         }
         held = {child for others in inside.values() for child in others}
         (node,) = {*optimizer_nodes} - held
-        found = []
+        found: dict[int, contents.Way] = {node: ()}
         while inside[node]:
             ((child, name),) = inside[node].items()
-            found.append((node, name))
+            found[child] = (*found[node], name)
             node = child
-        return [*found, (node, "")]
+        return found
 
     def _counts(self, node: int) -> bool:
         return not _ITERATIONS.isdisjoint(self.edges(node))
@@ -257,6 +271,11 @@ class Graph:
         return of_inner | having
 
 
+def _by_number(edge: tuple[str, int]) -> tuple[int, str]:
+    """The order in which one of several optimizers calls them."""
+    return len(edge[0]), edge[0]
+
+
 def _path(key: str) -> tuple[str, ...]:
     return tuple(key.partition("/.ATTRIBUTES")[0].split("/"))
 
@@ -273,22 +292,9 @@ def read(source: Source) -> Contents:
     nodes = graph.optimizers()
     for node in [*nodes]:
         nodes += [n for n in graph.inside(node) if n not in nodes]
-    of_each = [_of_optimizer(graph, node) for node in nodes]
-    state = of_each[0] if of_each else {}
-    others = {node for each in of_each for node in each} - {*state}
-    scalars = [item for item in state.values() if not item.slot]
-    names = {item.name.split("/")[-2] for item in scalars if "/" in item.name}
-    class_names = optimizers.classes_of([*state.values()], names)
-    merged = None
-    holder = graph.holder_of_several()
-    if holder is not None:
-        state = _of_several(graph, holder)
-    elif graph.are_inside_each_other(nodes):
-        merged = _merged(of_each)
-    if merged is not None:
-        state, chain = merged, graph.chain(nodes)
-        result.around = [_around(graph, *each) for each in chain[:-1]]
-        class_names = _classes(graph, chain, [*state.values()])
+    ways, state = _optimizer(graph, nodes)
+    others = {found for n in nodes for found in _of_optimizer(graph, n)}
+    others -= {*state}
     seen = {_GRAPH_KEY}
     for node in range(len(graph.nodes)):
         key = graph.key(node)
@@ -305,76 +311,69 @@ def read(source: Source) -> Contents:
         result.class_names = ("one of Keras' later API",)
         result.is_of_another_optimizer = True
         return result
-    result.class_names = class_names
-    if others and merged is None:
+    result.ways = [*ways.values()]
+    result.class_names = optimizers.judged(result)
+    if others:
         result.obstacle = contents.SEVERAL
     return result
 
 
-def _around(graph: Graph, node: int, child: str) -> contents.Around:
-    scalars = [
-        name
-        for name, each in graph.edges(node).items()
-        if name not in _ITERATIONS and graph.key(each) is not None
-    ]
-    return contents.Around(
-        child, {slot for _, slot, _ in graph.slots(node)}, scalars
-    )
+def _optimizer(
+    graph: Graph, nodes: Sequence[int]
+) -> tuple[dict[int, contents.Way], dict[int, Item]]:
+    """{node: way} of the optimizer and those inside it, {node: item} of them.
 
+    Of optimizers that do not belong together, it is the first.
 
-def _classes(
-    graph: Graph, chain: Sequence[tuple[int, str]], state: Sequence[Item]
-) -> Sequence[str]:
-    """What the optimizer and the wrappers around it may be."""
-    *outside, (innermost, _) = chain
-    inside = [
-        *(i for i in state if i.kind == contents.ITERATIONS),
-        *_of_optimizer(graph, innermost).values(),
-    ]
-    around = [_around(graph, *each) for each in outside]
-    return optimizers.nested_classes(
-        [optimizers.wrappers_with(each.slots, each.child) for each in around],
-        optimizers.classes_of(inside, ()),
-    )
-
-
-def _of_several(graph: Graph, holder: int) -> dict[int, Item]:
-    """{node: item} of a MultiOptimizer, what it holds, and what is around it.
-
-    Names of scalars begin with what it calls those that they belong to.
+    Args:
+      graph: the object graph.
+      nodes: of all optimizers.
     """
+    holder = graph.holder_of_several()
+    if holder is not None:
+        ways = graph.ways(holder)
+        return ways, _of_several(graph, ways)
+    if graph.are_inside_each_other(nodes):
+        ways = graph.chain(nodes)
+        state = _of_several(graph, ways)
+        # Settings have no place in an optimizer.
+        names = [(i.path, i.slot) for i in state.values() if not i.reason]
+        if len({*names}) == len(names):
+            return ways, state
+    ways: dict[int, contents.Way] = dict.fromkeys(nodes[:1], ())
+    return ways or {0: ()}, _of_several(graph, ways)
+
+
+def _of_several(
+    graph: Graph, ways: Mapping[int, contents.Way]
+) -> dict[int, Item]:
+    """{node: item} of optimizers, given the ways to them."""
     result: dict[int, Item] = {}
-    queue, visited = [(holder, "")], {holder}
-    for node, prefix in queue:  # It grows.
-        for found, item in _of_optimizer(graph, node).items():
-            if prefix and not item.slot:
-                name = f"{prefix}{item.path[-1]}"
-                item = dataclasses.replace(item, path=(name,))
-            result.setdefault(found, item)
-        for name, child in graph.inside_of(node).items():
-            below = optimizers.prefix_of(name, prefix)
-            if child not in visited and len(below) < _LONGEST_PREFIX:
-                visited.add(child)
-                queue.append((child, below))
+    for optimizer, way in ways.items():
+        for node, item in _of_optimizer(graph, optimizer).items():
+            own = contents.counting(way)
+            if item.kind in (contents.HYPERPARAMETER, contents.SLOT):
+                own = way
+            item = dataclasses.replace(item, owner=own)
+            result.setdefault(node, item)
     return result
-
-
-def _merged(of_each: Sequence[dict[int, Item]]) -> dict[int, Item] | None:
-    """The state of several optimizers as that of one, if names are clear."""
-    merged = {node: item for each in of_each for node, item in each.items()}
-    # Settings have no place in an optimizer.
-    names = [(i.path, i.slot) for i in merged.values() if not i.reason]
-    return merged if len({*names}) == len(names) else None
 
 
 def _of_optimizer(graph: Graph, optimizer: int) -> dict[int, Item]:
     """{node: item} of an optimizer's values."""
     result: dict[int, Item] = {}
 
-    def add(node: int, kind: str, path: tuple[str, ...], *rest: str) -> None:
+    def add(
+        node: int,
+        kind: str,
+        path: tuple[str, ...],
+        slot: str = "",
+        name: str = "",
+    ) -> None:
         key = graph.key(node)
         if key is not None:
-            result[node] = Item(kind, path, graph.bundle.value(key), *rest)
+            value = graph.bundle.value(key)
+            result[node] = Item(kind, path, value, slot, name)
 
     for name, node in graph.edges(optimizer).items():
         if name.startswith(_SETTING) or name in _LIMITS:
@@ -626,11 +625,11 @@ def _graph_of(file: Contents) -> tuple[bytes, dict[Item, str]]:
         if item.kind in _PLACED:
             path = place(item)
         else:
-            path = _below_optimizer(item, file.owner(item))
+            path = _below_optimizer(item)
         key = "/".join(path) + _SUFFIX
         keys[item] = new.give(new.node(path), item.name, key)
     for item in file.of(contents.SLOT):
-        path, owner = place(item), (*_OPTIMIZER, *file.owner(item))
+        path, owner = place(item), (*_OPTIMIZER, *item.owner)
         below = "/".join((*owner, item.slot))
         key = f"{'/'.join(path)}{_SLOT}/{below}{_SUFFIX}"
         keys[item] = new.give(new.slot(path, item.slot, owner), item.name, key)
@@ -640,6 +639,7 @@ def _graph_of(file: Contents) -> tuple[bytes, dict[Item, str]]:
 _PLACED = (contents.MODEL, contents.OTHER)
 
 
-def _below_optimizer(item: Item, owner: tuple[str, ...]) -> tuple[str, ...]:
-    between = ("loss_scale",) if item.kind == contents.LOSS_SCALE else owner
+def _below_optimizer(item: Item) -> tuple[str, ...]:
+    is_scale = item.kind == contents.LOSS_SCALE
+    between = ("loss_scale",) if is_scale else item.owner
     return (*_OPTIMIZER, *between, item.path[-1])
