@@ -248,6 +248,8 @@ class Wrapper(Holder):
     _CHILD: ClassVar[str] = "optimizer"
     # The names of its slots: no two wrappers around each other may share one.
     _SLOTS: ClassVar[tuple[str, ...]] = ()
+    # Of these, the ones that begin as their variables.
+    _COPIES: ClassVar[tuple[str, ...]] = ()
     # Of its own variables beside them and the iterations.
     _SCALARS: ClassVar[tuple[str, ...]] = ()
     # Why no other may be around it.

@@ -8,10 +8,11 @@ from __future__ import annotations
 import collections
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from keras_legacy_opt.checkpoints import contents, optimizers
+from keras_legacy_opt.state import saving
 
 _VARS = "vars"
 # The attributes of a MultiOptimizer that a Keras finds the others in: a list of
@@ -84,7 +85,11 @@ def _inside(
         name = (names or ["optimizer"])[0]
         yield name, wrapped, told.get(name)
         return
-    for i, below in enumerate(_side_by_side(file, group, told, levels)):
+    classes = [optimizers.class_name(each) for each in told.values()]
+    about = file.get("/".join((*group, _VARS, saving.CLASSES)))
+    if not classes and about is not None:
+        classes = bytes(about[()]).decode().split("\n")
+    for i, below in enumerate(_side_by_side(file, group, classes, levels)):
         name = f"optimizer_{i}"
         yield name, below, told.get(name)
 
@@ -92,7 +97,7 @@ def _inside(
 def _side_by_side(
     file: Any,
     group: tuple[str, ...],
-    told: Mapping[str, dict[str, Any]],
+    classes: Sequence[str],
     levels: Levels,
 ) -> list[tuple[str, ...]]:
     """The groups of those that a MultiOptimizer holds, in their order."""
@@ -105,15 +110,13 @@ def _side_by_side(
     if found:
         return found
     names = _groups(file, (*group, _LIST))
-    if told:
-        counts: collections.Counter[str] = collections.Counter()
-        wanted = []
-        for config in told.values():
-            name = _snake_case(optimizers.class_name(config))
-            wanted.append(f"{name}_{counts[name]}" if counts[name] else name)
-            counts[name] += 1
-        if {*wanted} == {*names}:
-            return [(*group, _LIST, name) for name in wanted]
+    counts: collections.Counter[str] = collections.Counter()
+    wanted = []
+    for name in map(_snake_case, classes):
+        wanted.append(f"{name}_{counts[name]}" if counts[name] else name)
+        counts[name] += 1
+    if {*wanted} == {*names}:
+        return [(*group, _LIST, name) for name in wanted]
     if len({name.removesuffix(f"_{_number(name)}") for name in names}) > 1:
         levels.obstacle = UNKNOWN_ORDER
     return [(*group, _LIST, name) for name in sorted(names, key=_number)]

@@ -112,6 +112,18 @@ class Targets:
                 found.setdefault(name, slot)
         return found
 
+    def copies(self) -> dict[int, Any]:
+        """{id of a slot that begins as its variable: the variable}."""
+        if not self.has_optimizer:
+            return {}
+        return {
+            id(slot): variable
+            for each in (self.optimizer, *saving.held(self.optimizer))
+            for variable in self.weights
+            for name, slot in each._slots.get(var_key(variable), {}).items()
+            if name in getattr(each, "_COPIES", ())
+        }
+
     def share_of(self, variable: Any) -> str | None:
         """How names begin of the one of several that updates a variable.
 

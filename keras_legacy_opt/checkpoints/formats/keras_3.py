@@ -12,7 +12,7 @@ import functools
 import importlib
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -129,7 +129,14 @@ class _Stored:
         result: list[Item] = []
 
         def visit(name: str, node: Any) -> None:
-            about = (saving.VARIABLE_NAMES, saving.VARIABLE_PATHS)
+            about = tuple(
+                f"/{each}"
+                for each in (
+                    saving.VARIABLE_NAMES,
+                    saving.VARIABLE_PATHS,
+                    saving.CLASSES,
+                )
+            )
             if hasattr(node, "shape") and not name.endswith(about):
                 result.append(self._item(name, safe_hdf5.value(name, node)))
 
@@ -181,16 +188,8 @@ class _Stored:
 # Reading into a model.
 
 
-def restore(
-    source: Source, model: Any, optimizer: Optimizer | None, strict: bool
-) -> Report:
-    """Lets the Keras of the model read the file: all of it, or nothing.
-
-    Raises:
-      CheckpointError: if the file does not fit, or holds no state of the
-        optimizer and `strict`.
-    """
-    path = source.path
+def check_target(path: str, model: Any, optimizer: Optimizer | None) -> None:
+    """Raises CheckpointError unless a Keras can read a file into it."""
     if not hasattr(type(model), "load_weights"):
         raise CheckpointError(
             f"{path} holds a model of Keras: pass the model to restore it into."
@@ -203,6 +202,19 @@ def restore(
             f"{path} is read by model.load_weights, for the optimizer that the"
             " model was compiled with: compile it with this one."
         )
+
+
+def restore(
+    source: Source, model: Any, optimizer: Optimizer | None, strict: bool
+) -> Report:
+    """Lets the Keras of the model read the file: all of it, or nothing.
+
+    Raises:
+      CheckpointError: if the file does not fit, or holds no state of the
+        optimizer and `strict`.
+    """
+    path = source.path
+    check_target(path, model, optimizer)
     targets = Targets(model, optimizer)
     if optimizer is not None and not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)  # One around it.
@@ -210,8 +222,7 @@ def restore(
     before = saving.fetch_all(variables)
     try:
         with loading.of_everything():
-            source.check()
-            _load(source.weights_file, model, strict)
+            load(source, model, strict)
     except Exception as error:  # Whatever Keras says of a damaged file.
         saving.assign_all(variables, before)
         raise CheckpointError(
@@ -225,17 +236,51 @@ def restore(
     return report
 
 
-def _load(path: str, model: Any, strict: bool) -> None:
+def load(source: Source, model: Any, strict: bool) -> None:
+    """Lets the Keras of the model read the file.
+
+    That leaves the optimizer as it is, unless `loading.of_everything`.
+    """
+    source.check()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        model.load_weights(path, skip_mismatch=not strict)
+        model.load_weights(source.weights_file, skip_mismatch=not strict)
     said = [str(warning.message) for warning in caught]
     if strict:
         for message in said:
             if saving.NO_STATE in message:
                 raise CheckpointError(message)
     for message in said:
-        warnings.warn(message, stacklevel=4)
+        if saving.SKIPPED not in message:
+            warnings.warn(message, stacklevel=4)
+
+
+def locate(
+    file: Contents, targets: Targets, names: Any = None
+) -> tuple[Contents, dict[tuple[str, ...], Any]]:
+    """The file without weights of the model, and the variables with slots."""
+    del names
+    others = [item for item in file.items if item.kind != contents.MODEL]
+    items, located = _with_variables(file, others, targets.model)
+    return dataclasses.replace(file, items=items), located
+
+
+def has_other_form(file: Contents, targets: Targets) -> bool:
+    """Whether its optimizer, and those inside, have other slots than here.
+
+    A Keras wants the same.  What is none of ours is left to it.
+    """
+    if file.is_of_another_optimizer or file.obstacle:
+        return False
+    slots = file.of(contents.SLOT)
+    stored: dict[str, list[set[str]]] = {}
+    for way in file.ways:
+        own = {item.slot for item in slots if item.owner == way}
+        stored.setdefault(contents.prefix(way), []).append(own)
+    here: dict[str, list[set[str]]] = {}
+    for prefix, each in targets.optimizers:
+        here.setdefault(prefix, []).append({*each.get_slot_names()})
+    return bool(slots) and stored != here
 
 
 # Converting.
@@ -260,14 +305,27 @@ def place(
       CheckpointError: if they do not fit each other.
     """
     weights = _spooled(file, model, folder)
+    others = [item for item in file.items if item.kind != contents.MODEL]
+    items, located = _with_variables(file, others, model)
+    for variable, value in weights:
+        path = (value.name,)
+        located[path] = variable
+        items.append(Item(contents.MODEL, path, value))
+    return dataclasses.replace(file, items=items), located
+
+
+def _with_variables(
+    file: Contents, items: Sequence[Item], model: Any
+) -> tuple[list[Item], dict[tuple[str, ...], Any]]:
+    """Items, slots of which have other paths; {path: variable of a model}."""
     _, stored = file.source
     numbered = {
         level: _variables_with_slots(file, model, level)
         for level in stored.levels
     }
+    result: list[Item] = []
     located: dict[tuple[str, ...], Any] = {}
-    items = [i for i in file.items if i.kind != contents.MODEL]
-    for i, item in enumerate(items):
+    for item in items:
         if item.kind == contents.SLOT:
             *level, slot = item.value.name.split("/")
             number = int(slot.rpartition(".")[2])
@@ -275,12 +333,9 @@ def place(
             variables = numbered[tuple(level)]
             if number < len(variables):
                 located[path] = variables[number]
-            items[i] = dataclasses.replace(item, path=path)
-    for variable, value in weights:
-        path = (value.name,)
-        located[path] = variable
-        items.append(Item(contents.MODEL, path, value))
-    return dataclasses.replace(file, items=items), located
+            item = dataclasses.replace(item, path=path)
+        result.append(item)
+    return result, located
 
 
 def _spooled(
