@@ -20,7 +20,9 @@ for these jobs:
   Keras 3 builds it for what is not frozen.
 * `complete_saved_models`: tf_keras leaves an optimizer's state in a SavedModel.
 * `complete_hdf5_files`: the Kerases give an optimizer the weights in an HDF5
-  file by their order, and leave their names in there.
+  file by their order, and leave their names in there; which may repeat.
+* `model_of_legacy_config`: Keras 3 makes a model of the architecture in its
+  HDF5 files only together with the weights.
 * `weights_inside`: optimizers are not told that weights only are wanted, nor of
   which model.
 * `call_rarely`: what `tf.cond` becomes costs a little for each tensor that a
@@ -357,6 +359,12 @@ def complete_saved_models(
     """The same for SavedModels, which only tf_keras loads."""
     library = _module(tf_keras, "saving.legacy.saved_model.load")
     library.load = _completed(library.load, complete)
+
+
+def model_of_legacy_config(keras: types.ModuleType, config: Any) -> Any:
+    """The model of a configuration in an HDF5 file of Keras 3."""
+    library = _module(keras, "legacy.saving.saving_utils")
+    return library.model_from_config(config)
 
 
 def complete_hdf5_files(

@@ -23,9 +23,9 @@ FOREIGN = "foreign"
 
 # An obstacle to conversions.
 SEVERAL = (
-    "it holds the state of several optimizers. Restore each in Python, with"
-    " keras_legacy_opt.checkpoints.restore, and write it with"
-    " keras_legacy_opt.checkpoints.save."
+    "it holds the state of several optimizers. Restore each in Python, into the"
+    " model that it trained, with keras_legacy_opt.checkpoints.restore and"
+    " strict=False, and write it with keras_legacy_opt.checkpoints.save."
 )
 
 # The names that lead from the outermost optimizer to one inside it, as object

@@ -73,7 +73,7 @@ def match(file: Contents, targets: Targets, names: Any = None) -> Plan:
         if item.reason:
             plan.ignored(item.value, item.reason)
         elif item.kind == contents.OTHER:
-            reason = "of another optimizer, or of a wrapper around one"
+            reason = "of another optimizer, or which one's is not clear"
             plan.unused(item.value, reason)
     return plan
 

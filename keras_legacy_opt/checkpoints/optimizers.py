@@ -283,6 +283,14 @@ def judged(file: Contents, way: Way = ()) -> list[str]:
     ]
 
 
+def is_weight(item: Item) -> bool:
+    """Whether a scalar of an optimizer is among `get_weights`, if no count."""
+    return item.kind == HYPERPARAMETER and item.path[-1] in (
+        MOMENTUM_CACHE,
+        ACCUMULATED,
+    )
+
+
 def _classes_of(
     file: Contents, way: Way, items: Sequence[Item]
 ) -> Sequence[str]:

@@ -16,6 +16,7 @@ from keras_legacy_opt import hosts
 from keras_legacy_opt.checkpoints import (
     contents,
     hdf5_output,
+    new_config,
     optimizers,
     safe_hdf5,
 )
@@ -30,7 +31,6 @@ from keras_legacy_opt.checkpoints.sources import Source
 from keras_legacy_opt.checkpoints.targets import Targets
 from keras_legacy_opt.checkpoints.values import Value
 from keras_legacy_opt.hosts import model_parts
-from keras_legacy_opt.state.variables import numbered
 
 FORMAT = "Keras 2 HDF5"
 NO_PLACE = "the model has no such weight"
@@ -473,13 +473,6 @@ def _check_values(file: Contents) -> None:
             )
 
 
-def _is_weight(item: Item) -> bool:
-    return item.kind == contents.HYPERPARAMETER and item.path[-1] in (
-        optimizers.MOMENTUM_CACHE,
-        optimizers.ACCUMULATED,
-    )
-
-
 def _names(items: Sequence[Item]) -> dict[tuple[str, ...], str]:
     """{path: name} of the model's variables; the old names, if they differ."""
     named = len({item.name for item in items} - {""}) == len(items)
@@ -533,7 +526,7 @@ def _weights_in_order(items: Iterable[Item]) -> list[Item]:
         slots.sort(key=lambda item: names.index(item.slot))
     return [
         *(i for i in items if i.kind == contents.ITERATIONS),
-        *(i for i in items if _is_weight(i)),
+        *(i for i in items if optimizers.is_weight(i)),
         *slots,
     ]
 
@@ -578,99 +571,4 @@ def _config_to_write(
                 " hyperparameters."
             )
         optimizer = file.class_names[0]
-    return _NewConfig(file, optimizer, names_of).made()
-
-
-class _NewConfig:
-    """A configuration that is made of hyperparameters and classes."""
-
-    def __init__(
-        self,
-        file: Contents,
-        optimizer: str,
-        names_of: Mapping[tuple[str, ...], str],
-    ):
-        self._file = file
-        self._optimizer = optimizer
-        self._names_of = names_of
-        self._used: set[str] = set()
-
-    def made(self) -> dict[str, Any]:
-        """The class and config."""
-        return self._of(optimizers.parsed(self._optimizer), ())
-
-    def _of(self, named: optimizers.Named, way: contents.Way) -> dict[str, Any]:
-        inside = self._file.inside(way)
-        if len(inside) != len(named.inside):
-            raise self._other_shape()
-        name = named.name
-        if self._file.has_several:
-            name = numbered(name, self._used)
-            self._used.add(name)
-        config: dict[str, Any] = {"name": name}
-        configs = [
-            self._of(*each) for each in zip(named.inside, inside, strict=True)
-        ]
-        if not inside:
-            config |= self._hyperparameters(way)
-        elif contents.is_member(inside[0][-1]):
-            shares = self._shares(inside)
-            config["optimizer_specs"] = [
-                {"optimizer": each, "weights": share}
-                for each, share in zip(configs, shares, strict=True)
-            ]
-        else:
-            (config["optimizer"],) = configs
-        return {"class_name": named.name, "config": config}
-
-    def _hyperparameters(self, way: contents.Way) -> dict[str, Any]:
-        return {
-            item.path[-1]: item.value.read().item()
-            for item in self._file.of(contents.HYPERPARAMETER)
-            if item.owner == way and not _is_weight(item)
-        }
-
-    def _shares(self, ways: Sequence[contents.Way]) -> list[list[str]]:
-        """The names of the variables that are under each of several.
-
-        Their slots tell; what has none is under the only one that has none.
-        """
-        slots = self._file.of(contents.SLOT)
-        paths = [
-            {item.path for item in slots if item.owner[: len(way)] == way}
-            for way in ways
-        ]
-        known = {path for each in paths for path in each}
-        others = self._names_of.keys() - known
-        slotless = [i for i, each in enumerate(paths) if not each]
-        if others and len(slotless) > 1:
-            raise CheckpointError(
-                f"{self._file.path} does not say which variables are under"
-                f" which of {['/'.join(ways[i]) for i in slotless]}, and HDF5"
-                " files do. Load it in Python, and save the whole model."
-            )
-        if slotless:
-            paths[slotless[0]] = others
-        return [
-            [name for path, name in self._names_of.items() if path in each]
-            for each in paths
-        ]
-
-    def _other_shape(self) -> CheckpointError:
-        said = f"say which with --optimizer, as in {self._example(())!r}."
-        count = len(self._file.ways) - 1
-        what = f"{count} wrappers around its optimizer"
-        if self._file.has_several:
-            what = f"{count} optimizers inside another one"
-        return CheckpointError(
-            f"{self._file.path} has {what}: {said} Received:"
-            f" {self._optimizer!r}."
-        )
-
-    def _example(self, way: contents.Way) -> str:
-        inside = self._file.inside(way)
-        if not inside:
-            return "Adam"
-        several = contents.is_member(inside[0][-1])
-        name = optimizers.SEVERAL if several else "MovingAverage"
-        return f"{name}({', '.join(map(self._example, inside))})"
+    return new_config.made(file, optimizer, names_of)

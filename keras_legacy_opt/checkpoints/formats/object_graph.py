@@ -118,6 +118,19 @@ class Graph:
         # A model may have something called `iter`, too, and so may the root.
         return clear or [i for i in found if i and self._counts(i)]
 
+    def with_state(self) -> list[int]:
+        """The same, and what has only hyperparameters of one."""
+        nodes = self.optimizers()
+        for node in [*nodes]:
+            nodes += [n for n in self.inside(node) if n not in nodes]
+        return nodes
+
+    def outermost(self) -> list[int]:
+        """The nodes of optimizers that no other one holds."""
+        nodes = self.with_state()
+        held = {c for n in nodes for c in self.inside_of(n).values()}
+        return [node for node in nodes if node not in held]
+
     def inside(self, optimizer: int) -> list[int]:
         """What has the hyperparameters of an optimizer inside a wrapper.
 
@@ -288,13 +301,26 @@ def read(source: Source) -> Contents:
     bundle = source.bundle
     assert bundle is not None
     graph = Graph(bundle)
-    result = Contents(source.path, FORMAT, [], source=graph)
-    nodes = graph.optimizers()
-    for node in [*nodes]:
-        nodes += [n for n in graph.inside(node) if n not in nodes]
-    ways, state = _optimizer(graph, nodes)
-    others = {found for n in nodes for found in _of_optimizer(graph, n)}
-    others -= {*state}
+    return _contents(graph, source.path, *_optimizer(graph, graph.with_state()))
+
+
+def _contents(
+    graph: Graph,
+    path: str,
+    ways: Mapping[int, contents.Way],
+    state: Mapping[int, Item],
+) -> Contents:
+    """What is in a checkpoint, given the optimizer that is meant.
+
+    Args:
+      graph: the object graph.
+      path: of the file.
+      ways: {node of an optimizer: way to it}.
+      state: {node: item} of these.
+    """
+    result = Contents(path, FORMAT, [], source=graph)
+    of_all = {n for o in graph.with_state() for n in _of_optimizer(graph, o)}
+    others = of_all - {*state}
     seen = {_GRAPH_KEY}
     for node in range(len(graph.nodes)):
         key = graph.key(node)
@@ -302,10 +328,10 @@ def read(source: Source) -> Contents:
             seen.add(key)
             item = state.get(node) or _other(graph, node, key, node in others)
             result.items.append(item)
-    for key in sorted(bundle.shapes.keys() - seen):
-        value, reason = bundle.value(key), "is no variable"
-        path = tuple(key.replace("/.ATTRIBUTES/", "/").split("/"))
-        item = Item(contents.FOREIGN, path, value, reason=reason)
+    for key in sorted(graph.bundle.shapes.keys() - seen):
+        value, reason = graph.bundle.value(key), "is no variable"
+        parts = tuple(key.replace("/.ATTRIBUTES/", "/").split("/"))
+        item = Item(contents.FOREIGN, parts, value, reason=reason)
         result.items.append(item)
     if graph.has_new_style_optimizer():
         result.class_names = ("one of Keras' later API",)
@@ -429,7 +455,33 @@ def locate(
         if len(matched) > len(best):
             best = matched
     located = {graph.path(node): live for node, live in best.items()}
+    if targets.has_optimizer and file.obstacle == contents.SEVERAL:
+        file = _of_model_only(file, located)
     return file.of_model(located), located
+
+
+def _of_model_only(
+    file: Contents, located: Mapping[tuple[str, ...], Any]
+) -> Contents:
+    """The file, of several optimizers with that of the model's variables.
+
+    Slots tell which that is; if they do not, it is none.
+    """
+    graph: Graph = file.source
+    found = []
+    for node in graph.outermost():
+        ways = graph.ways(node)
+        state = _of_several(graph, ways)
+        count = sum(
+            item.kind == contents.SLOT and item.path in located
+            for item in state.values()
+        )
+        found.append((count, ways, state))
+    (most, ways, state), *rest = sorted(found, key=lambda each: -each[0])
+    if any(count == most for count, _, _ in rest):
+        ways, state = {0: ()}, {}
+    of_model = _contents(graph, file.path, ways, state)
+    return dataclasses.replace(of_model, codec=file.codec)
 
 
 def _walk(graph: Graph, root: int, targets: Targets) -> dict[int, Any]:
