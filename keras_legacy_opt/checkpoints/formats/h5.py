@@ -302,7 +302,7 @@ def _weight_of_optimizer(
         is_count and last != optimizers.ACCUMULATED
     ):
         return Item(contents.ITERATIONS, ("iter",), value, name=whole)
-    if variable is not None:
+    if variable is not None and _is_called(variable.name, parts[:-1]):
         return Item(contents.SLOT, variable.path, value, last, variable.name)
     # Before the variable's name stand those of scopes.
     for start in range(max(0, len(parts) - _DEEPEST), len(parts) - 1):
@@ -317,6 +317,12 @@ def _weight_of_optimizer(
     is_named = is_scalar and not _NAMELESS.fullmatch(last)
     kind = contents.HYPERPARAMETER if is_named else contents.OTHER
     return Item(kind, (last,), value, name=whole)
+
+
+def _is_called(name: str, scopes: Sequence[str]) -> bool:
+    """Whether scopes end with a name, or with that and a number."""
+    end = "/".join(scopes[-len(name.split("/")) :])
+    return re.fullmatch(f"{re.escape(name)}(_[0-9]+)?", end) is not None
 
 
 def _hyperparameter(of_config: tuple[contents.Way, str, Any]) -> Item:
