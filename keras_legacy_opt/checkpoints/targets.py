@@ -160,6 +160,12 @@ class Targets:
         return found if are_clear else found[:1]
 
     @property
+    def innermost(self) -> Any:
+        """The optimizer inside all wrappers; one of several is none."""
+        several = self.has_several
+        return self.optimizer if several else self.optimizers[-1][1]
+
+    @property
     def hyperparameters(self) -> set[str]:
         """The names of all hyperparameters, variables or not."""
         return {

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import test_converted_wrappers as files
+import test_tf1 as tf1
 import tf_keras
 from test_hdf5_of_several import assert_same_state, everyone, state
 
@@ -168,3 +169,33 @@ def test_slots_that_names_tell_never_go_by_order(name, tmp_path):
         np.testing.assert_array_equal(ours[key], value, str(key))
     assert all("vhat" in entry.source for entry in report.of("unused"))
     assert len(report.of("unused")) == 6
+
+
+@pytest.mark.parametrize("name", ["adam", "momentum", "rmsprop_centered"])
+@pytest.mark.parametrize(
+    "wrap", [addons.Lookahead, addons.MovingAverage], ids=["Lookahead", "Mean"]
+)
+def test_a_checkpoint_of_tf1(wrap, name, tmp_path):
+    """Whose optimizers had no wrappers."""
+    make_tf1, make, _ = tf1.PAIRS[name]
+    tf1.train_in_tf1(make_tf1, tmp_path / "m")
+    weights, expected = tf1.build_model().weights, make()
+    plain = dict(zip(["dense/kernel", "dense/bias"], weights, strict=True))
+    checkpoints.restore(tmp_path / "m", plain, expected)
+    others = tf1.build_model().weights
+    optimizer = wrap(make())
+    report = checkpoints.restore(
+        tmp_path / "m",
+        dict(zip(plain, others, strict=True)),
+        optimizer,
+        strict=False,
+    )
+    inner = optimizer._optimizer
+    assert int(inner.iterations) == tf1.SAVE_AT
+    for ours, theirs in zip(others, weights, strict=True):
+        for slot in expected.get_slot_names():
+            np.testing.assert_array_equal(
+                inner.get_slot(ours, slot), expected.get_slot(theirs, slot)
+            )
+    (slot,) = optimizer.get_slot_names()
+    assert [e.target.rpartition("/")[2] for e in report.problems] == [slot] * 2
