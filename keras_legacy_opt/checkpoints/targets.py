@@ -160,6 +160,11 @@ class Targets:
         return found if are_clear else found[:1]
 
     @property
+    def are_clear(self) -> bool:
+        """Whether names tell apart the optimizer and all inside it."""
+        return len(self.optimizers) == 1 + len(saving.held(self.optimizer))
+
+    @property
     def innermost(self) -> Any:
         """The optimizer inside all wrappers; one of several is none."""
         several = self.has_several

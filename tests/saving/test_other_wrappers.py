@@ -8,7 +8,13 @@ import test_tf1 as tf1
 import tf_keras
 from test_hdf5_of_several import assert_same_state, everyone, state
 
-from keras_legacy_opt import SGD, Adam, addons, checkpoints
+from keras_legacy_opt import (
+    SGD,
+    Adam,
+    LossScaleOptimizer,
+    addons,
+    checkpoints,
+)
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5"),
@@ -32,6 +38,9 @@ MAKERS = {
     "nested": lambda *_: addons.GradientAccumulation(
         addons.MovingAverage(addons.Lookahead(Adam(0.1), 2), 0.8), 2
     ),
+    "loss scale": lambda *_: LossScaleOptimizer(Adam(0.1)),
+    "SGD": lambda *_: SGD(0.1),
+    "Lookahead of SGD": lambda *_: addons.Lookahead(SGD(0.1), 2),
     "several": several(lambda o: o, lambda o: o),
     "several wrapped": several(addons.MovingAverage, addons.Lookahead),
 }
@@ -43,6 +52,8 @@ PAIRS = [
     ("nested", "Adam"),
     ("nested", "MovingAverage"),
     ("Lookahead", "MovingAverage"),
+    ("SGD", "Lookahead of SGD"),
+    ("Lookahead of SGD", "SGD"),
     ("several", "several wrapped"),
     ("several wrapped", "several"),
 ]
@@ -131,6 +142,28 @@ def test_what_they_have_in_common(stored, name, write, host, tmp_path):
         assert any(slot in source for source in unused)
     restored = {entry.target for entry in report.restored}
     assert restored.isdisjoint(e.target for e in report.of("missing"))
+
+
+@pytest.mark.parametrize("host", [keras, tf_keras], ids=["keras3", "tf_keras"])
+@pytest.mark.parametrize(
+    "write", [files.as_checkpoint, files.as_h5, files.as_keras, as_weights]
+)
+@pytest.mark.parametrize(
+    ("stored", "name"), [("loss scale", "Adam"), ("Adam", "loss scale")]
+)
+def test_a_loss_scale_more_or_less(stored, name, write, host, tmp_path):
+    """Of the one that the file has too much, the report tells."""
+    model = trained(host, stored, 4, 0.05)
+    other = trained(host, name, 2, 0.5)
+    report = checkpoints.restore(write(model, tmp_path), other, strict=False)
+    for a, b in zip(other.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    ours, theirs = innermost(other), innermost(model)
+    assert ours.keys() == theirs.keys()
+    for key, value in theirs.items():
+        np.testing.assert_array_equal(ours[key], value, str(key))
+    for entry in report.problems:
+        assert entry.reason == "the optimizer has no loss scale"
 
 
 @pytest.mark.parametrize("host", [keras, tf_keras], ids=["keras3", "tf_keras"])

@@ -268,19 +268,29 @@ def locate(
 def has_other_form(file: Contents, targets: Targets) -> bool:
     """Whether its optimizer, and those inside, have other slots than here.
 
-    A Keras wants the same.  What is none of ours is left to it.
+    Or another one has a loss scale around it.  A Keras wants the same.  What is
+    none of ours is left to it.
     """
-    if file.is_of_another_optimizer or file.obstacle:
+    state = file.of(contents.ITERATIONS, contents.HYPERPARAMETER, contents.SLOT)
+    is_known = not (file.is_of_another_optimizer or file.obstacle)
+    if not (state and is_known and targets.are_clear):
         return False
-    slots = file.of(contents.SLOT)
     stored: dict[str, list[set[str]]] = {}
     for way in file.ways:
-        own = {item.slot for item in slots if item.owner == way}
+        own = {i.slot for i in state if i.slot and i.owner == way}
         stored.setdefault(contents.prefix(way), []).append(own)
     here: dict[str, list[set[str]]] = {}
     for prefix, each in targets.optimizers:
         here.setdefault(prefix, []).append({*each.get_slot_names()})
-    return bool(slots) and stored != here
+    counts = [{k: len(v) for k, v in each.items()} for each in (stored, here)]
+    has_slots = any(item.slot for item in state)
+    _, about = file.source
+    is_scaled = "inner_optimizer" in next(iter(about.levels))
+    return (
+        counts[0] != counts[1]
+        or (has_slots and stored != here)
+        or is_scaled != hasattr(targets.model.optimizer, "inner_optimizer")
+    )
 
 
 # Converting.
