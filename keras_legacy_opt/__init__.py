@@ -80,10 +80,18 @@ def _complete_hdf5(
     by_names.place(file, model, optimizer, weights)
 
 
+def _note_hdf5(
+    file: Any, model: Any, optimizer: Any, weights: list[Any]
+) -> None:
+    by_names = importlib.import_module(f"{__name__}.checkpoints.by_names")
+    by_names.note(file, model, optimizer, weights)
+
+
 hosts.watch_imports(
     hosts.Hooks(
         complete_saved_model=_complete_saved_model,
         complete_hdf5=_complete_hdf5,
+        note_hdf5=_note_hdf5,
         complete_archive=saving.complete_loading,
         pass_loss_on=keras_3_api.passed_on,
     )

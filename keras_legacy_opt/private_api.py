@@ -20,7 +20,9 @@ for these jobs:
   Keras 3 builds it for what is not frozen.
 * `complete_saved_models`: tf_keras leaves an optimizer's state in a SavedModel.
 * `complete_hdf5_files`: the Kerases give an optimizer the weights in an HDF5
-  file by their order, and leave their names in there.
+  file by their order, and leave their names in there; which may repeat.
+* `model_of_legacy_config`: Keras 3 makes a model of the architecture in its
+  HDF5 files only together with the weights.
 * `weights_inside`: optimizers are not told that weights only are wanted, nor of
   which model.
 * `call_rarely`: what `tf.cond` becomes costs a little for each tensor that a
@@ -360,12 +362,29 @@ def complete_saved_models(
     library.load = _completed(library.load, complete)
 
 
+def model_of_legacy_config(keras: types.ModuleType, config: Any) -> Any:
+    """The model of a configuration in an HDF5 file of Keras 3."""
+    library = _module(keras, "legacy.saving.saving_utils")
+    return library.model_from_config(config)
+
+
 def complete_hdf5_files(
     keras: types.ModuleType,
     scope: Callable[[Any], AbstractContextManager[None]],
     complete: Callable[[Any, Any], None],
+    saving: Callable[[Any], AbstractContextManager[None]],
+    note: Callable[[Any, Any], None],
 ) -> None:
-    """The same for HDF5 files, inside a scope; they may be given open."""
+    """The same for HDF5 files, inside a scope; they may be given open.
+
+    Args:
+      keras: the module.
+      scope: as above.
+      complete: as above.
+      saving: makes a context manager, given a model that is saved.
+      note: function of (file, optimizer), called in that when the weights of
+        the optimizer are written.
+    """
     name = "saving.legacy.hdf5_format"
     if int(keras.__version__.split(".")[0]) >= 3:
         name = "legacy.saving.legacy_h5_format"
@@ -374,6 +393,15 @@ def complete_hdf5_files(
         library.load_model_from_hdf5, complete
     )
     call_inside(library, "load_model_from_hdf5", scope)
+    save = library.save_optimizer_weights_to_hdf5_group
+
+    @functools.wraps(save)
+    def save_and_note(file: Any, optimizer: Any) -> None:
+        save(file, optimizer)
+        note(file, optimizer)
+
+    library.save_optimizer_weights_to_hdf5_group = save_and_note
+    call_inside(library, "save_model_to_hdf5", saving)
 
 
 def _completed(

@@ -37,7 +37,7 @@ class Lookahead(wrapper.Wrapper):
     """
 
     _CHILD = "lh_base_optimizer"
-    _SLOTS = ("slow",)
+    _SLOTS = _COPIES = ("slow",)
 
     def __init__(
         self,

@@ -46,6 +46,8 @@ class MovingAverage(AveragedOptimizerWrapper):
     -2.0
     """
 
+    _COPIES = ("average",)
+
     def __init__(
         self,
         optimizer: Any,

@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras_legacy_opt import hosts, serialization
 from keras_legacy_opt.addons import wrapper
 from keras_legacy_opt.optimizer import Optimizer
-from keras_legacy_opt.state import slot_numbers
+from keras_legacy_opt.state import saving, slot_numbers
 from keras_legacy_opt.state.variables import numbered, var_key
 from keras_legacy_opt.step.clipping import GradsAndVars
 
@@ -178,6 +178,20 @@ class MultiOptimizer(wrapper.Holder):
             return self.iterations.assign_add(1)
         with tf.control_dependencies([tf.group(*ops)]):
             return self.iterations.assign_add(1, read_value=False)
+
+    def save_own_variables(self, store: Any) -> None:
+        """Writes its own; see `keras_legacy_opt.Optimizer`.
+
+        And of which classes the others are, whose order some files do not tell.
+        """
+        super().save_own_variables(store)
+        classes = [type(each).__name__ for each in self._optimizers]
+        store[saving.CLASSES] = slot_numbers.encoded("\n".join(classes))
+
+    def load_own_variables(self, store: Mapping[str, Any]) -> None:
+        """Reads what `save_own_variables` wrote."""
+        names = [name for name in store.keys() if name != saving.CLASSES]
+        super().load_own_variables({name: store[name] for name in names})
 
     def get_config(self) -> dict[str, Any]:
         """The configuration; see `keras_legacy_opt.Optimizer.get_config`."""

@@ -33,6 +33,8 @@ class SWA(AveragedOptimizerWrapper):
     Reference: [Izmailov et al., 2018](https://arxiv.org/abs/1803.05407).
     """
 
+    _COPIES = ("average",)
+
     def __init__(
         self,
         optimizer: Any,

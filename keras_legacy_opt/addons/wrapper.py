@@ -248,6 +248,8 @@ class Wrapper(Holder):
     _CHILD: ClassVar[str] = "optimizer"
     # The names of its slots: no two wrappers around each other may share one.
     _SLOTS: ClassVar[tuple[str, ...]] = ()
+    # Of these, the ones that begin as their variables.
+    _COPIES: ClassVar[tuple[str, ...]] = ()
     # Of its own variables beside them and the iterations.
     _SCALARS: ClassVar[tuple[str, ...]] = ()
     # Why no other may be around it.
@@ -529,7 +531,7 @@ def checked_optimizer(optimizer: Any, who: str) -> Optimizer:
 
 def _checked(optimizer: Any, cls: type[Wrapper]) -> Optimizer:
     optimizer = checked_optimizer(optimizer, cls.__name__)
-    for each in wrappers(optimizer):
+    for each in all_inside(optimizer):
         shared = set(getattr(each, "_SLOTS", ())) & set(cls._SLOTS)
         if shared:
             raise ValueError(

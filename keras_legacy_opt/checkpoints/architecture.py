@@ -73,6 +73,8 @@ def _built(config: dict[str, Any], keras: Any, safe_mode: bool) -> Any:
             model = keras.saving.deserialize_keras_object(
                 config, safe_mode=safe_mode
             )
+        elif keras.__name__ == "keras":  # As Keras 3 has it in HDF5.
+            model = private_api.model_of_legacy_config(keras, config)
         else:
             model = keras.models.model_from_json(json.dumps(config))
     if not model.weights:

@@ -16,12 +16,40 @@ from typing import Any
 import numpy as np
 
 from keras_legacy_opt import hosts
-from keras_legacy_opt.checkpoints import contents
+from keras_legacy_opt.checkpoints import contents, match
 from keras_legacy_opt.checkpoints.contents import Item
 from keras_legacy_opt.checkpoints.formats import h5
 from keras_legacy_opt.checkpoints.report import CheckpointError
 from keras_legacy_opt.checkpoints.targets import Targets
+from keras_legacy_opt.hosts import model_parts
 from keras_legacy_opt.state import saving
+from keras_legacy_opt.state.variables import var_key
+
+
+def note(file: Any, model: Any, optimizer: Any, weights: list[Any]) -> None:
+    """Writes down which variables an optimizer's weights in a file are of.
+
+    The names of variables may repeat.
+
+    Args:
+      file: the open file.
+      model: which was written into it.
+      optimizer: its optimizer.
+      weights: of that, as they are in the file.
+    """
+    variables = {
+        id(slot): key
+        for each in (optimizer, *saving.held(optimizer))
+        for key, slots in each._slots.items()
+        for slot in slots.values()
+    }
+    numbers: dict[str, int] = {}
+    for layer in model.layers:
+        for weight in model_parts.weights_in_order(layer):
+            numbers.setdefault(var_key(hosts.unwrap(weight)), len(numbers))
+    h5.note_variables(
+        file, [numbers.get(variables.get(id(w), ""), -1) for w in weights]
+    )
 
 
 def place(file: Any, model: Any, optimizer: Any, weights: list[Any]) -> None:
@@ -37,13 +65,18 @@ def place(file: Any, model: Any, optimizer: Any, weights: list[Any]) -> None:
     """
     with _opened(file) as source:
         try:
-            items = h5.state(source)
-            found = _found(items, h5.read(source), model, optimizer)
+            items, read = h5.state_of(source), h5.read(source)
+            found = _found(items, read, model, optimizer)
         except (CheckpointError, KeyError):
-            items, found = [], None  # Nothing to compare names with.
+            items, read, found = [], None, None  # No names to compare.
     if found is not None and _shapes(found) == list(map(np.shape, weights)):
         saving.assign_all(found, weights)
         problem = _not_in_file(found, optimizer)
+    elif read is not None and read.has_several:
+        problem = (
+            "their names do not say which optimizer's and which variable's each"
+            " of them is."
+        )
     elif _is_other_order(items, optimizer):
         problem = (
             "they are in another order than here, and their names do not say"
@@ -68,35 +101,35 @@ def _found(
 ) -> list[Any] | None:
     """The weight of the optimizer that each item is, if all names tell.
 
-    Those that are no slots keep their order among themselves.
+    Of one optimizer, those that are no slots keep their order.
     """
     targets = Targets(model, optimizer)
     _, located = h5.locate(file, targets)
-    given = {id(hosts.unwrap(v)): v for v in targets.given}
-    # Some may have been frozen after they were trained.
-    trained = {
-        id(located[item.path]): given[id(located[item.path])]
-        for item in items
-        if item.kind == contents.SLOT and item.path in located
-    }
-    optimizer.build(list(trained.values()))
+    match.build_for_slots(items, located, targets)
+    found = [match.target(item, located, targets) for item in items]
+    if not targets.has_several:
+        found = _others_in_order(items, found, targets)
+    is_clear = len({id(each) for each in found}) == len(found)
+    return found if is_clear and not any(w is None for w in found) else None
+
+
+def _others_in_order(
+    items: Sequence[Item], found: Sequence[Any], targets: Targets
+) -> list[Any]:
+    """What was found, but what is no slot in the order that it has here."""
     slots = {
         id(slot)
         for variable in targets.weights
         for slot in targets.slots(variable).values()
     }
-    others = [w for w in optimizer.weights if id(w) not in slots]
+    others = [w for w in targets.optimizer.weights if id(w) not in slots]
     if len(others) != sum(item.kind != contents.SLOT for item in items):
-        return None
+        return [None]
     rest = iter(others)
-    found = [
-        targets.slots(located.get(item.path)).get(item.slot)
-        if item.kind == contents.SLOT
-        else next(rest)
-        for item in items
+    return [
+        slot if item.kind == contents.SLOT else next(rest)
+        for item, slot in zip(items, found, strict=True)
     ]
-    is_clear = len({id(each) for each in found}) == len(found)
-    return found if is_clear and not any(w is None for w in found) else None
 
 
 def _shapes(variables: Sequence[Any]) -> list[tuple[int, ...]]:

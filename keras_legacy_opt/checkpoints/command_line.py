@@ -60,7 +60,8 @@ def _add_convert(subparsers: Any) -> None:
     convert.add_argument(
         "--optimizer",
         metavar="CLASS",
-        help="the optimizer's class, where the source does not tell",
+        help="the optimizer's class, where the source does not tell; with those"
+        " inside it, as in 'MovingAverage(Adam)'",
     )
     convert.add_argument(
         "--model",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -22,10 +23,36 @@ FOREIGN = "foreign"
 
 # An obstacle to conversions.
 SEVERAL = (
-    "it holds the state of several optimizers. Restore each in Python, with"
-    " keras_legacy_opt.checkpoints.restore, and write it with"
-    " keras_legacy_opt.checkpoints.save."
+    "it holds the state of several optimizers. Restore each in Python, into the"
+    " model that it trained, with keras_legacy_opt.checkpoints.restore and"
+    " strict=False, and write it with keras_legacy_opt.checkpoints.save."
 )
+
+# The names that lead from the outermost optimizer to one inside it, as object
+# checkpoints have them.
+Way = tuple[str, ...]
+# What a MultiOptimizer calls those that it holds.
+_MEMBER = re.compile("optimizer_[0-9]{1,9}")
+
+
+def is_member(name: str) -> bool:
+    """Whether an optimizer that has one called so has several."""
+    return _MEMBER.fullmatch(name) is not None
+
+
+def prefix(way: Way) -> str:
+    """How names of an optimizer's variables begin, in reports.
+
+    A wrapper has the names of what is inside.
+    """
+    return "".join(f"{name}/" for name in way if is_member(name))
+
+
+def counting(way: Way) -> Way:
+    """The way to the optimizer whose iterations one shares."""
+    while way and not is_member(way[-1]):
+        way = way[:-1]
+    return way
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,6 +68,7 @@ class Item:
       name: the name that the variable had when it was written.
       layer: the name of the model's layer it belongs to, if that is known.
       reason: why nobody misses it.
+      owner: the way to the optimizer whose it is.
     """
 
     kind: str
@@ -50,25 +78,22 @@ class Item:
     name: str = ""
     layer: str = ""
     reason: str = ""
+    owner: Way = ()
+
+    @property
+    def prefix(self) -> str:
+        """How names begin of the optimizer whose it is, see `prefix`."""
+        return prefix(self.owner)
+
+    @property
+    def scalar_name(self) -> str:
+        """The name of a scalar of an optimizer, among those of several."""
+        return f"{self.prefix}{self.path[-1]}"
 
     @property
     def number_of_bytes(self) -> int:
         """Its size."""
         return math.prod(self.value.shape) * np.dtype(self.value.dtype).itemsize
-
-
-class Around(NamedTuple):
-    """A wrapper around an optimizer.
-
-    Attributes:
-      child: what object checkpoints call the optimizer inside.
-      slots: the names of its own slots.
-      scalars: the names of its own variables beside them.
-    """
-
-    child: str
-    slots: Collection[str]
-    scalars: Collection[str]
 
 
 @dataclasses.dataclass
@@ -88,8 +113,7 @@ class Contents:
         that have one.
       mismatches: (name in the file, name here, reason) of what does not fit the
         optimizer.
-      around: wrappers around the optimizer, from outside to inside; no two of
-        them have slots or scalars of the same name.
+      ways: to the optimizers in it: to each before those inside it.
       obstacle: why it cannot be converted.
       codec: the module that read it, see `formats`.
       source: for the codec.
@@ -104,7 +128,7 @@ class Contents:
     has_hyperparameters: bool = True
     in_order: Sequence[Item] = ()
     mismatches: Sequence[tuple[str, str, str]] = ()
-    around: Sequence[Around] = ()
+    ways: Sequence[Way] = ((),)
     obstacle: str = ""
     codec: Any = None
     source: Any = None
@@ -113,19 +137,14 @@ class Contents:
         """The items of these kinds."""
         return [item for item in self.items if item.kind in kinds]
 
-    def owner(self, item: Item) -> tuple[str, ...]:
-        """The way from the outermost optimizer to that of an item."""
-        if item.kind in (ITERATIONS, LOSS_SCALE):
-            return ()
-        path: tuple[str, ...] = ()
-        for each in self.around:
-            name, names = item.path[-1], each.scalars
-            if item.kind == SLOT:
-                name, names = item.slot, each.slots
-            if name in names:
-                break
-            path = (*path, each.child)
-        return path
+    def inside(self, way: Way) -> list[Way]:
+        """The ways to the optimizers that one holds itself."""
+        return [each for each in self.ways if each and each[:-1] == way]
+
+    @property
+    def has_several(self) -> bool:
+        """Whether some of the optimizers are side by side."""
+        return any(is_member(name) for way in self.ways for name in way)
 
     def of_model(self, located: Mapping[tuple[str, ...], Any]) -> Contents:
         """The same, and what was found in a model is nothing else.

@@ -48,7 +48,8 @@ def convert(
       destination: a name ending in .h5 or .hdf5 becomes an HDF5 file of Keras
         2, any other the prefix of a TensorFlow object checkpoint with the names
         of Keras 2.
-      optimizer: the class of the optimizer, where the source does not say it.
+      optimizer: the class of the optimizer, with those inside it, as in
+        "MovingAverage(Adam)", where the source does not say it.
       model: file with the architecture (`.keras`, whole-model HDF5, or
         `.json` from `model.to_json()`), where the source does not say which
         weight is which.

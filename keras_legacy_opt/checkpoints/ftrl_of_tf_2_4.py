@@ -22,43 +22,42 @@ _TOLERANCE = 1e-3
 
 def repair(plan: Plan) -> None:
     """Divides the slots `linear` of the plan that need it."""
-    if not plan.targets.has_optimizer:
-        return
-    optimizer = plan.targets.optimizer
-    if (
-        not isinstance(optimizer, Ftrl)
-        or optimizer._l2_shrinkage_regularization_strength <= 0
-        or not isinstance(optimizer._hyper["learning_rate"], tf.Variable)
-    ):
-        return
-    with readable(plan.report.path):
-        hypers = {
-            name: plan.result_of(variable)
-            for name, variable in plan.targets.optimizer_children.items()
-        }
-        lr = hypers["learning_rate"]
-        for weight in plan.targets.weights:
-            slots = plan.targets.slots(weight)
-            stored = plan.value_of(slots.get("linear"))
-            if stored is None:
-                continue
-            variables = (slots["accumulator"], slots["linear"], weight)
-            n, z, w = map(plan.result_of, variables)
-            if not np.shape(n) == np.shape(z) == np.shape(w):
-                continue
-            if (
-                _error(w, n, z, hypers)
-                > _TOLERANCE
-                > _error(w, n, z / lr, hypers)
-            ):
-                plan.assign(
-                    stored.map(
-                        lambda linear, lr=lr: linear / lr,
-                        "divided by the learning rate: written by TensorFlow"
-                        " 2.4 or older",
-                    ),
-                    slots["linear"],
-                )
+    for prefix, optimizer in plan.targets.optimizers:
+        if (
+            isinstance(optimizer, Ftrl)
+            and optimizer._l2_shrinkage_regularization_strength > 0
+            and isinstance(optimizer._hyper["learning_rate"], tf.Variable)
+        ):
+            with readable(plan.report.path):
+                _repair(prefix, plan)
+
+
+def _repair(prefix: str, plan: Plan) -> None:
+    """Likewise, of the optimizer whose names begin so."""
+    hypers = {
+        name.removeprefix(prefix): plan.result_of(variable)
+        for name, variable in plan.targets.optimizer_children.items()
+        if name.startswith(prefix)
+    }
+    lr = hypers["learning_rate"]
+    for weight in plan.targets.weights:
+        slots = plan.targets.slots(weight)
+        stored = plan.value_of(slots.get("linear"))
+        if stored is None or plan.targets.owner_of(slots["linear"]) != prefix:
+            continue
+        variables = (slots["accumulator"], slots["linear"], weight)
+        n, z, w = map(plan.result_of, variables)
+        if not np.shape(n) == np.shape(z) == np.shape(w):
+            continue
+        if _error(w, n, z, hypers) > _TOLERANCE > _error(w, n, z / lr, hypers):
+            plan.assign(
+                stored.map(
+                    lambda linear, lr=lr: linear / lr,
+                    "divided by the learning rate: written by TensorFlow"
+                    " 2.4 or older",
+                ),
+                slots["linear"],
+            )
 
 
 def _error(

@@ -8,17 +8,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from keras_legacy_opt.checkpoints import optimizers, releases
+from keras_legacy_opt.checkpoints import contents, optimizers, releases
 from keras_legacy_opt.checkpoints.contents import Item
 from keras_legacy_opt.checkpoints.plan import Plan
 from keras_legacy_opt.checkpoints.targets import trainable_of
 from keras_legacy_opt.checkpoints.values import Value, constant, readable
 
 
-def are_clear(targets: Sequence[Any]) -> bool:
-    """Whether names have told a variable for each item, another for each."""
-    found = {id(target) for target in targets if target is not None}
-    return len(found) == len(targets)
+def are_clear(items: Sequence[Item], targets: Sequence[Any]) -> bool:
+    """Whether the names of weights have told what they are.
+
+    They may be what the optimizer has no place for.
+
+    Args:
+      items: the weights.
+      targets: the variables here that their names are of, or `None`.
+    """
+    found = [id(target) for target in targets if target is not None]
+    return len({*found}) == len(found) and not any(
+        item.kind == contents.OTHER for item in items
+    )
 
 
 def match(items: Sequence[Item], plan: Plan) -> None:

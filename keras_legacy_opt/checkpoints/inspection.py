@@ -7,7 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from keras_legacy_opt.checkpoints import contents, memory, opening, report
+from keras_legacy_opt.checkpoints import (
+    contents,
+    memory,
+    opening,
+    optimizers,
+    report,
+)
 from keras_legacy_opt.checkpoints.values import readable
 
 _OTHER = (contents.LOSS_SCALE, contents.OTHER, contents.FOREIGN)
@@ -31,13 +37,14 @@ def describe(path: str, max_size: int | None = None) -> str:
             report.printable(f"optimizer: {_optimizer(file)}"),
         ]
         for item in file.of(contents.ITERATIONS):
-            lines.append(f"iterations: {int(item.value.read())}")
+            count = int(item.value.read())
+            lines.append(f"{item.prefix}iterations: {count}")
         hypers = {
-            item.path[-1]: _scalar(item.value)
+            item.scalar_name: _scalar(item.value)
             for item in file.of(contents.HYPERPARAMETER)
         }
         if file.config:
-            hypers = {**file.config["config"], **hypers}
+            hypers = {**_options(file.config), **hypers}
         for name, value in sorted(hypers.items()):
             lines.append(report.printable(f"  {name} = {_short(value)}"))
         for title, *kinds in (
@@ -59,13 +66,28 @@ def _optimizer(file: contents.Contents) -> str:
     return names if file.config else f"{names} (judged by its variables)"
 
 
+def _options(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration, with those of the optimizers inside."""
+    config = optimizers.without_loss_scale(config)
+    shares = {
+        f"{contents.prefix(way)}weights": names
+        for way, names in optimizers.shares(config).items()
+    }
+    own = {
+        f"{contents.prefix(part.way)}{name}": option
+        for part in reversed(optimizers.parts(config))
+        for name, option in part.config["config"].items()
+    }
+    return {**own, **shares}
+
+
 def _table(items: Sequence[contents.Item]) -> str:
     return report.table(
         ("variable", "slot", "shape", "dtype", "norm"),
         [
             (
                 "/".join(item.path),
-                item.slot,
+                f"{item.prefix}{item.slot}",
                 str(item.value.shape),
                 np.dtype(item.value.dtype).name,
                 _norm(item.value),

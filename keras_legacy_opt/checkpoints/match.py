@@ -73,7 +73,7 @@ def match(file: Contents, targets: Targets, names: Any = None) -> Plan:
         if item.reason:
             plan.ignored(item.value, item.reason)
         elif item.kind == contents.OTHER:
-            reason = "of another optimizer, or of a wrapper around one"
+            reason = "of another optimizer, or which one's is not clear"
             plan.unused(item.value, reason)
     return plan
 
@@ -95,57 +95,111 @@ def _without(items: Iterable[Item], others: Iterable[Item]) -> list[Item]:
 
 
 def _match_optimizer(file: Contents, located: _Located, plan: Plan) -> None:
-    children = plan.targets.optimizer_children
     state = _state(file)
+    are_same = True
     if file.config is not None:
-        _match_config(file.config, plan)
+        are_same = _match_config(file, located, plan)
     elif not file.has_hyperparameters:
-        for variable in children.values():
+        for variable in plan.targets.optimizer_children.values():
             plan.not_expected(variable)
     elif state:
         _match_what_came_later(file, plan)
-    targets = [_target(item, located, plan.targets) for item in state]
-    if file.in_order and not in_order.are_clear(targets):
+    build_for_slots(state, located, plan.targets)
+    targets = [target(item, located, plan.targets) for item in state]
+    is_one = are_same and not (file.has_several or plan.targets.has_several)
+    if is_one and file.in_order and not in_order.are_clear(state, targets):
         in_order.match(file.in_order, plan)
         return
-    for item, target in zip(state, targets, strict=True):
-        if target is not None:
-            plan.assign(item.value, target)
-        elif _is_epsilon(item, plan.targets.optimizer):
-            _compare_epsilon(item, plan)
+    for item, found in zip(state, targets, strict=True):
+        if found is None:
+            _match_homeless(item, located, plan)
+        elif _is_elsewhere(file, item, found, plan.targets):
+            told = (
+                f"is of {item.prefix[:-1] or 'the optimizer'} in the file, but"
+                " its variable is under"
+                f" {plan.targets.owner_of(found)[:-1]} here"
+            )
+            plan.mismatch(item.value.name, plan.targets.name(found), told)
         else:
-            plan.unused(item.value, _why_not(item, located, plan.targets))
+            plan.assign(item.value, found)
 
 
-def _target(item: Item, located: _Located, targets: Targets) -> Any | None:
-    name = item.path[-1]
+def _match_homeless(item: Item, located: _Located, plan: Plan) -> None:
+    if _is_epsilon(item, plan.targets.optimizer):
+        _compare_epsilon(item, plan)
+    else:
+        plan.unused(item.value, _why_not(item, located, plan.targets))
+
+
+def _is_elsewhere(
+    file: Contents, item: Item, slot: Any, targets: Targets
+) -> bool:
+    """Whether a slot is of another one of several optimizers than here."""
+    return (
+        item.kind == contents.SLOT
+        and file.has_several
+        and targets.has_several
+        and item.prefix != targets.owner_of(slot)
+    )
+
+
+def build_for_slots(
+    items: Iterable[Item], located: _Located, targets: Targets
+) -> None:
+    """Makes the slots of variables that were trained, and are frozen here.
+
+    Args:
+      items: of an optimizer.
+      located: variables of the model, by their paths.
+      targets: have an optimizer.
+    """
+    targets.build_for(
+        located[item.path]
+        for item in items
+        if item.kind == contents.SLOT and item.path in located
+    )
+
+
+def target(item: Item, located: _Located, targets: Targets) -> Any | None:
+    """The variable of the optimizer that an item is the value of.
+
+    Args:
+      item: of an optimizer.
+      located: variables of the model, by their paths.
+      targets: have an optimizer.
+    """
+    name = item.scalar_name
     if item.kind == contents.SLOT:
         variable = located.get(item.path)
         slots = {} if variable is None else targets.slots(variable)
         return slots.get(item.slot)
     if item.kind == contents.LOSS_SCALE:
-        return targets.loss_scale.get(name)
+        return targets.loss_scale.get(item.path[-1])
     if item.kind == contents.OTHER:
         return None
     if item.kind == contents.ITERATIONS:
-        name = f"{name[: name.rfind('/') + 1]}iter"
+        name = f"{item.prefix}iter"
     return targets.optimizer_children.get(name)
 
 
 def _why_not(item: Item, located: _Located, targets: Targets) -> str:
     """Why an item of the optimizer has no place in it."""
-    optimizer, name = targets.optimizer, item.path[-1]
-    kind = type(optimizer).__name__
+    name = item.scalar_name
+    kind = str(targets.named)
     if item.kind == contents.LOSS_SCALE:
         return "the optimizer has no loss scale"
+    if item.kind == contents.OTHER:
+        return "its name does not say which variable's or optimizer's it is"
     if item.kind != contents.SLOT:
-        if name in optimizer._hyper:
+        if any(
+            name == f"{p}{h}" for p, o in targets.optimizers for h in o._hyper
+        ):
             return f"{name} of this optimizer is a schedule, tensor or callable"
         return f"{kind} has no {name!r}: another optimizer's file?"
     variable = located.get(item.path)
     if variable is None:
         return "its variable is not in the model"
-    slots = optimizer.get_slot_names()
+    slots = [n for _, o in targets.optimizers for n in o.get_slot_names()]
     if targets.slots(variable) or not slots:
         return (
             f"{kind} has no slot {item.slot!r} here (it has {slots}): another"
@@ -181,8 +235,13 @@ def _match_what_came_later(file: Contents, plan: Plan) -> None:
     value, either: only an equal one is taken for what that release meant.
     """
     targets = plan.targets
-    stored = {item.path[-1] for item in file.of(contents.HYPERPARAMETER)}
-    for name, default in releases.defaults(targets.optimizer).items():
+    stored = {item.scalar_name for item in file.of(contents.HYPERPARAMETER)}
+    later = {
+        f"{prefix}{name}": default
+        for prefix, optimizer in targets.optimizers
+        for name, default in releases.defaults(optimizer).items()
+    }
+    for name, default in later.items():
         variable = targets.optimizer_children.get(name)
         if name in stored or variable is None:
             continue
@@ -203,47 +262,87 @@ def _match_what_came_later(file: Contents, plan: Plan) -> None:
             )
 
 
-def _match_config(stored: dict[str, Any], plan: Plan) -> None:
+def _match_config(file: Contents, located: _Located, plan: Plan) -> bool:
     """Plans the hyperparameters of a config, and compares the other options.
 
-    Args:
-      stored: {"class_name": ..., "config": {...}}.
-      plan: has an optimizer.
+    Of other classes, those parts that are in both.
+
+    Returns:
+      Whether the classes are the same.
     """
-    layers = optimizers.layers(optimizers.without_loss_scale(stored))
-    own = plan.targets.optimizers
-    theirs = [optimizers.class_name(each) for each in layers]
-    names = [type(each).__name__ for each in own]
-    if list(map(str.lower, theirs)) != list(map(str.lower, names)):
-        told = f"the file has {'('.join(theirs)}, not {'('.join(names)}"
-        plan.mismatch("optimizer", "optimizer", told)
-        return
-    told_of = {
-        name
-        for layer, optimizer in zip(layers, own, strict=True)
-        for name in _match_layer(layer, optimizer, plan)
+    assert file.config is not None
+    stored = optimizers.without_loss_scale(file.config)
+    theirs = {
+        (contents.prefix(part.way), part.class_name.lower()): part
+        for part in optimizers.parts(stored)
     }
+    own = {
+        (prefix, type(each).__name__.lower()): each
+        for prefix, each in plan.targets.optimizers
+    }
+    are_same = list(theirs) == list(own)
+    if not are_same:
+        told = (
+            f"the file has {optimizers.named(stored)}, not {plan.targets.named}"
+        )
+        plan.mismatch("optimizer", "optimizer", told)
+    told_of = {
+        f"{prefix}{name}"
+        for prefix, kind in theirs.keys() & own.keys()
+        for name in _match_part(
+            theirs[prefix, kind].config, prefix, own[prefix, kind], plan
+        )
+    }
+    _compare_shares(file, optimizers.shares(stored), located, plan)
+    is_complete = file.has_several and file.of(contents.ITERATIONS)
     for name, child in plan.targets.optimizer_children.items():
-        if name not in told_of:
+        if are_same and name not in told_of and not is_complete:
             plan.not_expected(child)
+    return are_same
 
 
-def _match_layer(
-    stored: dict[str, Any], optimizer: Any, plan: Plan
+def _compare_shares(
+    file: Contents,
+    shares: Mapping[contents.Way, Iterable[str]],
+    located: _Located,
+    plan: Plan,
+) -> None:
+    """Compares which variables are under which of several optimizers."""
+    by_name: dict[str, list[Any]] = {}
+    for item in file.of(contents.MODEL):
+        found = located.get(item.path)
+        by_name.setdefault(item.name, []).append(found)
+    for way, names in shares.items():
+        prefix = contents.prefix(way)
+        for name in names:
+            variables = by_name.get(name.removesuffix(":0"), [])
+            here = [plan.targets.share_of(v) for v in variables]
+            share = here[0] if len(here) == 1 else None
+            if share is not None and not share.startswith(prefix):
+                plan.mismatch(
+                    f"optimizer_config/{prefix}weights",
+                    plan.targets.name(variables[0]),
+                    f"is under {share[:-1]} here",
+                )
+
+
+def _match_part(
+    stored: dict[str, Any], prefix: str, optimizer: Any, plan: Plan
 ) -> Iterable[str]:
     """Likewise, without what is inside; returns the names in the config."""
     config = releases.completed(optimizers.class_name(stored), stored["config"])
     children = plan.targets.optimizer_children
     own = optimizer.get_config()
     for name, option in config.items():
-        source = f"optimizer_config/{name}"
-        if name in children and isinstance(option, (bool, int, float)):
-            dtype = children[name].dtype.as_numpy_dtype
+        source = f"optimizer_config/{prefix}{name}"
+        child = children.get(f"{prefix}{name}")
+        if child is not None and isinstance(option, (bool, int, float)):
+            dtype = child.dtype.as_numpy_dtype
             value = constant(source, np.asarray(option, dtype))
-            plan.assign(value, children[name])
+            plan.assign(value, child)
         elif name in own and name != "name" and not _same(option, own[name]):
             told = f"{_short(option)} in the file, {_short(own[name])} here"
-            plan.mismatch(source, f"optimizer/{name}", told)
+            plan.mismatch(source, f"optimizer/{prefix}{name}", told)
     return config.keys()
 
 

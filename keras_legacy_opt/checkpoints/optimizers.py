@@ -10,7 +10,7 @@ import functools
 import itertools
 import re
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from keras_legacy_opt import hosts
 from keras_legacy_opt.checkpoints import releases
@@ -18,8 +18,11 @@ from keras_legacy_opt.checkpoints.contents import (
     HYPERPARAMETER,
     ITERATIONS,
     SLOT,
-    Around,
+    Contents,
     Item,
+    Way,
+    counting,
+    is_member,
 )
 from keras_legacy_opt.checkpoints.report import CheckpointError
 from keras_legacy_opt.optimizer import Optimizer
@@ -31,18 +34,45 @@ OF_EACH = frozenset(["decay", "learning_rate"])
 # Beside the slots, they are what `get_weights` has.
 MOMENTUM_CACHE = "momentum_cache"
 ACCUMULATED = "accumulated"
-# What a MultiOptimizer calls those that it holds.
-_MEMBER = re.compile("optimizer_[0-9]{1,9}")
+SEVERAL = "MultiOptimizer"
+# Of the combinations of classes that an optimizer and those inside it may be.
+_MOST_COMBINATIONS = 100
+# What a MultiOptimizer's configuration has instead of an optimizer inside.
+_SPECS = "optimizer_specs"
+_STATE = (ITERATIONS, HYPERPARAMETER, SLOT)
 
 
-def prefix_of(name: str, prefix: str) -> str:
-    """How names of an optimizer begin that another one calls `name`.
+class Part(NamedTuple):
+    """An optimizer in a configuration.
 
-    Args:
-      name: what that one calls it.
-      prefix: how names of that one begin.
+    Attributes:
+      way: to it.
+      config: its class and configuration, without those inside.
     """
-    return f"{prefix}{name}/" if _MEMBER.fullmatch(name) else prefix
+
+    way: Way
+    config: dict[str, Any]
+
+    @property
+    def class_name(self) -> str:
+        """Its class."""
+        return class_name(self.config)
+
+    @property
+    def name(self) -> Any:
+        """What it was called."""
+        return self.config["config"].get("name")
+
+
+class Named(NamedTuple):
+    """The class of an optimizer, and those of the optimizers inside it."""
+
+    name: str
+    inside: Sequence[Named] = ()
+
+    def __str__(self) -> str:
+        inside = ", ".join(map(str, self.inside))
+        return f"{self.name}({inside})" if inside else self.name
 
 
 def without_loss_scale(config: dict[str, Any]) -> dict[str, Any]:
@@ -53,58 +83,134 @@ def without_loss_scale(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def layers(config: dict[str, Any]) -> list[dict[str, Any]]:
-    """A class and config, and those of the optimizers inside wrappers."""
-    inside = config["config"].get("optimizer")
-    if not (isinstance(inside, dict) and "class_name" in inside):
-        return [config]
-    own = {k: v for k, v in config["config"].items() if k != "optimizer"}
-    return [{**config, "config": own}, *layers(inside)]
+def inside(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """{name: class and config} of the optimizers that one holds itself."""
+    specs = config["config"].get(_SPECS)
+    if specs is not None:
+        return {
+            f"optimizer_{i}": spec["optimizer"] for i, spec in enumerate(specs)
+        }
+    inner = config["config"].get("optimizer")
+    if not (isinstance(inner, dict) and "class_name" in inner):
+        return {}
+    cls = hosts.public_class(class_name(config), Optimizer)
+    return {getattr(cls, "_CHILD", None) or "optimizer": inner}
 
 
-def nested(config: dict[str, Any]) -> str:
-    """The class in a configuration, and those inside: "Lookahead(Adam)"."""
-    return _nested(list(map(class_name, layers(config))))
-
-
-def _nested(names: Sequence[str]) -> str:
-    return "(".join(names) + ")" * (len(names) - 1)
-
-
-def names_in(nested: str) -> list[str]:
-    """The classes that "Lookahead(Adam)" speaks of, from outside to inside."""
-    return [name.strip() for name in nested.strip().rstrip(")").split("(")]
-
-
-def around(config: dict[str, Any]) -> list[Around]:
-    """The wrappers of a configuration, from outside to inside.
-
-    Raises:
-      CheckpointError: if one is none of this package.
-    """
-    found = []
-    for layer in layers(config)[:-1]:
-        name = class_name(layer)
-        cls = hosts.public_class(name, Optimizer)
-        if not getattr(cls, "_CHILD", None):
-            raise CheckpointError(
-                f"nothing is known of {name!r}, which is around the optimizer."
-                " Restore the file in Python, with"
-                " keras_legacy_opt.checkpoints.restore, and write that with"
-                " keras_legacy_opt.checkpoints.save."
-            )
-        found.append(_around(cls))
+def parts(config: dict[str, Any], way: Way = ()) -> list[Part]:
+    """The optimizer of a class and config, and those inside it."""
+    held = inside(config)
+    left_out = {_SPECS, "optimizer"} if held else set()
+    own = {k: v for k, v in config["config"].items() if k not in left_out}
+    found = [Part(way, {**config, "config": own})]
+    for name, each in held.items():
+        found += parts(each, (*way, name))
     return found
 
 
-def _around(cls: Any) -> Around:
-    return Around(cls._CHILD, cls._SLOTS, cls._SCALARS)
+def are_several(of_config: Sequence[Part]) -> bool:
+    """Whether some of the optimizers of a configuration are side by side."""
+    return any(is_member(name) for part in of_config for name in part.way)
+
+
+def shares(config: dict[str, Any], way: Way = ()) -> dict[Way, list[str]]:
+    """{way: names of its variables} of optimizers that have some of their own.
+
+    Args:
+      config: a class and config.
+      way: to that.
+    """
+    found: dict[Way, list[str]] = {}
+    specs = config["config"].get(_SPECS) or [{}]
+    held = inside(config).items()
+    for spec, (name, each) in zip(specs, held, strict=False):
+        if "weights" in spec:
+            found[(*way, name)] = list(spec["weights"])
+        found |= shares(each, (*way, name))
+    return found
+
+
+def named(config: dict[str, Any]) -> Named:
+    """The class in a configuration, and those inside: "Lookahead(Adam)"."""
+    held = inside(config).values()
+    return Named(class_name(config), [named(each) for each in held])
+
+
+def parsed(text: str) -> Named:
+    """The classes that "MultiOptimizer(Lookahead(Adam), SGD)" speaks of.
+
+    Raises:
+      CheckpointError: if it is nothing like that.
+    """
+    tokens = re.findall(r"[(),]|[^(),\s]+", text)
+
+    def parse() -> Named:
+        name = tokens.pop(0)
+        inside = []
+        if name in "(),":
+            raise ValueError("A name is missing.")
+        while tokens and tokens[0] == ("," if inside else "("):
+            tokens.pop(0)
+            inside.append(parse())
+        if inside and tokens.pop(0) != ")":
+            raise ValueError("It is not closed.")
+        return Named(name, inside)
+
+    try:
+        found = parse()
+    except (IndexError, ValueError):
+        found = None
+    if found is None or tokens:
+        raise CheckpointError(
+            "An optimizer is given by its class, with those inside in"
+            f" parentheses, as in 'MovingAverage(Adam)'. Received: {text!r}."
+        )
+    return found
+
+
+def check_known(config: dict[str, Any]) -> None:
+    """Raises CheckpointError if a wrapper is none of this package."""
+    name, held = class_name(config), inside(config)
+    cls = hosts.public_class(name, Optimizer)
+    if held and _SPECS not in config["config"] and not hasattr(cls, "_CHILD"):
+        raise CheckpointError(
+            f"nothing is known of {name!r}, which is around the optimizer."
+            " Restore the file in Python, with"
+            " keras_legacy_opt.checkpoints.restore, and write that with"
+            " keras_legacy_opt.checkpoints.save."
+        )
+    for each in held.values():
+        check_known(each)
+
+
+def owner(
+    of_config: Sequence[Part], start: Way, kind: str, name: str
+) -> Way | None:
+    """The way to the optimizer that has something, or `None` if it is unclear.
+
+    Args:
+      of_config: a configuration.
+      start: the way to it, or to a wrapper around it.
+      kind: what it is, see `contents`.
+      name: of a slot or a scalar.
+    """
+    if kind == ITERATIONS:
+        return counting(start)
+    inside = [p.way for p in of_config if p.way and p.way[:-1] == start]
+    (part,) = (p for p in of_config if p.way == start)
+    cls = hosts.public_class(part.class_name, Optimizer)
+    names = getattr(cls, "_SLOTS" if kind == SLOT else "_SCALARS", ())
+    if not inside or name in names:
+        return start
+    if len(inside) > 1:
+        return None
+    return owner(of_config, inside[0], kind, name)
 
 
 def wrappers_with(
     slots: Collection[str], child: str | None = None
-) -> dict[str, Around]:
-    """{name: wrapper}, of the classes that may have some slots.
+) -> dict[str, str]:
+    """{name: what it calls the one inside} of wrappers that have some slots.
 
     Args:
       slots: names.
@@ -112,7 +218,7 @@ def wrappers_with(
     """
     classes: list[Any] = list(hosts.public_classes(Optimizer))
     return {
-        cls.__name__: _around(cls)
+        cls.__name__: cls._CHILD
         for cls in classes
         if getattr(cls, "_CHILD", None)
         and {*slots} == {*cls._SLOTS}
@@ -120,28 +226,28 @@ def wrappers_with(
     }
 
 
-def nested_classes(
-    wrappers: Sequence[Collection[str]], classes: Sequence[str]
-) -> list[str]:
-    """What an optimizer may be: for each wrapper some names, those inside."""
-    return [_nested(names) for names in itertools.product(*wrappers, classes)]
-
-
-def holds_several(config: dict[str, Any]) -> bool:
-    """Whether a configuration is of several optimizers side by side."""
-    return any("optimizer_specs" in each["config"] for each in layers(config))
-
-
 def class_name(config: dict[str, Any]) -> str:
     """The class in a configuration, without the package it is registered in."""
     return config["class_name"].rpartition(">")[2]
 
 
-def hyperparameters(config: dict[str, Any]) -> list[tuple[str, Any]]:
-    """What of an optimizer's class and config becomes a variable of it."""
-    inside = config["config"].get("optimizer")
-    if isinstance(inside, dict) and "class_name" in inside:
-        return hyperparameters(inside)  # A wrapper's own are no variables.
+def hyperparameters(config: dict[str, Any]) -> list[tuple[Way, str, Any]]:
+    """What of an optimizer's class and config becomes a variable.
+
+    Args:
+      config: with those inside; a wrapper's own are no variables.
+
+    Returns:
+      (way to the optimizer that has it, its name, number).
+    """
+    return [
+        (part.way, name, number)
+        for part in parts(config)
+        for name, number in _own_hyperparameters(part.config)
+    ]
+
+
+def _own_hyperparameters(config: dict[str, Any]) -> list[tuple[str, Any]]:
     cls = hosts.public_class(class_name(config), DeclaredOptimizer)
     if cls is None:
         return []
@@ -158,16 +264,47 @@ def hyperparameters(config: dict[str, Any]) -> list[tuple[str, Any]]:
     ]
 
 
-def classes_of(items: Sequence[Item], names: Collection[str]) -> Sequence[str]:
+def judged(file: Contents, way: Way = ()) -> list[str]:
+    """What an optimizer may be, with those inside it, by their variables."""
+    ways = file.inside(way)
+    inside = [judged(file, each) for each in ways]
+    items = [i for i in file.of(*_STATE) if i.owner == way]
+    if not ways:
+        names = _classes_of(file, way, items)
+    elif is_member(ways[0][-1]):
+        names = [SEVERAL]
+    else:
+        slots = {item.slot for item in items if item.kind == SLOT}
+        names = [*wrappers_with(slots, ways[0][-1])]
+    found = itertools.product(names, *inside)
+    return [
+        f"{name}({', '.join(each)})" if each else name
+        for name, *each in itertools.islice(found, _MOST_COMBINATIONS)
+    ]
+
+
+def is_weight(item: Item) -> bool:
+    """Whether a scalar of an optimizer is among `get_weights`, if no count."""
+    return item.kind == HYPERPARAMETER and item.path[-1] in (
+        MOMENTUM_CACHE,
+        ACCUMULATED,
+    )
+
+
+def _classes_of(
+    file: Contents, way: Way, items: Sequence[Item]
+) -> Sequence[str]:
     """The class that an optimizer's slots and scalars speak of, or several.
 
     Args:
-      items: of a file.
-      names: what the optimizer may have been called.
+      file: what was read.
+      way: to the optimizer.
+      items: of it.
     """
-    kinds = {item.kind for item in items}
-    if ITERATIONS not in kinds:
+    if not any(i.owner == counting(way) for i in file.of(ITERATIONS)):
         return ()
+    names = [i.name for i in items if not i.slot and "/" in i.name]
+    called = {re.sub("_[0-9]+$", "", name.split("/")[-2]) for name in names}
     scalars = {i.path[-1] for i in items if i.kind == HYPERPARAMETER}
     slots = frozenset(item.slot for item in items if item.kind == SLOT)
     if MOMENTUM_CACHE in scalars:
@@ -176,7 +313,7 @@ def classes_of(items: Sequence[Item], names: Collection[str]) -> Sequence[str]:
     if not slots and "momentum" in scalars:
         found = ("SGD",)
     # An optimizer is called like its class, unless it was given a name.
-    return [name for name in found if name in names] or found
+    return [name for name in found if name in called] or found
 
 
 @functools.cache

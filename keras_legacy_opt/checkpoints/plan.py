@@ -6,6 +6,7 @@ and only then assigns.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from keras_legacy_opt import hosts
 from keras_legacy_opt.checkpoints import report as reports
 from keras_legacy_opt.checkpoints.report import Report
 from keras_legacy_opt.checkpoints.targets import Targets
-from keras_legacy_opt.checkpoints.values import Value
+from keras_legacy_opt.checkpoints.values import Value, constant
 from keras_legacy_opt.state import saving
 
 
@@ -27,6 +28,7 @@ class Plan:
         self.targets = targets
         self._assignments: dict[int, tuple[Value, Any]] = {}
         self._not_expected: set[int] = set()
+        self._arrived: list[Any] = []
 
     def assign(self, value: Value, variable: Any) -> None:
         """Plans to give `variable` the value."""
@@ -60,6 +62,11 @@ class Plan:
         """Notes that this kind of file never has a value for `variable`."""
         self._not_expected.add(id(hosts.unwrap(variable)))
 
+    def arrived(self, variable: Any) -> None:
+        """Notes that `variable` has got its value already."""
+        self._arrived.append(variable)
+        self.not_expected(variable)
+
     def carry_out(self, strict: bool) -> None:
         """Checks, reads and assigns, in this order.
 
@@ -72,21 +79,15 @@ class Plan:
             for value, variable in self._assignments.values()
             if self._fits(value, variable)
         ]
-        for variable in self.targets.all():
-            if id(variable) not in (
-                self._assignments.keys() | self._not_expected
-            ):
-                self.report.add(
-                    reports.MISSING,
-                    "",
-                    self.targets.name(variable),
-                    tuple(variable.shape),
-                    "not in the file",
-                )
+        beginning = self._note_missing(fitting)
         if strict and self.report.problems:
             raise reports.MismatchError(self.report)
-        values = [value.checked(self.report.path) for value, _ in fitting]
-        saving.assign_all([variable for _, variable in fitting], values)
+        pairs = [*fitting, *beginning]
+        values = [value.checked(self.report.path) for value, _ in pairs]
+        saving.assign_all([variable for _, variable in pairs], values)
+        for variable in self._arrived:
+            name, shape = self.targets.name(variable), tuple(variable.shape)
+            self.report.add(reports.RESTORED, "", name, shape)
         for value, variable in fitting:
             self.report.add(
                 reports.RESTORED,
@@ -95,6 +96,33 @@ class Plan:
                 value.shape,
                 value.note,
             )
+
+    def _note_missing(
+        self, fitting: Sequence[tuple[Value, Any]]
+    ) -> list[tuple[Value, Any]]:
+        """Notes what has no value; returns what begins as its variable.
+
+        It was made when that had another value.
+        """
+        restored = {id(variable): value for value, variable in fitting}
+        for variable, array in zip(
+            self._arrived, saving.fetch_all(self._arrived), strict=True
+        ):
+            restored[id(variable)] = constant("", array)
+        copies = self.targets.copies()
+        planned = self._assignments.keys() | self._not_expected
+        beginning = []
+        for variable in self.targets.all():
+            if id(variable) in planned:
+                continue
+            reason = "not in the file"
+            value = restored.get(id(copies.get(id(variable))))
+            if value is not None:
+                reason += ": begins as its variable"
+                beginning.append((value, variable))
+            name, shape = self.targets.name(variable), tuple(variable.shape)
+            self.report.add(reports.MISSING, "", name, shape, reason)
+        return beginning
 
     def _fits(self, value: Value, variable: Any) -> bool:
         reason = None

@@ -14,6 +14,7 @@ from keras_legacy_opt.checkpoints import ftrl_of_tf_2_4, keras_2_view, opening
 from keras_legacy_opt.checkpoints.formats import h5, keras_3
 from keras_legacy_opt.checkpoints.match import match
 from keras_legacy_opt.checkpoints.report import CheckpointError, Report
+from keras_legacy_opt.checkpoints.sources import Source
 from keras_legacy_opt.checkpoints.targets import (
     Targets,
     Unchanged,
@@ -22,6 +23,7 @@ from keras_legacy_opt.checkpoints.targets import (
 from keras_legacy_opt.checkpoints.values import readable
 from keras_legacy_opt.hosts import model_parts
 from keras_legacy_opt.optimizer import Optimizer
+from keras_legacy_opt.state import saving
 
 
 def restore(
@@ -81,11 +83,38 @@ def restore(
         Unchanged(optimizer),
     ):
         if codec is keras_3:
-            return keras_3.restore(source, model, optimizer, strict)
+            return _restore_keras_3(source, model, optimizer, strict)
         file = opening.read(source, codec)
         plan = match(file, Targets(model, optimizer), names)
         ftrl_of_tf_2_4.repair(plan)
         plan.carry_out(strict)
+    return plan.report
+
+
+def _restore_keras_3(
+    source: Source, model: Any, optimizer: Optimizer | None, strict: bool
+) -> Report:
+    """Has a Keras read the file, or only the model's weights.
+
+    Of an optimizer with other slots than here, a Keras would read nothing.
+    """
+    keras_3.check_target(source.path, model, optimizer)
+    if optimizer is None:
+        return keras_3.restore(source, model, optimizer, strict)
+    file, targets = opening.read(source, keras_3), Targets(model, optimizer)
+    if not keras_3.has_other_form(file, targets):
+        return keras_3.restore(source, model, optimizer, strict)
+    before = saving.fetch_all(targets.weights)
+    try:
+        with readable(source.path):
+            keras_3.load(source, model, strict)
+            plan = match(file, targets)
+        for variable in targets.weights:
+            plan.arrived(variable)
+        plan.carry_out(strict)
+    except CheckpointError:
+        saving.assign_all(targets.weights, before)
+        raise
     return plan.report
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import tensorflow as tf
 
 from keras_legacy_opt import hosts, private_api
-from keras_legacy_opt.checkpoints import optimizers
+from keras_legacy_opt.checkpoints import contents, optimizers
 from keras_legacy_opt.checkpoints.report import CheckpointError
 from keras_legacy_opt.optimizer import Optimizer
 from keras_legacy_opt.state import saving
@@ -31,6 +32,7 @@ class Targets:
         self.given = list(weights_of(model))
         self.weights = [hosts.unwrap(v) for v in self.given]
         self._names: dict[int, str] = {}
+        self._owners: dict[int, str] = {}
         for variable in self.given:
             self.name(variable)
         if optimizer is not None:
@@ -49,6 +51,20 @@ class Targets:
             raise ValueError("No optimizer was given.")
         return self._optimizer
 
+    def build_for(self, variables: Iterable[Any]) -> None:
+        """Builds the optimizer for variables that are not trained now, too.
+
+        Some may have been frozen after they were trained.
+        """
+        given = {id(hosts.unwrap(v)): v for v in self.given}
+        new = {id(v): v for v in variables if not self.slots(v)}
+        for key in new:
+            # Those that are frozen may be under none of several optimizers.
+            with contextlib.suppress(ValueError):
+                self.optimizer.build([given[key]])
+        if new:
+            self._name_optimizer()
+
     def _name_optimizer(self) -> None:
         for name, variable in self.optimizer_children.items():
             self._names[id(variable)] = f"optimizer/{name}"
@@ -57,18 +73,22 @@ class Targets:
         for variable in self.weights:
             for slot_name, slot in self.slots(variable).items():
                 self._names[id(slot)] = f"{self.name(variable)}/{slot_name}"
+        self._owners = {
+            id(slot): prefix
+            for prefix, optimizer in self.optimizers
+            for slots in optimizer._slots.values()
+            for slot in slots.values()
+        }
 
     @property
     def optimizer_children(self) -> dict[str, Any]:
-        """The optimizer's iterations, hyperparameters and other scalars."""
-        if not self.has_optimizer:
-            return {}
-        scalars = _scalars(self.optimizer)
-        if any("/" in name for name in scalars):  # Those of several.
-            return scalars
+        """The optimizer's iterations, hyperparameters and other scalars.
+
+        Names of those inside one of several begin with what that is called.
+        """
         return {
-            name: child
-            for optimizer in reversed(self.optimizers)
+            f"{prefix}{name}": child
+            for prefix, optimizer in reversed(self.optimizers)
             for name, child in optimizer._trackable_children().items()
             if isinstance(child, tf.Variable)
         }
@@ -92,14 +112,80 @@ class Targets:
                 found.setdefault(name, slot)
         return found
 
+    def copies(self) -> dict[int, Any]:
+        """{id of a slot that begins as its variable: the variable}."""
+        if not self.has_optimizer:
+            return {}
+        return {
+            id(slot): variable
+            for each in (self.optimizer, *saving.held(self.optimizer))
+            for variable in self.weights
+            for name, slot in each._slots.get(var_key(variable), {}).items()
+            if name in getattr(each, "_COPIES", ())
+        }
+
+    def share_of(self, variable: Any) -> str | None:
+        """How names begin of the one of several that updates a variable.
+
+        `None` if none of them does, or there are no several.
+        """
+        if variable is None or not self.has_several:
+            return None
+        prefixes = {id(each): prefix for prefix, each in self.optimizers}
+        optimizer = self.optimizer
+        try:
+            while shares := optimizer._shares([variable]):
+                (optimizer,) = (each for each, share in shares if share)
+        except ValueError:  # It is under none.
+            return None
+        return prefixes.get(id(optimizer))
+
+    def owner_of(self, slot: Any) -> str:
+        """How names of the optimizer begin whose slot it is."""
+        return self._owners.get(id(slot), "")
+
     @property
-    def optimizers(self) -> list[Any]:
-        """The optimizer, and what is inside it if their names are clear."""
-        found = [self.optimizer, *saving.held(self.optimizer)]
-        hypers = [name for each in found for name in each._hyper]
-        slots = [name for each in found for name in each.get_slot_names()]
+    def optimizers(self) -> list[tuple[str, Any]]:
+        """(how its names begin, optimizer), also inside if names are clear."""
+        if not self.has_optimizer:
+            return []
+        prefixes = _prefixes(self.optimizer)
+        everyone: list[Any] = [self.optimizer, *saving.held(self.optimizer)]
+        found = [(prefixes.get(id(each), ""), each) for each in everyone]
+        hypers = [(p, name) for p, each in found for name in each._hyper]
+        slots = [
+            (p, name) for p, each in found for name in each.get_slot_names()
+        ]
         are_clear = all(len({*each}) == len(each) for each in (hypers, slots))
         return found if are_clear else found[:1]
+
+    @property
+    def are_clear(self) -> bool:
+        """Whether names tell apart the optimizer and all inside it."""
+        return len(self.optimizers) == 1 + len(saving.held(self.optimizer))
+
+    @property
+    def innermost(self) -> Any:
+        """The optimizer inside all wrappers; one of several is none."""
+        several = self.has_several
+        return self.optimizer if several else self.optimizers[-1][1]
+
+    @property
+    def hyperparameters(self) -> set[str]:
+        """The names of all hyperparameters, variables or not."""
+        return {
+            f"{p}{name}" for p, each in self.optimizers for name in each._hyper
+        }
+
+    @property
+    def named(self) -> optimizers.Named:
+        """The class of the optimizer, and those inside it."""
+        return _named(self.optimizer)
+
+    @property
+    def has_several(self) -> bool:
+        """Whether some of the optimizers are side by side."""
+        return any(prefix for prefix, _ in self.optimizers)
 
     def name(self, variable: Any) -> str:
         """How reports call a variable."""
@@ -166,19 +252,22 @@ def _weights_of_built(model: Any) -> list[Any]:
     return weights
 
 
-def _scalars(optimizer: Optimizer, prefix: str = "") -> dict[str, Any]:
-    """{name: variable} of an optimizer and what is inside, slots left out.
+def _named(optimizer: Optimizer) -> optimizers.Named:
+    inside = [
+        _named(child)
+        for child in optimizer._trackable_children().values()
+        if isinstance(child, Optimizer)
+    ]
+    return optimizers.Named(type(optimizer).__name__, inside)
 
-    The names of those that a MultiOptimizer holds begin with what that calls
-    them.
-    """
-    children = optimizer._trackable_children()
-    found: dict[str, Any] = {}
-    for name, child in children.items():
-        if isinstance(child, Optimizer):
-            found |= _scalars(child, optimizers.prefix_of(name, prefix))
-    own = {n: v for n, v in children.items() if isinstance(v, tf.Variable)}
-    return found | {f"{prefix}{name}": v for name, v in own.items()}
+
+def _prefixes(optimizer: Optimizer, way: contents.Way = ()) -> dict[int, str]:
+    """{id: how its names begin} of an optimizer and those inside it."""
+    found = {id(optimizer): contents.prefix(way)}
+    for name, child in optimizer._trackable_children().items():
+        if isinstance(child, Optimizer) and id(child) not in found:
+            found = _prefixes(child, (*way, name)) | found
+    return found
 
 
 class Unchanged:
@@ -189,20 +278,21 @@ class Unchanged:
     """
 
     def __init__(self, optimizer: Optimizer | None):
-        self._optimizer = optimizer
+        everyone: list[Any] = []
         if optimizer is not None:
-            self._state = {
-                name: _copy_containers(value)
-                for name, value in optimizer.__dict__.items()
-            }
+            everyone = [optimizer, *saving.held(optimizer)]
+        self._states = [
+            (each, {n: _copy_containers(v) for n, v in each.__dict__.items()})
+            for each in everyone
+        ]
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        if error is not None and self._optimizer is not None:
-            self._optimizer.__dict__.clear()
-            self._optimizer.__dict__.update(self._state)
+        for each, state in self._states if error is not None else ():
+            each.__dict__.clear()
+            each.__dict__.update(state)
 
 
 def _copy_containers(value: Any) -> Any:

@@ -109,6 +109,8 @@ class Hooks(NamedTuple):
         tf_keras' `load_model` leaves in a SavedModel.
       complete_hdf5: function of (path or open file, model, optimizer, weights),
         gives the optimizer the weights that were loaded from an HDF5 file.
+      note_hdf5: function of (open file, model, optimizer, weights), writes down
+        which variables these weights of it in an HDF5 file are of.
       complete_archive: function of (model, optimizer), makes the variables that
         the state in a `.keras` file is waiting for.
       pass_loss_on: function of (optimizer of Keras 3 that holds ours, the loss
@@ -117,6 +119,7 @@ class Hooks(NamedTuple):
 
     complete_saved_model: Callable[[str, Any, Any], None]
     complete_hdf5: Callable[[Any, Any, Any, list[Any]], None]
+    note_hdf5: Callable[[Any, Any, Any, list[Any]], None]
     complete_archive: Callable[[Any, Any], None]
     pass_loss_on: Callable[[Any, Any], Any]
 
@@ -154,7 +157,9 @@ def adopt(keras: types.ModuleType) -> None:
     _model_classes[keras.Model] = is_keras_3
     private_api.weights_inside(keras, loading.saving, loading.of_weights)
     private_api.complete_loading(keras, loading.of_model, _complete_archive)
-    private_api.complete_hdf5_files(keras, loading.of_hdf5, _complete_hdf5)
+    private_api.complete_hdf5_files(
+        keras, loading.of_hdf5, _complete_hdf5, loading.saving, _note_hdf5
+    )
     if is_keras_3:  # tf_keras' takes a checkpoint.
         private_api.call_inside(
             keras.callbacks.BackupAndRestore,
@@ -363,6 +368,12 @@ def _complete_hdf5(file: Any, model: Any) -> None:
     loading.complete_hdf5(functools.partial(_hooks.complete_hdf5, file, model))
 
 
+def _note_hdf5(file: Any, optimizer: Any) -> None:
+    model, own = loading.model(), _ours(optimizer)
+    if model is not None and own is not None:
+        _hooks.note_hdf5(file, model, own, list(optimizer.variables))
+
+
 def _complete_archive(path: str, model: Any) -> None:
     del path
     loading.complete(model)
@@ -372,7 +383,10 @@ def _complete_archive(path: str, model: Any) -> None:
 
 
 def _our_optimizer(model: Any) -> Any | None:
-    optimizer = getattr(model, "optimizer", None)
+    return _ours(getattr(model, "optimizer", None))
+
+
+def _ours(optimizer: Any) -> Any | None:
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     return optimizer if isinstance(optimizer, OptimizerHost) else None
 

@@ -30,12 +30,16 @@ from keras_legacy_opt.state.variables import var_key
 VARIABLE_NAMES = "variable_names"
 # Under this one, by which paths they are reached in the model: JSON.
 VARIABLE_PATHS = "variable_paths"
+# And under this one, of which classes those are that a MultiOptimizer holds.
+CLASSES = "classes"
 
 # Among values that wait for their variables: the keys of these.
 _KEYS = "variable_keys"
 
 # By these words, the warning about a file of old is known.
 NO_STATE = "holds no state"
+# By these, that about state that was left in a file.
+SKIPPED = "load_weights() has left optimizer"
 
 # What belongs to this process and is made anew in a pickle's reader.
 PROCESS_STATE = frozenset(
@@ -445,7 +449,7 @@ def _say_what_was_skipped(
             " it belongs to, and see keras_legacy_opt.checkpoints.from_keras_3"
         )
     warnings.warn(
-        f"load_weights() has left optimizer {optimizer._name!r} as it is: the"
+        f"{SKIPPED} {optimizer._name!r} as it is: the"
         " state of one in the file was skipped, as legacy optimizers do. To"
         f" restore it: {how}, or load the whole model.",
         stacklevel=3,

@@ -113,7 +113,8 @@ class SlotMixin(OptimizerBase):
                     trainable=False,
                     initial_value=initial_value,
                 )
-        make_own(slot, f"{self._name}/{name}")
+        unique = self._known_variables.unique_name(var)
+        make_own(slot, f"{self._name}/{unique}/{slot_name}")
         slots[slot_name] = slot
         self._restore_slot_variable(
             slot_name=slot_name, variable=var, slot_variable=slot

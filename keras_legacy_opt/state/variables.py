@@ -51,6 +51,8 @@ class KnownVariables:
         self.given_now = object()
         # {name of a `tf.Variable`: weak reference to its `keras.Variable`}
         self._names: dict[str, weakref.ref[Any]] = {}
+        # {name: keys of the variables that have it}, of those with slots
+        self._of_name: dict[str, dict[str, None]] = {}
         # The keys of the variables that have slots, in order of their creation.
         self.keys_with_slots: dict[str, None] = {}
         # Whether it is the slots of a wrapper that they are created with.
@@ -60,6 +62,7 @@ class KnownVariables:
         copied = KnownVariables()
         copied._given = dict(self._given)
         copied._names = dict(self._names)
+        copied._of_name = {n: dict(keys) for n, keys in self._of_name.items()}
         copied.of_wrapper = self.of_wrapper
         copied.keys_with_slots = dict(self.keys_with_slots)
         return copied
@@ -152,6 +155,17 @@ class KnownVariables:
     def name(self, variable: Any) -> str:
         """The name of a `tf.Variable`, or the path of its `keras.Variable`."""
         return hosts.path_of(self.given(variable))
+
+    def unique_name(self, variable: Any) -> str:
+        """The name of a `tf.Variable`, with a number if another one has it.
+
+        Keras 3's HDF5 files have no two weights of one name.
+        """
+        name = self.name(variable)
+        keys = self._of_name.setdefault(name, {})
+        keys.setdefault(var_key(variable))
+        number = list(keys).index(var_key(variable))
+        return f"{name}_{number}" if number else name
 
     def _alive(self, key: str) -> Any | None:
         reference = self._given.get(key)

@@ -80,6 +80,13 @@ from keras_legacy_opt import SGD, Adam, LossScaleOptimizer, addons
             "not a class",
         ),
         (
+            lambda: addons.MovingAverage(
+                addons.MultiOptimizer([(addons.SWA("sgd"), tf.Variable(1.0))])
+            ),
+            ValueError,
+            "cannot be around SWA: both keep slots called",
+        ),
+        (
             lambda: addons.WarmUp(1.0, 0.1, 10),
             TypeError,
             "decay_schedule_fn=0.1",

@@ -71,9 +71,13 @@ def test_checkpoint_to_hdf5_and_back(make, tmp_path):
     assert_restores(tmp_path / "c", make, model, tf_keras)
 
 
+@pytest.mark.filterwarnings("ignore:.*HDF5 file via")
+@pytest.mark.parametrize(
+    "library", [keras, tf_keras], ids=["keras3", "tf_keras"]
+)
 @pytest.mark.parametrize("make", MODELS)
-def test_whole_model_hdf5_has_its_architecture(make, tmp_path):
-    model = trained(tf_keras, make)
+def test_whole_model_hdf5_has_its_architecture(make, library, tmp_path):
+    model = trained(library, make)
     model.save(tmp_path / "model.h5")
     convert(f"{tmp_path}/model.h5", f"{tmp_path}/a")
     assert_restores(tmp_path / "a", make, model)

@@ -1,4 +1,4 @@
-"""Files of wrappers in other formats: `convert`, and what it says."""
+"""Files of wrappers, and of several optimizers: `convert`, and what it says."""
 
 import keras
 import numpy as np
@@ -6,31 +6,70 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from keras_legacy_opt import SGD, Adam, addons, checkpoints
+from keras_legacy_opt import SGD, Adam, Ftrl, Nadam, addons, checkpoints
 from keras_legacy_opt.checkpoints import conversion, inspection
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5"),
     pytest.mark.filterwarnings("ignore:Skipping full serialization"),
 ]
-# {classes: function that makes them}
+NESTED = "GradientAccumulation(MovingAverage(Lookahead(SGD)))"
+AROUND = (
+    "GradientAccumulation(MovingAverage(MultiOptimizer(Lookahead(SGD), Adam)))"
+)
+# {classes: function of three layers that makes them}
 WRAPPERS = {
-    "Lookahead(Adam)": lambda: addons.Lookahead(Adam(0.1), 3, 0.4),
-    "MovingAverage(Adam)": lambda: addons.MovingAverage(Adam(0.1), 0.8),
-    "SWA(SGD)": lambda: addons.SWA(SGD(0.1), 0, 2),
-    "GradientAccumulation(Adam)": lambda: addons.GradientAccumulation(
+    "Lookahead(Adam)": lambda *_: addons.Lookahead(Adam(0.1), 3, 0.4),
+    "MovingAverage(Adam)": lambda *_: addons.MovingAverage(Adam(0.1), 0.8),
+    "SWA(SGD)": lambda *_: addons.SWA(SGD(0.1), 0, 2),
+    "GradientAccumulation(Adam)": lambda *_: addons.GradientAccumulation(
         Adam(0.1), 2
     ),
-    "Lookahead(RectifiedAdam)": lambda: addons.Lookahead(
+    "Lookahead(RectifiedAdam)": lambda *_: addons.Lookahead(
         addons.RectifiedAdam(0.1), 2
     ),
-    "GradientAccumulation(MovingAverage(Lookahead(SGD)))": lambda: (
-        addons.GradientAccumulation(
-            addons.MovingAverage(addons.Lookahead(SGD(0.1), 2), 0.8), 2
+    NESTED: lambda *_: addons.GradientAccumulation(
+        addons.MovingAverage(addons.Lookahead(SGD(0.1), 2), 0.8), 2
+    ),
+    "MultiOptimizer(Adam, SGD)": lambda a, b, c: addons.MultiOptimizer(
+        [(Adam(0.1), [a, c]), (SGD(0.2, momentum=0.9), b)]
+    ),
+    "MultiOptimizer(Adam, Adam, Adam)": lambda a, b, c: addons.MultiOptimizer(
+        [(Adam(0.1), c), (Adam(0.2, beta_1=0.5), a), (Adam(0.3), b)]
+    ),
+    "MultiOptimizer(MovingAverage(Nadam), Lookahead(Ftrl), SGD)": (
+        lambda a, b, c: addons.MultiOptimizer(
+            [
+                (addons.MovingAverage(Nadam(0.1), 0.8), b),
+                (addons.Lookahead(Ftrl(0.2), 2), a),
+                (SGD(0.3), c),
+            ]
+        )
+    ),
+    AROUND: lambda a, b, c: addons.GradientAccumulation(
+        addons.MovingAverage(
+            addons.MultiOptimizer(
+                [(addons.Lookahead(SGD(0.1), 2), a), (Adam(0.2), [b, c])]
+            ),
+            0.8,
+        ),
+        2,
+    ),
+    "MultiOptimizer(Adam, MultiOptimizer(Adam, SGD))": (
+        lambda a, b, c: addons.MultiOptimizer(
+            [
+                (Adam(0.1), a),
+                (
+                    addons.MultiOptimizer(
+                        [(Adam(0.2), c), (SGD(0.3, momentum=0.9), b)]
+                    ),
+                    [b, c],
+                ),
+            ]
         )
     ),
 }
-NESTED = "GradientAccumulation(MovingAverage(Lookahead(SGD)))"
+SEVERAL = [name for name in WRAPPERS if "Multi" in name]
 
 
 def make_model(host, name):
@@ -39,11 +78,13 @@ def make_model(host, name):
     model = host.Sequential(
         [
             layers.Input((3,)),
-            layers.Dense(2, name="a"),
-            layers.Dense(1, name="b"),
+            # Slots of equal shapes could be swapped in silence.
+            layers.Dense(3, name="a"),
+            layers.Dense(3, name="b"),
+            layers.Dense(3, name="c"),
         ]
     )
-    model.compile(WRAPPERS[name](), "mse")
+    model.compile(WRAPPERS[name](*model.layers), "mse")
     return model
 
 
@@ -94,7 +135,8 @@ CASES = [
         (tf_keras, as_tf_checkpoint),
         (tf_keras, as_saved_model),
     )
-    if write is not as_saved_model or name in ("MovingAverage(Adam)", NESTED)
+    if write is not as_saved_model
+    or name in ("MovingAverage(Adam)", NESTED, AROUND)
 ]
 
 
@@ -144,19 +186,87 @@ def test_inspect(write, host, tmp_path):
     assert "accumulated_gradient" in text
 
 
-def test_weights_file(tmp_path):
+@pytest.mark.parametrize("name", ["h5", "checkpoint"])
+@pytest.mark.parametrize("classes", [NESTED, *SEVERAL])
+def test_weights_file(classes, name, tmp_path):
     """Which has no configuration."""
-    model = trained(keras, NESTED)
+    model = trained(keras, classes)
     model.save_weights(tmp_path / "m.weights.h5")
     (tmp_path / "model.json").write_text(model.to_json())
     conversion.convert(
         str(tmp_path / "m.weights.h5"),
-        str(tmp_path / "o"),
+        str(tmp_path / f"o.{name}"),
+        model=str(tmp_path / "model.json"),
+        optimizer=classes,
+    )
+    other = trained(keras, classes, steps=1)
+    assert not checkpoints.restore(str(tmp_path / f"o.{name}"), other).problems
+    assert_same(model, other)
+
+
+@pytest.mark.parametrize("write", [as_keras, as_checkpoint, as_h5])
+def test_inspect_several(write, tmp_path):
+    """Whose iterations, hyperparameters and slots it is."""
+    model = trained(tf_keras, "MultiOptimizer(Adam, Adam, Adam)")
+    model.optimizer.optimizers[1].iterations.assign(7)
+    text = inspection.describe(str(write(model, tmp_path)))
+    assert "optimizer: MultiOptimizer(Adam, Adam, Adam)" in text
+    lines = text.splitlines()
+    assert "iterations: 3" in lines
+    assert "optimizer_1/iterations: 7" in lines
+    assert "  optimizer_1/beta_1 = 0.5" in lines
+    assert "  optimizer_2/learning_rate = 0.3" in lines
+    assert sum(" optimizer_2/m " in line for line in lines) == 2
+
+
+def test_classes_that_variables_tell(tmp_path):
+    """What two optimizers have in common is not said twice."""
+    model = trained(tf_keras, "MultiOptimizer(Adam, SGD)")
+    (tmp_path / "model.json").write_text(model.to_json())
+    conversion.convert(
+        as_checkpoint(model, tmp_path),
+        str(tmp_path / "o.h5"),
         model=str(tmp_path / "model.json"),
     )
-    other = trained(keras, NESTED, steps=1)
-    assert not checkpoints.restore(str(tmp_path / "o"), other).problems
-    assert_same(model, other)
+    optimizer = checkpoints.optimizer_of(tmp_path / "o.h5")
+    assert optimizer.get_config() == model.optimizer.get_config()
+
+
+def of_sgd(a, b, c):
+    """Two of these have no slots."""
+    return addons.MultiOptimizer([(SGD(0.1), a), (SGD(0.2), b), (Adam(), c)])
+
+
+@pytest.mark.parametrize(
+    ("make", "optimizer", "words"),
+    [
+        (of_sgd, None, "which variables are under which of .*optimizer_1"),
+        (
+            WRAPPERS["MultiOptimizer(Adam, Adam, Adam)"],
+            "MultiOptimizer(Adam, Adam)",
+            r"3 optimizers inside.*'MultiOptimizer\(Adam, Adam, Adam\)'",
+        ),
+        (
+            WRAPPERS["MultiOptimizer(Adam, SGD)"],
+            "MultiOptimizer(Adam, SGD",
+            "in parentheses, as in",
+        ),
+    ],
+)
+def test_what_hdf5_cannot_say_of_several(make, optimizer, words, tmp_path):
+    model = make_model(tf_keras, "SWA(SGD)")
+    model.compile(make(*model.layers), "mse")
+    model.fit(tf.ones([2, 3]), tf.ones([2, 3]), verbose=0)
+    (tmp_path / "model.json").write_text(model.to_json())
+    path = as_checkpoint(model, tmp_path)
+    with pytest.raises(checkpoints.CheckpointError, match=words):
+        conversion.convert(
+            path,
+            str(tmp_path / "o.h5"),
+            model=str(tmp_path / "model.json"),
+            optimizer=optimizer,
+        )
+    assert not (tmp_path / "o.h5").exists()
 
 
 class Doubling(addons.AveragedOptimizerWrapper):
@@ -178,16 +288,11 @@ def test_what_is_refused(tmp_path):
     ):
         with pytest.raises(checkpoints.CheckpointError, match=words):
             conversion.convert(path, output, optimizer=optimizer, **options)
-    first, second = make_model(tf_keras, "SWA(SGD)").layers
-    multi = addons.MultiOptimizer([(Adam(), first), (SGD(), second)])
-    model = tf_keras.Sequential([first, second])
-    for optimizer, words in (
-        (multi, "several optimizers"),
-        (Doubling(Adam()), "nothing is known of 'Doubling'"),
-    ):
-        model.compile(optimizer, "mse")
-        model.fit(tf.ones([2, 3]), tf.ones([2, 1]), verbose=0)
-        path = str(as_h5(model, tmp_path))
-        with pytest.raises(checkpoints.CheckpointError, match=words):
-            conversion.convert(path, output, overwrite=True)
-        assert type(optimizer).__name__ in inspection.describe(path)
+    model = make_model(tf_keras, "SWA(SGD)")
+    model.compile(Doubling(Adam()), "mse")
+    model.fit(tf.ones([2, 3]), tf.ones([2, 3]), verbose=0)
+    path = str(as_h5(model, tmp_path))
+    words = "nothing is known of 'Doubling'"
+    with pytest.raises(checkpoints.CheckpointError, match=words):
+        conversion.convert(path, output, overwrite=True)
+    assert "Doubling" in inspection.describe(path)

@@ -348,6 +348,7 @@ def test_a_slot_of_either_of_two_weights_of_one_name(tmp_path):
             (name,) = group.attrs["weight_names"]
             group["k:0"] = group[name][()]
             group.attrs["weight_names"] = [b"k:0"]
+        del file["optimizer_weights"]["variable_numbers"]
     rename(tmp_path / "m.h5", lambda old: [old[0], "SGD/k/momentum:0"])
     other = make()
     assert not checkpoints.restore(tmp_path / "m.h5", other).problems

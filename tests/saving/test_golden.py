@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from keras_legacy_opt import checkpoints
+from keras_legacy_opt import addons, checkpoints
 
 # Spacings of float32 at the largest weight, for each step of a continuation:
 # gradients come from another Keras than the recorded, and roundings add up.
@@ -72,6 +72,24 @@ def test_model(golden, host, name):
             assert_continues(case, model)
             restored.add(kind)
     assert restored >= {"checkpoint", "weights", "h5"}
+
+
+@pytest.mark.parametrize("name", ["adam", "nadam", LINEAR_TIMES_LR[1]])
+@pytest.mark.parametrize("host", HOSTS)
+def test_model_goes_on_in_a_wrapper(golden, host, name):
+    """Whose averages begin as the weights that were restored."""
+    for case in cases(golden, "model", name):
+        for path in case.artefacts().values():
+            model = golden_sets.build_model(HOSTS[host])
+            model.compile(addons.MovingAverage(case.optimizer(), 0.5), "mse")
+            report = checkpoints.restore(path, model, strict=False)
+            told = {(e.status, e.source) for e in report.problems}
+            assert told <= {("missing", ""), ("mismatch", "optimizer")}
+            assert len(report.of("missing")) == len(model.trainable_weights)
+            for variable in model.trainable_variables:
+                average = model.optimizer.get_slot(variable, "average")
+                np.testing.assert_array_equal(average, variable)
+            assert_continues(case, model)
 
 
 @pytest.mark.parametrize("name", golden_sets.case_names())

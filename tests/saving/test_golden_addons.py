@@ -13,6 +13,7 @@ from golden_sets import ulps
 
 import keras_legacy_opt
 from keras_legacy_opt import checkpoints
+from keras_legacy_opt.checkpoints import conversion
 
 TOLERANCE = 2.0
 HOSTS = {"keras": keras, "tf_keras": tf_keras}
@@ -136,15 +137,41 @@ def test_model(case, host):
         assert_trains_on(case, model, start, start + steps)
 
 
+# Without the architecture: weights of layers, not of parts of them.
+FILES_OF_SEVERAL = ("model.h5", "converted", "converted.h5", "model_ckpt/model")
+
+
 @pytest.mark.parametrize("host", HOSTS)
-def test_model_of_a_multi_optimizer(folder, host):
-    """Whose original saves nothing of the optimizers inside."""
+@pytest.mark.parametrize("name", FILES_OF_SEVERAL)
+def test_model_of_a_multi_optimizer(folder, name, host, tmp_path):
+    """Whose original saves nothing of the optimizers inside but their options.
+
+    What is missing is told, and all else is restored.
+    """
     case = golden_addons.Case(folder / "multi_optimizer")
+    path = case.folder / name
+    if "converted" in name:
+        path = tmp_path / name
+        conversion.convert(str(case.folder / "model.h5"), str(path))
     model = case.model(HOSTS[host])
-    model.compile(case.optimizer(model), "mse", run_eagerly=True)
-    with pytest.raises(checkpoints.MismatchError, match="optimizer_specs"):
-        checkpoints.restore(case.folder / "model.h5", model)
-    checkpoints.restore(case.folder / "model.h5", model, strict=False)
-    expected = case.trace("model")[golden_addons.MODEL_SAVED_AT - 1]
+    optimizer = case.optimizer(model)
+    model.compile(optimizer, "mse", run_eagerly=True)
+    for each in optimizer.optimizers:
+        each.learning_rate = 0.5
+    with pytest.raises(checkpoints.MismatchError, match="missing") as caught:
+        checkpoints.restore(path, model)
+    missing = {e.target for e in caught.value.report.of("missing")}
+    assert {
+        "optimizer/optimizer_0/iter",
+        "optimizer/optimizer_1/iter",
+    } <= missing
+    assert {"m", "v", "momentum"} <= {m.rpartition("/")[2] for m in missing}
+    checkpoints.restore(path, model, strict=False)
+    start = golden_addons.MODEL_SAVED_AT
+    assert int(optimizer.iterations) == start
+    expected = case.trace("model")[start - 1]
     for i, weights in enumerate(model.get_weights()):
         np.testing.assert_array_equal(weights, expected[f"model_{i}"])
+    rates = [float(each.learning_rate) for each in optimizer.optimizers]
+    if name != "model_ckpt/model":  # It has none.
+        np.testing.assert_allclose(rates, [0.02, 0.1], rtol=1e-6)

@@ -8,5 +8,5 @@
 * `optimizer_config` and `model_config`, of those that have them.
 
 In a file of Keras 3, only Keras itself knows which weight is which: its codec
-has `restore` and `place` instead of `locate`.
+has `restore` and `place`, and `locate` only for what is of the optimizer.
 """

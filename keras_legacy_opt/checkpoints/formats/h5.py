@@ -16,6 +16,7 @@ from keras_legacy_opt import hosts
 from keras_legacy_opt.checkpoints import (
     contents,
     hdf5_output,
+    new_config,
     optimizers,
     safe_hdf5,
 )
@@ -34,6 +35,8 @@ from keras_legacy_opt.hosts import model_parts
 FORMAT = "Keras 2 HDF5"
 NO_PLACE = "the model has no such weight"
 _CONFIG = "optimizer_config"
+# Beside the weights of an optimizer: which of the model's weights they are of.
+_NUMBERS = "variable_numbers"
 _ATTRIBUTE_BYTES = 64512  # As Keras splits longer ones.
 _OF_KERAS_3_LOSS_SCALE = re.compile(
     "loss_scale_optimizer(_[0-9]+)?/"
@@ -105,16 +108,16 @@ def _text(attribute: Any) -> str:
 def read(source: Source) -> Contents:
     """What is in the file."""
     config = optimizer_config(source)
-    weights = list(_weights(source.hdf5))
-    state = _state(source.hdf5, weights)
-    in_order = [item for item in state if not item.reason]
-    items = [*weights, *state]
-    class_names, around, wrapped = [], [], ""
+    state = state_of(source)
+    items = [*_weights(source.hdf5), *state]
+    class_names, ways, unknown = [], [()], ""
     if config:
         inner = optimizers.without_loss_scale(config)
-        class_names = [optimizers.nested(inner)]
-        around, wrapped = _around(inner)
+        class_names = [str(optimizers.named(inner))]
+        ways = [part.way for part in optimizers.parts(inner)]
         items += map(_hyperparameter, optimizers.hyperparameters(inner))
+        unknown = _unknown(inner)
+    in_order = [item for item in state if not item.reason]
     nameless = [item for item in in_order if item.kind == contents.OTHER]
     obstacle = (
         f"the names of {len(nameless)} weights of the optimizer"
@@ -133,19 +136,62 @@ def read(source: Source) -> Contents:
         config=config,
         has_hyperparameters=config is not None,
         in_order=in_order,
-        around=around,
-        obstacle=wrapped or obstacle,
+        ways=ways,
+        obstacle=unknown or obstacle,
     )
 
 
-def _around(config: dict[str, Any]) -> tuple[list[contents.Around], str]:
-    """The wrappers of a configuration; what hinders a conversion."""
-    if optimizers.holds_several(config):
-        return [], contents.SEVERAL
+def _unknown(config: dict[str, Any]) -> str:
+    """What hinders a conversion: a wrapper that nobody knows."""
     try:
-        return optimizers.around(config), ""
+        optimizers.check_known(config)
     except CheckpointError as error:
-        return [], str(error)
+        return str(error)
+    return ""
+
+
+def _owned(item: Item, parts: Sequence[optimizers.Part]) -> Item:
+    """An item with its owner, which the scopes in its name tell.
+
+    If they do not, it may be of any of several optimizers.
+    """
+    if item.kind not in (
+        contents.ITERATIONS,
+        contents.HYPERPARAMETER,
+        contents.SLOT,
+    ):
+        return item
+    name = item.slot or item.path[-1]
+    start: contents.Way | None = ()
+    if optimizers.are_several(parts):
+        scopes = item.value.name.split("/")[:-1]
+        if item.kind == contents.SLOT:
+            scopes = scopes[: -len(item.name.split("/"))]
+        start = _innermost(scopes, parts)
+    owner = (
+        None
+        if start is None
+        else optimizers.owner(parts, start, item.kind, name)
+    )
+    if owner is None:
+        return dataclasses.replace(item, kind=contents.OTHER)
+    return dataclasses.replace(item, owner=owner)
+
+
+def _innermost(
+    scopes: Sequence[str], parts: Sequence[optimizers.Part]
+) -> contents.Way | None:
+    """The way to the optimizer whose name the last of some scopes is.
+
+    What is in none is of the outermost.
+    """
+    if not scopes:
+        return ()
+    for scope in reversed(scopes):
+        ways = [part.way for part in parts if part.name == scope]
+        if ways:
+            return ways[0] if len(ways) == 1 else None
+    return None
 
 
 def _weights(file: Any) -> Iterator[Item]:
@@ -161,9 +207,30 @@ def _weights(file: Any) -> Iterator[Item]:
             yield Item(contents.MODEL, path, value, name=name, layer=layer)
 
 
-def state(source: Source) -> list[Item]:
+def state_of(source: Source) -> list[Item]:
     """All weights of the optimizer, in the order of `get_weights`."""
-    return _state(source.hdf5, list(_weights(source.hdf5)))
+    found = _state(source.hdf5, list(_weights(source.hdf5)))
+    config = optimizer_config(source)
+    if not config:
+        return found
+    parts = optimizers.parts(optimizers.without_loss_scale(config))
+    owned = [_owned(item, parts) for item in found]
+    if not optimizers.are_several(parts):
+        return owned
+    count = collections.Counter(map(_identity, owned))
+    return [
+        dataclasses.replace(item, kind=contents.OTHER)
+        if count[_identity(item)] > 1 and not item.reason
+        else item
+        for item in owned
+    ]
+
+
+def _identity(item: Item) -> tuple[Any, ...]:
+    """What no two weights of an optimizer have in common."""
+    if item.kind == contents.ITERATIONS:
+        return item.kind, item.owner
+    return item.kind, item.owner, item.path, item.slot
 
 
 def _state(file: Any, weights: Sequence[Item]) -> list[Item]:
@@ -174,9 +241,13 @@ def _state(file: Any, weights: Sequence[Item]) -> list[Item]:
     by_name: dict[str, list[Item]] = {}
     for item in weights:
         by_name.setdefault(item.name, []).append(item)
+    stored = names(group, "weight_names")
+    variables = _variables(group, len(stored), weights)
     state = [
-        _weight_of_optimizer(safe_hdf5.value(name, group[name]), by_name)
-        for name in names(group, "weight_names")
+        _weight_of_optimizer(
+            safe_hdf5.value(name, group[name]), by_name, variable
+        )
+        for name, variable in zip(stored, variables, strict=True)
     ]
     count = collections.Counter((item.path, item.slot) for item in state)
     return [
@@ -187,8 +258,32 @@ def _state(file: Any, weights: Sequence[Item]) -> list[Item]:
     ]
 
 
+def note_variables(file: Any, numbers: Sequence[int]) -> None:
+    """Writes which variables the weights of an optimizer are of.
+
+    Args:
+      file: with these weights.
+      numbers: of the model's weights in it, for each; -1 if it is of none.
+    """
+    if "optimizer_weights" in file and {*numbers} - {-1}:
+        file["optimizer_weights"][_NUMBERS] = np.asarray(numbers, np.int64)
+
+
+def _variables(
+    group: Any, count: int, weights: Sequence[Item]
+) -> list[Item | None]:
+    """The variables that the weights of an optimizer are of, if it is noted."""
+    noted = group.get(_NUMBERS)
+    if noted is None or getattr(noted, "shape", None) != (count,):
+        return [None] * count
+    return [
+        weights[int(number)] if 0 <= number < len(weights) else None
+        for number in safe_hdf5.value(_NUMBERS, noted).read()
+    ]
+
+
 def _weight_of_optimizer(
-    value: Value, by_name: Mapping[str, Sequence[Item]]
+    value: Value, by_name: Mapping[str, Sequence[Item]], variable: Item | None
 ) -> Item:
     whole = value.name.removesuffix(":0")
     if _OF_KERAS_3_LOSS_SCALE.fullmatch(value.name):
@@ -207,6 +302,8 @@ def _weight_of_optimizer(
         is_count and last != optimizers.ACCUMULATED
     ):
         return Item(contents.ITERATIONS, ("iter",), value, name=whole)
+    if variable is not None and _is_called(variable.name, parts[:-1]):
+        return Item(contents.SLOT, variable.path, value, last, variable.name)
     # Before the variable's name stand those of scopes.
     for start in range(max(0, len(parts) - _DEEPEST), len(parts) - 1):
         found = by_name.get("/".join(parts[start:-1]), ())
@@ -222,11 +319,18 @@ def _weight_of_optimizer(
     return Item(kind, (last,), value, name=whole)
 
 
-def _hyperparameter(of_config: tuple[str, Any]) -> Item:
-    name, number = of_config
+def _is_called(name: str, scopes: Sequence[str]) -> bool:
+    """Whether scopes end with a name, or with that and a number."""
+    end = "/".join(scopes[-len(name.split("/")) :])
+    return re.fullmatch(f"{re.escape(name)}(_[0-9]+)?", end) is not None
+
+
+def _hyperparameter(of_config: tuple[contents.Way, str, Any]) -> Item:
+    way, name, number = of_config
     read_number = functools.partial(np.asarray, number, np.float32)
-    value = Value(f"{_CONFIG}/{name}", (), np.float32, read_number)
-    return Item(contents.HYPERPARAMETER, (name,), value)
+    path = f"{_CONFIG}/{contents.prefix(way)}{name}"
+    value = Value(path, (), np.float32, read_number)
+    return Item(contents.HYPERPARAMETER, (name,), value, owner=way)
 
 
 # Finding the variables.
@@ -314,17 +418,14 @@ def write(
       CheckpointError: if such a file cannot hold it.
     """
     _check_values(file)
-    config = _config_to_write(file, optimizer)
     names_of = _names(file.of(contents.MODEL))
-    # Keras 1, and Keras 2 before TensorFlow's, gave optimizers no name.
-    prefix = (config or {}).get("config", {}).get("name") or "optimizer"
+    config = _config_to_write(file, optimizer, names_of)
+    prefixes = _prefixes(file, config)
     state = [
-        *file.of(contents.ITERATIONS),
-        *(i for i in file.of(contents.HYPERPARAMETER) if _is_weight(i)),
-        *_in_order(file.of(contents.SLOT)),
+        item
+        for way in file.ways
+        for item in _weights_in_order(i for i in file.items if i.owner == way)
     ]
-    if file.around:  # Those of wrappers first.
-        state.sort(key=lambda item: len(file.owner(item)))
     with hdf5_output.create(path) as out:
         out.attrs["backend"] = "tensorflow"
         if config is not None:
@@ -339,7 +440,9 @@ def write(
             part = group.create_group(layer)
             _write_weights(part, ((names_of[i.path], i) for i in items), read)
         if state:
-            named = ((_state_name(prefix, i, names_of), i) for i in state)
+            named = (
+                (_state_name(prefixes[i.owner], i, names_of), i) for i in state
+            )
             group = out.create_group("optimizer_weights")
             _write_weights(group, named, read)
 
@@ -374,10 +477,6 @@ def _check_values(file: Contents) -> None:
                 f" {item.value.name!r}, of {np.dtype(item.value.dtype)} and"
                 f" shape {item.value.shape}."
             )
-
-
-def _is_weight(item: Item) -> bool:
-    return item.path[-1] in (optimizers.MOMENTUM_CACHE, optimizers.ACCUMULATED)
 
 
 def _names(items: Sequence[Item]) -> dict[tuple[str, ...], str]:
@@ -421,19 +520,49 @@ def _grouped(
     return groups
 
 
-def _in_order(slots: Sequence[Item]) -> list[Item]:
-    """As `get_weights` has them: by slot, but Ftrl's by variable."""
+def _weights_in_order(items: Iterable[Item]) -> list[Item]:
+    """One optimizer's, as `get_weights` has them: Ftrl's slots by variable."""
+    items = list(items)
+    slots = [item for item in items if item.kind == contents.SLOT]
+    paths = list(dict.fromkeys(item.path for item in slots))
     names = list(dict.fromkeys(item.slot for item in slots))
     if set(names) == {"accumulator", "linear"}:
-        paths = list(dict.fromkeys(item.path for item in slots))
-        return sorted(
-            slots, key=lambda i: (paths.index(i.path), names.index(i.slot))
+        slots.sort(key=lambda i: (paths.index(i.path), names.index(i.slot)))
+    else:
+        slots.sort(key=lambda item: names.index(item.slot))
+    return [
+        *(i for i in items if i.kind == contents.ITERATIONS),
+        *(i for i in items if optimizers.is_weight(i)),
+        *slots,
+    ]
+
+
+def _prefixes(
+    file: Contents, config: dict[str, Any] | None
+) -> dict[contents.Way, str]:
+    """What the names of each optimizer's weights begin with.
+
+    Those of several are told apart by it.
+    """
+    parts = []
+    if config is not None:
+        parts = optimizers.parts(optimizers.without_loss_scale(config))
+    names = {part.way: part.name for part in parts}
+    if not file.has_several:
+        # Keras 1, and Keras 2 before TensorFlow's, gave optimizers no name.
+        return dict.fromkeys(file.ways, names.get(()) or "optimizer")
+    if len({*names.values()}) < len(file.ways):
+        raise CheckpointError(
+            f"{file.path} has optimizers of one name: {[*names.values()]}. In"
+            " HDF5 files, names tell their weights apart."
         )
-    return sorted(slots, key=lambda item: names.index(item.slot))
+    return names
 
 
 def _config_to_write(
-    file: Contents, optimizer: str | None
+    file: Contents,
+    optimizer: str | None,
+    names_of: Mapping[tuple[str, ...], str],
 ) -> dict[str, Any] | None:
     if file.config is not None:
         return file.config
@@ -448,20 +577,4 @@ def _config_to_write(
                 " hyperparameters."
             )
         optimizer = file.class_names[0]
-    values = {
-        item.path[-1]: item.value.read().item()
-        for item in file.of(contents.HYPERPARAMETER)
-        if not _is_weight(item)
-    }
-    *around, name = optimizers.names_in(optimizer)
-    if len(around) != len(file.around):
-        raise CheckpointError(
-            f"{file.path} has {len(file.around)} wrappers around its optimizer:"
-            " say which with --optimizer, as in 'MovingAverage(Adam)'."
-            f" Received: {optimizer!r}."
-        )
-    config = {"class_name": name, "config": {"name": name, **values}}
-    for name in reversed(around):
-        inside = {"name": name, "optimizer": config}
-        config = {"class_name": name, "config": inside}
-    return config
+    return new_config.made(file, optimizer, names_of)

@@ -20,6 +20,7 @@ import numpy as np
 from keras_legacy_opt import hosts
 from keras_legacy_opt.checkpoints import (
     contents,
+    keras_3_levels,
     memory,
     optimizers,
     safe_hdf5,
@@ -38,8 +39,6 @@ from keras_legacy_opt.state import saving, slot_numbers
 FORMAT = "Keras 3 HDF5"
 _ARCHIVE = "Keras .keras archive"
 _OF_KERAS_3 = ("optimizer", "vars")
-# As many as may be around an optimizer; groups can be in themselves.
-_WRAPPERS = 3
 _LOSS_SCALE = frozenset(["current_loss_scale", "good_steps"])
 
 
@@ -73,23 +72,21 @@ def model_config(source: Source) -> tuple[dict[str, Any] | None, Any]:
 def read(source: Source) -> Contents:
     """What is in the file; its weights are only numbered."""
     config = optimizer_config(source)
-    stored = _Stored(source.hdf5)
+    inner = config and optimizers.without_loss_scale(config)
+    stored = _Stored(source.hdf5, inner)
     file = Contents(
         source.path,
         FORMAT if config is None else _ARCHIVE,
         stored.items(),
         config=config,
+        ways=[*stored.levels.values()],
+        obstacle=stored.obstacle,
         source=(source, stored),
     )
-    if config is not None:
-        inner = optimizers.without_loss_scale(config)
-        file.class_names = [optimizers.nested(inner)]
+    if inner:
+        file.class_names = [str(optimizers.named(inner))]
     else:
-        file.class_names = _classes(file, stored)
-    if stored.around is None:
-        file.obstacle = contents.SEVERAL
-    else:
-        file.around = stored.around
+        file.class_names = optimizers.judged(file)
     others = file.of(contents.OTHER)
     if any(item.path[:-1] in stored.levels for item in others):
         classes = file.class_names or ["one"]
@@ -100,35 +97,20 @@ def read(source: Source) -> Contents:
     return file
 
 
-def _classes(file: Contents, stored: _Stored) -> Sequence[str]:
-    """What the optimizer may be, and the wrappers around it."""
-    if not stored.around:
-        return optimizers.classes_of(file.items, ())
-    inside = [
-        item
-        for item in file.items
-        if item.kind == contents.ITERATIONS
-        or item.value.name.split("/")[:-1] == [*stored.levels[-1]]
-    ]
-    return optimizers.nested_classes(
-        [optimizers.wrappers_with(each.slots) for each in stored.around],
-        optimizers.classes_of(inside, ()),
-    )
-
-
 class _Stored:
     """An open file of weights, with what it says of the optimizer's.
 
     Attributes:
-      levels: where the variables of the optimizer are, and of those inside.
-      around: the wrappers; None if nobody knows them.
+      levels: {where variables of an optimizer are: way to it}.
+      obstacle: why these are not known, if they are not.
       names: of the variables that have slots, by level and number.
       paths: the same as paths in the model, or `None`.
     """
 
-    def __init__(self, file: Any):
+    def __init__(self, file: Any, config: dict[str, Any] | None):
         self._file = file
-        self.levels = _levels(file)
+        levels = keras_3_levels.of_file(file, config)
+        self.levels, self.obstacle = levels.ways, levels.obstacle
         self.names: dict[tuple[str, ...], list[str]] = {}
         self.paths: dict[tuple[str, ...], Any] = {}
         for level in self.levels:
@@ -141,25 +123,20 @@ class _Stored:
             if names is not None:
                 self.names[level] = bytes(names[()]).decode().split("\n")
             self.paths[level] = None if paths is None else paths[()]
-        self.around = self._around()
-
-    def _around(self) -> list[contents.Around] | None:
-        found = []
-        for level in self.levels[:-1]:
-            group = self._file.get("/".join(level), {})
-            slots = {name.rpartition(".")[0] for name in group} - {""}
-            same = [*optimizers.wrappers_with(slots).values()]
-            if not same:
-                return None
-            found.append(same[0])
-        return found
 
     def items(self) -> list[Item]:
         """The values, all of which must be numbers."""
         result: list[Item] = []
 
         def visit(name: str, node: Any) -> None:
-            about = (saving.VARIABLE_NAMES, saving.VARIABLE_PATHS)
+            about = tuple(
+                f"/{each}"
+                for each in (
+                    saving.VARIABLE_NAMES,
+                    saving.VARIABLE_PATHS,
+                    saving.CLASSES,
+                )
+            )
             if hasattr(node, "shape") and not name.endswith(about):
                 result.append(self._item(name, safe_hdf5.value(name, node)))
 
@@ -185,22 +162,22 @@ class _Stored:
     def _of_optimizer(
         self, parts: tuple[str, ...], value: Value, name: str
     ) -> Item:
-        last = parts[-1]
+        last, way = parts[-1], self.levels[parts[:-1]]
         slot, _, number = last.rpartition(".")
         if slot:
-            variable = self._name(parts[:-1], int(number))
-            return Item(contents.SLOT, (variable,), value, slot)
+            path = (self._name(parts[:-1], int(number)),)
+            return Item(contents.SLOT, path, value, slot, owner=way)
         if last.isdigit():
             return Item(contents.OTHER, parts, value, name=name)
         kind = contents.HYPERPARAMETER
-        if last == "iter" and parts[:-1] != self.levels[0]:
+        if last == "iter" and way != contents.counting(way):
             reason = "is that of the wrapper around"
             return Item(contents.FOREIGN, parts, value, reason=reason)
         if last == "iter":
             kind = contents.ITERATIONS
         elif last in _LOSS_SCALE:
             kind = contents.LOSS_SCALE
-        return Item(kind, (last,), value)
+        return Item(kind, (last,), value, owner=way)
 
     def _name(self, level: tuple[str, ...], number: int) -> str:
         if number < len(self.names[level]):
@@ -208,37 +185,11 @@ class _Stored:
         return f"variable {number}"
 
 
-def _levels(file: Any) -> list[tuple[str, ...]]:
-    """Where the optimizer's variables are, and those of what is inside.
-
-    The inner one's, of one with a loss scale.
-    """
-    path = ("optimizer",)
-    for _ in range(_WRAPPERS):
-        if "/".join((*path, "inner_optimizer")) in file:
-            path = (*path, "inner_optimizer")
-    found = [(*path, "vars")]
-    for _ in range(_WRAPPERS):
-        path = (*path, "_optimizer")
-        if "/".join((*path, "vars")) not in file:
-            break
-        found.append((*path, "vars"))
-    return found
-
-
 # Reading into a model.
 
 
-def restore(
-    source: Source, model: Any, optimizer: Optimizer | None, strict: bool
-) -> Report:
-    """Lets the Keras of the model read the file: all of it, or nothing.
-
-    Raises:
-      CheckpointError: if the file does not fit, or holds no state of the
-        optimizer and `strict`.
-    """
-    path = source.path
+def check_target(path: str, model: Any, optimizer: Optimizer | None) -> None:
+    """Raises CheckpointError unless a Keras can read a file into it."""
     if not hasattr(type(model), "load_weights"):
         raise CheckpointError(
             f"{path} holds a model of Keras: pass the model to restore it into."
@@ -251,6 +202,19 @@ def restore(
             f"{path} is read by model.load_weights, for the optimizer that the"
             " model was compiled with: compile it with this one."
         )
+
+
+def restore(
+    source: Source, model: Any, optimizer: Optimizer | None, strict: bool
+) -> Report:
+    """Lets the Keras of the model read the file: all of it, or nothing.
+
+    Raises:
+      CheckpointError: if the file does not fit, or holds no state of the
+        optimizer and `strict`.
+    """
+    path = source.path
+    check_target(path, model, optimizer)
     targets = Targets(model, optimizer)
     if optimizer is not None and not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)  # One around it.
@@ -258,8 +222,7 @@ def restore(
     before = saving.fetch_all(variables)
     try:
         with loading.of_everything():
-            source.check()
-            _load(source.weights_file, model, strict)
+            load(source, model, strict)
     except Exception as error:  # Whatever Keras says of a damaged file.
         saving.assign_all(variables, before)
         raise CheckpointError(
@@ -273,17 +236,61 @@ def restore(
     return report
 
 
-def _load(path: str, model: Any, strict: bool) -> None:
+def load(source: Source, model: Any, strict: bool) -> None:
+    """Lets the Keras of the model read the file.
+
+    That leaves the optimizer as it is, unless `loading.of_everything`.
+    """
+    source.check()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        model.load_weights(path, skip_mismatch=not strict)
+        model.load_weights(source.weights_file, skip_mismatch=not strict)
     said = [str(warning.message) for warning in caught]
     if strict:
         for message in said:
             if saving.NO_STATE in message:
                 raise CheckpointError(message)
     for message in said:
-        warnings.warn(message, stacklevel=4)
+        if saving.SKIPPED not in message:
+            warnings.warn(message, stacklevel=4)
+
+
+def locate(
+    file: Contents, targets: Targets, names: Any = None
+) -> tuple[Contents, dict[tuple[str, ...], Any]]:
+    """The file without weights of the model, and the variables with slots."""
+    del names
+    others = [item for item in file.items if item.kind != contents.MODEL]
+    items, located = _with_variables(file, others, targets.model)
+    return dataclasses.replace(file, items=items), located
+
+
+def has_other_form(file: Contents, targets: Targets) -> bool:
+    """Whether its optimizer, and those inside, have other slots than here.
+
+    Or another one has a loss scale around it.  A Keras wants the same.  What is
+    none of ours is left to it.
+    """
+    state = file.of(contents.ITERATIONS, contents.HYPERPARAMETER, contents.SLOT)
+    is_known = not (file.is_of_another_optimizer or file.obstacle)
+    if not (state and is_known and targets.are_clear):
+        return False
+    stored: dict[str, list[set[str]]] = {}
+    for way in file.ways:
+        own = {i.slot for i in state if i.slot and i.owner == way}
+        stored.setdefault(contents.prefix(way), []).append(own)
+    here: dict[str, list[set[str]]] = {}
+    for prefix, each in targets.optimizers:
+        here.setdefault(prefix, []).append({*each.get_slot_names()})
+    counts = [{k: len(v) for k, v in each.items()} for each in (stored, here)]
+    has_slots = any(item.slot for item in state)
+    _, about = file.source
+    is_scaled = "inner_optimizer" in next(iter(about.levels))
+    return (
+        counts[0] != counts[1]
+        or (has_slots and stored != here)
+        or is_scaled != hasattr(targets.model.optimizer, "inner_optimizer")
+    )
 
 
 # Converting.
@@ -308,14 +315,27 @@ def place(
       CheckpointError: if they do not fit each other.
     """
     weights = _spooled(file, model, folder)
+    others = [item for item in file.items if item.kind != contents.MODEL]
+    items, located = _with_variables(file, others, model)
+    for variable, value in weights:
+        path = (value.name,)
+        located[path] = variable
+        items.append(Item(contents.MODEL, path, value))
+    return dataclasses.replace(file, items=items), located
+
+
+def _with_variables(
+    file: Contents, items: Sequence[Item], model: Any
+) -> tuple[list[Item], dict[tuple[str, ...], Any]]:
+    """Items, slots of which have other paths; {path: variable of a model}."""
     _, stored = file.source
     numbered = {
         level: _variables_with_slots(file, model, level)
         for level in stored.levels
     }
+    result: list[Item] = []
     located: dict[tuple[str, ...], Any] = {}
-    items = [i for i in file.items if i.kind != contents.MODEL]
-    for i, item in enumerate(items):
+    for item in items:
         if item.kind == contents.SLOT:
             *level, slot = item.value.name.split("/")
             number = int(slot.rpartition(".")[2])
@@ -323,12 +343,9 @@ def place(
             variables = numbered[tuple(level)]
             if number < len(variables):
                 located[path] = variables[number]
-            items[i] = dataclasses.replace(item, path=path)
-    for variable, value in weights:
-        path = (value.name,)
-        located[path] = variable
-        items.append(Item(contents.MODEL, path, value))
-    return dataclasses.replace(file, items=items), located
+            item = dataclasses.replace(item, path=path)
+        result.append(item)
+    return result, located
 
 
 def _spooled(

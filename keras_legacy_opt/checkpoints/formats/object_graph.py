@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,8 +43,8 @@ _SUFFIX = f"/.ATTRIBUTES/{_VALUE}"
 _SLOT = "/.OPTIMIZER_SLOT"
 _ITERATIONS = frozenset(["iter", "iteration"])
 _SHARD_BYTES = 64 << 20
-# Nobody has more of them around each other.
-_LONGEST_PREFIX = 200
+# Nobody has more optimizers inside each other.
+_DEEPEST = 20
 
 
 def detect(source: Source) -> bool:
@@ -118,6 +118,19 @@ class Graph:
         # A model may have something called `iter`, too, and so may the root.
         return clear or [i for i in found if i and self._counts(i)]
 
+    def with_state(self) -> list[int]:
+        """The same, and what has only hyperparameters of one."""
+        nodes = self.optimizers()
+        for node in [*nodes]:
+            nodes += [n for n in self.inside(node) if n not in nodes]
+        return nodes
+
+    def outermost(self) -> list[int]:
+        """The nodes of optimizers that no other one holds."""
+        nodes = self.with_state()
+        held = {c for n in nodes for c in self.inside_of(n).values()}
+        return [node for node in nodes if node not in held]
+
     def inside(self, optimizer: int) -> list[int]:
         """What has the hyperparameters of an optimizer inside a wrapper.
 
@@ -169,7 +182,7 @@ class Graph:
         )
 
     def _holds_several(self, node: int) -> bool:
-        return any(optimizers.prefix_of(n, "") for n in self.edges(node))
+        return any(map(contents.is_member, self.edges(node)))
 
     def are_inside_each_other(self, optimizer_nodes: Sequence[int]) -> bool:
         """Whether all optimizers are one, and wrappers around it."""
@@ -189,8 +202,22 @@ class Graph:
             )
         )
 
-    def chain(self, optimizer_nodes: Sequence[int]) -> list[tuple[int, str]]:
-        """Optimizers inside each other, each with what it calls the next."""
+    def ways(self, outermost: int) -> dict[int, contents.Way]:
+        """{node: way to it} of an optimizer, and all inside it."""
+        found: dict[int, contents.Way] = {outermost: ()}
+        queue = [outermost]
+        for node in queue:  # It grows.
+            for name, child in sorted(
+                self.inside_of(node).items(), key=_by_number
+            ):
+                way = (*found[node], name)
+                if child not in found and len(way) < _DEEPEST:
+                    found[child] = way
+                    queue.append(child)
+        return found
+
+    def chain(self, optimizer_nodes: Sequence[int]) -> dict[int, contents.Way]:
+        """The same of optimizers that are inside each other."""
         inside = {
             node: {
                 child: name
@@ -201,12 +228,12 @@ class Graph:
         }
         held = {child for others in inside.values() for child in others}
         (node,) = {*optimizer_nodes} - held
-        found = []
+        found: dict[int, contents.Way] = {node: ()}
         while inside[node]:
             ((child, name),) = inside[node].items()
-            found.append((node, name))
+            found[child] = (*found[node], name)
             node = child
-        return [*found, (node, "")]
+        return found
 
     def _counts(self, node: int) -> bool:
         return not _ITERATIONS.isdisjoint(self.edges(node))
@@ -257,6 +284,11 @@ class Graph:
         return of_inner | having
 
 
+def _by_number(edge: tuple[str, int]) -> tuple[int, str]:
+    """The order in which one of several optimizers calls them."""
+    return len(edge[0]), edge[0]
+
+
 def _path(key: str) -> tuple[str, ...]:
     return tuple(key.partition("/.ATTRIBUTES")[0].split("/"))
 
@@ -269,26 +301,26 @@ def read(source: Source) -> Contents:
     bundle = source.bundle
     assert bundle is not None
     graph = Graph(bundle)
-    result = Contents(source.path, FORMAT, [], source=graph)
-    nodes = graph.optimizers()
-    for node in [*nodes]:
-        nodes += [n for n in graph.inside(node) if n not in nodes]
-    of_each = [_of_optimizer(graph, node) for node in nodes]
-    state = of_each[0] if of_each else {}
-    others = {node for each in of_each for node in each} - {*state}
-    scalars = [item for item in state.values() if not item.slot]
-    names = {item.name.split("/")[-2] for item in scalars if "/" in item.name}
-    class_names = optimizers.classes_of([*state.values()], names)
-    merged = None
-    holder = graph.holder_of_several()
-    if holder is not None:
-        state = _of_several(graph, holder)
-    elif graph.are_inside_each_other(nodes):
-        merged = _merged(of_each)
-    if merged is not None:
-        state, chain = merged, graph.chain(nodes)
-        result.around = [_around(graph, *each) for each in chain[:-1]]
-        class_names = _classes(graph, chain, [*state.values()])
+    return _contents(graph, source.path, *_optimizer(graph, graph.with_state()))
+
+
+def _contents(
+    graph: Graph,
+    path: str,
+    ways: Mapping[int, contents.Way],
+    state: Mapping[int, Item],
+) -> Contents:
+    """What is in a checkpoint, given the optimizer that is meant.
+
+    Args:
+      graph: the object graph.
+      path: of the file.
+      ways: {node of an optimizer: way to it}.
+      state: {node: item} of these.
+    """
+    result = Contents(path, FORMAT, [], source=graph)
+    of_all = {n for o in graph.with_state() for n in _of_optimizer(graph, o)}
+    others = of_all - {*state}
     seen = {_GRAPH_KEY}
     for node in range(len(graph.nodes)):
         key = graph.key(node)
@@ -296,85 +328,78 @@ def read(source: Source) -> Contents:
             seen.add(key)
             item = state.get(node) or _other(graph, node, key, node in others)
             result.items.append(item)
-    for key in sorted(bundle.shapes.keys() - seen):
-        value, reason = bundle.value(key), "is no variable"
-        path = tuple(key.replace("/.ATTRIBUTES/", "/").split("/"))
-        item = Item(contents.FOREIGN, path, value, reason=reason)
+    for key in sorted(graph.bundle.shapes.keys() - seen):
+        value, reason = graph.bundle.value(key), "is no variable"
+        parts = tuple(key.replace("/.ATTRIBUTES/", "/").split("/"))
+        item = Item(contents.FOREIGN, parts, value, reason=reason)
         result.items.append(item)
     if graph.has_new_style_optimizer():
         result.class_names = ("one of Keras' later API",)
         result.is_of_another_optimizer = True
         return result
-    result.class_names = class_names
-    if others and merged is None:
+    result.ways = [*ways.values()]
+    result.class_names = optimizers.judged(result)
+    if others:
         result.obstacle = contents.SEVERAL
     return result
 
 
-def _around(graph: Graph, node: int, child: str) -> contents.Around:
-    scalars = [
-        name
-        for name, each in graph.edges(node).items()
-        if name not in _ITERATIONS and graph.key(each) is not None
-    ]
-    return contents.Around(
-        child, {slot for _, slot, _ in graph.slots(node)}, scalars
-    )
+def _optimizer(
+    graph: Graph, nodes: Sequence[int]
+) -> tuple[dict[int, contents.Way], dict[int, Item]]:
+    """{node: way} of the optimizer and those inside it, {node: item} of them.
 
+    Of optimizers that do not belong together, it is the first.
 
-def _classes(
-    graph: Graph, chain: Sequence[tuple[int, str]], state: Sequence[Item]
-) -> Sequence[str]:
-    """What the optimizer and the wrappers around it may be."""
-    *outside, (innermost, _) = chain
-    inside = [
-        *(i for i in state if i.kind == contents.ITERATIONS),
-        *_of_optimizer(graph, innermost).values(),
-    ]
-    around = [_around(graph, *each) for each in outside]
-    return optimizers.nested_classes(
-        [optimizers.wrappers_with(each.slots, each.child) for each in around],
-        optimizers.classes_of(inside, ()),
-    )
-
-
-def _of_several(graph: Graph, holder: int) -> dict[int, Item]:
-    """{node: item} of a MultiOptimizer, what it holds, and what is around it.
-
-    Names of scalars begin with what it calls those that they belong to.
+    Args:
+      graph: the object graph.
+      nodes: of all optimizers.
     """
+    holder = graph.holder_of_several()
+    if holder is not None:
+        ways = graph.ways(holder)
+        return ways, _of_several(graph, ways)
+    if graph.are_inside_each_other(nodes):
+        ways = graph.chain(nodes)
+        state = _of_several(graph, ways)
+        # Settings have no place in an optimizer.
+        names = [(i.path, i.slot) for i in state.values() if not i.reason]
+        if len({*names}) == len(names):
+            return ways, state
+    ways: dict[int, contents.Way] = dict.fromkeys(nodes[:1], ())
+    return ways or {0: ()}, _of_several(graph, ways)
+
+
+def _of_several(
+    graph: Graph, ways: Mapping[int, contents.Way]
+) -> dict[int, Item]:
+    """{node: item} of optimizers, given the ways to them."""
     result: dict[int, Item] = {}
-    queue, visited = [(holder, "")], {holder}
-    for node, prefix in queue:  # It grows.
-        for found, item in _of_optimizer(graph, node).items():
-            if prefix and not item.slot:
-                name = f"{prefix}{item.path[-1]}"
-                item = dataclasses.replace(item, path=(name,))
-            result.setdefault(found, item)
-        for name, child in graph.inside_of(node).items():
-            below = optimizers.prefix_of(name, prefix)
-            if child not in visited and len(below) < _LONGEST_PREFIX:
-                visited.add(child)
-                queue.append((child, below))
+    for optimizer, way in ways.items():
+        for node, item in _of_optimizer(graph, optimizer).items():
+            own = contents.counting(way)
+            if item.kind in (contents.HYPERPARAMETER, contents.SLOT):
+                own = way
+            item = dataclasses.replace(item, owner=own)
+            result.setdefault(node, item)
     return result
-
-
-def _merged(of_each: Sequence[dict[int, Item]]) -> dict[int, Item] | None:
-    """The state of several optimizers as that of one, if names are clear."""
-    merged = {node: item for each in of_each for node, item in each.items()}
-    # Settings have no place in an optimizer.
-    names = [(i.path, i.slot) for i in merged.values() if not i.reason]
-    return merged if len({*names}) == len(names) else None
 
 
 def _of_optimizer(graph: Graph, optimizer: int) -> dict[int, Item]:
     """{node: item} of an optimizer's values."""
     result: dict[int, Item] = {}
 
-    def add(node: int, kind: str, path: tuple[str, ...], *rest: str) -> None:
+    def add(
+        node: int,
+        kind: str,
+        path: tuple[str, ...],
+        slot: str = "",
+        name: str = "",
+    ) -> None:
         key = graph.key(node)
         if key is not None:
-            result[node] = Item(kind, path, graph.bundle.value(key), *rest)
+            value = graph.bundle.value(key)
+            result[node] = Item(kind, path, value, slot, name)
 
     for name, node in graph.edges(optimizer).items():
         if name.startswith(_SETTING) or name in _LIMITS:
@@ -430,7 +455,33 @@ def locate(
         if len(matched) > len(best):
             best = matched
     located = {graph.path(node): live for node, live in best.items()}
+    if targets.has_optimizer and file.obstacle == contents.SEVERAL:
+        file = _of_model_only(file, located)
     return file.of_model(located), located
+
+
+def _of_model_only(
+    file: Contents, located: Mapping[tuple[str, ...], Any]
+) -> Contents:
+    """The file, of several optimizers with that of the model's variables.
+
+    Slots tell which that is; if they do not, it is none.
+    """
+    graph: Graph = file.source
+    found = []
+    for node in graph.outermost():
+        ways = graph.ways(node)
+        state = _of_several(graph, ways)
+        count = sum(
+            item.kind == contents.SLOT and item.path in located
+            for item in state.values()
+        )
+        found.append((count, ways, state))
+    (most, ways, state), *rest = sorted(found, key=lambda each: -each[0])
+    if any(count == most for count, _, _ in rest):
+        ways, state = {0: ()}, {}
+    of_model = _contents(graph, file.path, ways, state)
+    return dataclasses.replace(of_model, codec=file.codec)
 
 
 def _walk(graph: Graph, root: int, targets: Targets) -> dict[int, Any]:
@@ -626,11 +677,11 @@ def _graph_of(file: Contents) -> tuple[bytes, dict[Item, str]]:
         if item.kind in _PLACED:
             path = place(item)
         else:
-            path = _below_optimizer(item, file.owner(item))
+            path = _below_optimizer(item)
         key = "/".join(path) + _SUFFIX
         keys[item] = new.give(new.node(path), item.name, key)
     for item in file.of(contents.SLOT):
-        path, owner = place(item), (*_OPTIMIZER, *file.owner(item))
+        path, owner = place(item), (*_OPTIMIZER, *item.owner)
         below = "/".join((*owner, item.slot))
         key = f"{'/'.join(path)}{_SLOT}/{below}{_SUFFIX}"
         keys[item] = new.give(new.slot(path, item.slot, owner), item.name, key)
@@ -640,6 +691,7 @@ def _graph_of(file: Contents) -> tuple[bytes, dict[Item, str]]:
 _PLACED = (contents.MODEL, contents.OTHER)
 
 
-def _below_optimizer(item: Item, owner: tuple[str, ...]) -> tuple[str, ...]:
-    between = ("loss_scale",) if item.kind == contents.LOSS_SCALE else owner
+def _below_optimizer(item: Item) -> tuple[str, ...]:
+    is_scale = item.kind == contents.LOSS_SCALE
+    between = ("loss_scale",) if is_scale else item.owner
     return (*_OPTIMIZER, *between, item.path[-1])

@@ -292,8 +292,8 @@ def _read_for(
     targets: Targets,
     located: Mapping[tuple[str, ...], Any],
 ) -> Contents:
-    """The file, if it is of TF1's sibling of the optimizer."""
-    optimizer = targets.optimizer
+    """The file, if it is of TF1's sibling of the optimizer inside wrappers."""
+    optimizer = targets.innermost
     order = _order_of(optimizer)
     items = [i for i in file.items if i.kind != contents.ITERATIONS]
     if not file.of(contents.SLOT):
