@@ -49,7 +49,7 @@ struct BoundFormula {
   ScaleFunction scale;
   MoveLoop move;
   MoveAlongLoop move_along;  // may be null: it is the faster `move` of directions that were kept
-  int direction_reads;       // of the state, how many tensors from the first on
+  int direction_reads;       // of the state, how many tensors from the first on; 0: the direction is the gradient
   bool norm_of_variable;
   bool idle_rows;
   int state;    // tensors of the variable's shape: itself and its slots, without scalar ones
@@ -444,16 +444,20 @@ class Updater {
               C* directions = nullptr) const {
     const auto sum = KLO_PICK(isa_, SumSquares, C);
     OnState(state, formula_.state, begin, count, [&](int64_t done, int64_t n, C* const* pointers) {
-      alignas(kCacheLine) C direction[kStage];
+      alignas(kCacheLine) C found[kStage];
+      const C* direction = grad + done;
       if (decay != C(0)) KLO_PICK(isa_, Decay, C)(decay, n, pointers[0]);
-      formula_.direction(formula_.functor, n, grad + done, pointers, direction);
+      if (formula_.direction_reads > 0) {
+        formula_.direction(formula_.functor, n, grad + done, pointers, found);
+        direction = found;
+      }
       // Memory does not rest while squares are summed.
       const int64_t ahead = kFetchedAhead / (formula_.direction_reads + 1);
       for (int k = 0; k < formula_.direction_reads; ++k) PrefetchStage(pointers[k] + ahead);
       PrefetchStage(grad + done + ahead);
       if (formula_.norm_of_variable) sum(pointers[0], n, squares->variable);
       sum(direction, n, squares->direction);
-      if (directions != nullptr) StorePastCaches(direction, n, directions + begin + done);
+      if (directions != nullptr) StorePastCaches(found, n, directions + begin + done);
     });
   }
 

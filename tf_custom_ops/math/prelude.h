@@ -19,7 +19,7 @@
 //   f.Scale(var_squares, direction_squares, scalar slots)  of the sums of the squares of both; changes scalar slots
 //   f.Move(var, slots..., grad, scale)  the second pass
 //   f.MoveAlong(var, direction, scale)  if there is such a thing: the same, of the direction that the first pass found
-//   kDirectionReads          how many of var, slots... Direction reads, from the first on
+//   kDirectionReads          how many of var, slots... Direction reads, from the first on; 0: it returns the gradient
 //   kNormOfVariable          whether Scale uses var_squares
 // There, kIdle says that rows without gradient are as if they had one of zeros.
 //
