@@ -464,3 +464,23 @@ def test_nvidias_compiler_is_asked_by_the_library(started, folder, major):
     assert lines == [f"{SYMBOL}: found"]
     (file,) = kept()
     assert f"{SYMBOL}\0".encode() in file.read_bytes()
+
+
+# How long it takes to compile them is about proportional.
+MOST_LINES_OF_PTX = {
+    "Rows": 1200,
+    "Sparse_Adam_float": 650,
+    "Sparse_Lamb_float": 1450,
+}
+
+
+@pytest.mark.skipif(
+    not NVIDIAS, reason='`pip install ".[kernels]"` brings NVRTC'
+)
+@pytest.mark.parametrize("major", NVIDIAS)
+@pytest.mark.parametrize("unit", MOST_LINES_OF_PTX)
+def test_first_steps_compile_no_copies_of_loops(major, unit):
+    chosen = [k for k in units.kernels(HEADERS) if k.unit == unit]
+    source = units.text(HEADERS, chosen)
+    _, ptx = NVIDIAS[major].compile(source, "compute_80")
+    assert len(ptx.splitlines()) < MOST_LINES_OF_PTX[unit]

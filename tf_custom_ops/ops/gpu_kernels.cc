@@ -272,12 +272,12 @@ absl::Status Reports::Read(const Queue& queue, const int32_t* word, Taken* repor
 namespace {
 
 // The numbers of a sparse op's kernels; behind those of its formula comes the one of averages.
-enum SparseJob { kMakeKeys, kCountDigits, kScanDigits, kSortDigit, kCountHeads, kScanHeads, kWriteHeads, kOwn };
+enum SparseJob { kMakeKeys, kCountDigits, kScan, kSortDigit, kCountHeads, kWriteHeads, kOwn };
 
 std::vector<std::string> SparseSymbols(const std::string& op, const FormulaSpec& spec, tensorflow::DataType dtype,
                                        bool averages) {
-  std::vector<std::string> symbols = {"Rows_MakeKeys",   "Rows_CountDigits", "Rows_ScanDigits", "Rows_SortDigit",
-                                      "Rows_CountHeads", "Rows_ScanHeads",   "Rows_WriteHeads"};
+  std::vector<std::string> symbols = {"Rows_MakeKeys",  "Rows_CountDigits", "Rows_Scan",
+                                      "Rows_SortDigit", "Rows_CountHeads",  "Rows_WriteHeads"};
   const std::vector<std::string> jobs = spec.has_norms
                                             ? std::vector<std::string>{"SparseDirect", "SparseScale", "SparseMove"}
                                             : std::vector<std::string>{"Sparse"};
@@ -334,12 +334,13 @@ absl::Status SparseKernel::FindRows(const Queue& queue, const std::vector<const 
   KLO_RETURN_IF_ERROR(run(kMakeKeys, false));
   for (int pass = 0; pass < geometry.passes; ++pass, rows->shift += kDigitBits) {
     KLO_RETURN_IF_ERROR(run(kCountDigits, false));
-    KLO_RETURN_IF_ERROR(run(kScanDigits, true));
+    KLO_RETURN_IF_ERROR(run(kScan, true));
     KLO_RETURN_IF_ERROR(run(kSortDigit, false));
     std::swap(rows->keys, rows->sorted);
   }
+  rows->counted = 1;
   KLO_RETURN_IF_ERROR(run(kCountHeads, false));
-  KLO_RETURN_IF_ERROR(run(kScanHeads, true));
+  KLO_RETURN_IF_ERROR(run(kScan, true));
   return run(kWriteHeads, false);
 }
 
@@ -418,6 +419,7 @@ absl::Status SparseKernel::Apply(OpKernelContext* context) {
                  memory.At<uint64_t>(memory.sorted),
                  0,
                  geometry.tiles,
+                 kDigits,
                  memory.At<uint32_t>(memory.counts),
                  memory.At<uint32_t>(memory.heads),
                  memory.At<uint32_t>(memory.head_count),
