@@ -419,7 +419,7 @@ def _raises(error: Any, function: Callable[[], Any]) -> str:
 
 def _rows(indices: Any, width: int = 4) -> tf.IndexedSlices:
     return tf.IndexedSlices(
-        tf.ones([len(indices), width]), tf.constant(indices)
+        tf.ones([len(indices), width]), tf.constant(indices, tf.int32)
     )
 
 
@@ -524,6 +524,40 @@ def refused_scalars_are_told_in_the_next_step(gpus):
 
 
 @case
+def empty_tables_have_the_mistakes_of_others(gpus):
+    """Without rows, or with rows without elements."""
+    for shape in ((0, 4), (6, 0)):
+        for make, indices, message in (
+            (lambda: keras_legacy_opt.Adam(), [6], "not in [0, "),
+            (lambda: keras_legacy_opt.Adagrad(), [0, 7], "not in [0, "),
+            (lambda: keras_legacy_opt.addons.LAMB(), [-1], "not in [0, "),
+            (lambda: keras_legacy_opt.addons.NovoGrad(), [-1], "not in [0, "),
+            (lambda: keras_legacy_opt.Ftrl(0.0), [], "refused its scalars"),
+        ):
+            told = []
+            for device in (CPU, GPU):
+                with tf.device(device):
+                    table = tf.Variable(tf.ones(shape), name="words")
+                    opt, grad = make(), _rows(indices, shape[1])
+                    told.append(_told(opt, grad, table))
+            assert "must be" in told[0] or message in told[0], told[0]
+            assert message in told[1], (shape, told)
+            assert "'words'" in told[1], (shape, told)
+
+
+def _told(optimizer: Any, grad: Any, table: Any) -> str:
+    """The error of a step, which comes in the next one on a GPU."""
+    error = tf.errors.InvalidArgumentError
+
+    def steps() -> None:
+        optimizer.apply_gradients([(grad, table)])
+        table.numpy()
+        optimizer.apply_gradients([(grad, table)])
+
+    return _raises(error, steps)
+
+
+@case
 def other_mistakes_are_told_at_once(gpus):
     ops = loader.ops()
     with tf.device(GPU):
@@ -582,8 +616,8 @@ def more_rows_than_can_be_numbered_are_refused(gpus):
                     variable_name="huge",
                 )  # fmt: skip
 
-            if width == 0:  # There is nothing to do.
-                step()
+            if width == 0:  # There is nothing to count.
+                step(), step()
                 continue
             error = _raises(tf.errors.InvalidArgumentError, step)
             assert "'huge' has 4295032832 rows" in error, error

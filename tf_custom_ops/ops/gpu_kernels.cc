@@ -347,6 +347,7 @@ absl::Status SparseKernel::FindRows(const Queue& queue, const std::vector<const 
 absl::Status SparseKernel::Update(const Queue& queue, const std::vector<const Kernel*>& kernels,
                                   const RowGeometry& geometry, int64_t average_blocks,
                                   const AnySparseLaunch& launch) const {
+  if (launch.width == 0 && spec_.has_norms) return absl::OkStatus();  // Scalar slots stay as they are, too.
   KLO_RETURN_IF_ERROR(queue.Run(kernels[kOwn], geometry.blocks, launch));
   if (spec_.has_norms) {
     KLO_RETURN_IF_ERROR(queue.Run(kernels[kOwn + 1], 1, launch));
@@ -369,15 +370,14 @@ absl::Status SparseKernel::Apply(OpKernelContext* context) {
   KLO_RETURN_IF_ERROR(reports_.Next(variables.Resource(0)));
   const Tensor& indices = IndicesOf(context);
   const int64_t count = indices.NumElements();
-  const bool is_countable = table.rows <= int64_t{1} << 32 && count <= std::numeric_limits<int32_t>::max() - kTile;
-  if (!is_countable && table.width > 0) {
+  const bool are_rows_countable = table.rows <= int64_t{1} << 32 || table.width == 0;
+  if (!are_rows_countable || count > std::numeric_limits<int32_t>::max() - kTile) {
     return absl::InvalidArgumentError(absl::StrCat("Variable '", table.name, "' has ", table.rows,
                                                    " rows, and its sparse gradient ", count,
                                                    ": on a GPU at most 2^32 and 2^31 are possible."));
   }
   std::vector<void*> addresses;
   KLO_RETURN_IF_ERROR(Prepare(context, &variables, &addresses));
-  if (table.width == 0) return absl::OkStatus();
 
   const RowGeometry geometry(count, table.rows, table.width, spec_.idle_rows, spec_.has_norms);
   Memory memory(geometry, count);
