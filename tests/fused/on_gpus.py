@@ -797,7 +797,7 @@ def reasons_are_told(gpus):
 @case
 def without_a_compiler_all_else_works(gpus):
     """What is known of Adamax' kernels is forgotten before."""
-    devices._refuses.cache_clear()
+    devices._there.clear()
     gpus.refusal = "NVRTC is not installed"
     try:
         with tf.device(OTHER):
@@ -811,4 +811,21 @@ def without_a_compiler_all_else_works(gpus):
             np.testing.assert_array_equal(variable, [0.75, 0.75])
     finally:
         gpus.refusal = None
-        devices._refuses.cache_clear()
+
+
+@case
+def what_failed_in_passing_is_tried_again(gpus):
+    """Kernels of 16 bits, which no case before has loaded on this GPU."""
+    with tf.device(OTHER):
+        variable = tf.Variable(tf.ones([2], tf.float16))
+        opt = keras_legacy_opt.addons.Lion()
+        for reason in ("cuModuleLoadData=2", "cuCtxPushCurrent_v2=2"):
+            os.environ["FAKE_CUDA_FAIL"] = reason
+            try:
+                (dense, _) = _explained(opt, variable)
+            finally:
+                del os.environ["FAKE_CUDA_FAIL"]
+            assert "out of memory" in dense, dense
+        (dense, sparse) = _explained(opt, variable)
+        assert dense.endswith(f"dense gradients: {NATIVE}"), dense
+        assert sparse.endswith(f"sparse gradients: {NATIVE}"), sparse

@@ -112,7 +112,5 @@ def test_reasons_of_a_gpu(native_ops, monkeypatch, has_cuda, details, reason):
     monkeypatch.setattr(
         tf.config.experimental, "get_device_details", lambda device: details
     )
-    devices._refuses.cache_clear()
     told = devices.refuses(["/GPU:0"], "Dense_Adam_float")
-    devices._refuses.cache_clear()
     assert reason in told

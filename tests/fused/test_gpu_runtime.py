@@ -189,6 +189,14 @@ def test_an_interrupt_is_no_reason_against_a_kernel(started):
 
 
 @pytest.mark.processes
+def test_a_forked_child_hangs_on_nothing(started):
+    """It has the GPU if the parent had not asked for one."""
+    (before, after, parent), _ = started("forked", SYMBOL)
+    assert before == parent == f"{SYMBOL}: found"
+    assert "this process was forked from one that had asked" in after
+
+
+@pytest.mark.processes
 def test_after_python_nobody_compiles(started):
     lines, _ = started("at_the_end", SYMBOL)
     assert "nobody is there to compile" in lines[0]
@@ -252,6 +260,33 @@ def test_where_a_compiler_is_looked_for(tmp_path, monkeypatch):
     with pytest.raises(nvrtc.Failure, match="there is no NVRTC") as why:
         list(nvrtc.find())
     assert "pip install nvidia-cuda-nvrtc" in str(why.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "error", "is_final"),
+    [
+        ({"FAKE_NVRTC_FAIL": "error: good"}, nvrtc.Failure, True),
+        ({"FAKE_NVRTC_ERROR": "5"}, nvrtc.Failure, True),
+        ({"FAKE_NVRTC_ERROR": "1"}, MemoryError, False),
+    ],
+)
+def test_refusals_are_final_and_accidents_are_not(
+    fake, monkeypatch, setting, error, is_final
+):
+    compiler = new()
+    with monkeypatch.context() as context:
+        for name, value in setting.items():
+            context.setenv(name, value)
+        for _ in range(2):
+            with pytest.raises(error):
+                code_of(compiler)
+    assert len(fake()) == (1 if is_final else 2)
+    if is_final:
+        with pytest.raises(error):
+            code_of(compiler)
+    else:
+        assert code_of(compiler) == CODE
+    assert code_of(new()) == CODE
 
 
 # The cache.
