@@ -92,10 +92,9 @@ class Compiler:
         if code is not None:
             return code
         self._say_once(
-            logging.INFO,
             f"are compiled for compute capability {nvrtc.in_words(capability)}"
             f" by {compiler}, and kept",
-            path.parent if path else "as long as the process lives",
+            f"in {path.parent}" if path else "as long as the process lives",
         )
         _, code = compiler.compile(source, target)
         self._keep(path, code)
@@ -110,7 +109,7 @@ class Compiler:
             path = cubins.path_of(unit, target, compiler, source)
             return path, cubins.read(path)
         except (OSError, trust.Untrusted) as why:
-            self._say_once(logging.WARNING, "are compiled, because", why)
+            self._say_once("are compiled, because", why)
             return path, None
 
     def _keep(self, path: pathlib.Path | None, code: bytes) -> None:
@@ -119,14 +118,15 @@ class Compiler:
         try:
             cubins.keep(path, code)
         except (OSError, trust.Untrusted) as why:
-            self._say_once(logging.WARNING, "are not kept, because", why)
+            self._say_once("are not kept, because", why)
 
-    def _say_once(self, level: int, what: str, why: object) -> None:
-        """Logs a sentence about the kernels, the first that says this."""
+    def _say_once(self, what: str, why: object) -> None:
+        """Logs a sentence about the kernels, the first that says this.
+
+        As a warning: absl shows nothing less, unless it is told to.
+        """
         with self._lock:
             if what in self._said:
                 return
             self._said.add(what)
-        logging.log(
-            level, "keras_legacy_opt's kernels of GPUs %s %s", what, why
-        )
+        logging.warning("keras_legacy_opt's kernels of GPUs %s %s", what, why)
