@@ -475,6 +475,59 @@ def each_variable_is_told_its_own_mistakes(gpus):
         step(make(), 1)  # Of a variable that is gone, nobody is told.
 
 
+def _last_step(device: str = GPU) -> None:
+    """One whose mistake no other step tells."""
+    with tf.device(device):
+        table = tf.Variable(tf.ones([6, 4]), name="last")
+        opt = keras_legacy_opt.SGD(0.5)
+        opt.build([table])
+
+        @tf.function
+        def step(row: Any) -> None:
+            rows = tf.IndexedSlices(tf.ones([1, 4]), row)
+            opt.apply_gradients([(rows, table)])
+
+        step(tf.constant([6]))
+
+
+@case
+def who_synchronizes_is_told_of_last_steps(gpus):
+    """Also of variables, and of functions, that are gone."""
+    fused.synchronize()
+    _last_step(GPU), _last_step(OTHER)
+    gc.collect()
+    for _ in range(2):
+        error = _raises(tf.errors.InvalidArgumentError, fused.synchronize)
+        assert "variable 'last'" in error, error
+        assert "position 0 is not in [0, 6)" in error, error
+    fused.synchronize()
+
+
+@case
+def who_was_told_is_not_told_again(gpus):
+    with tf.device(GPU):
+        table = tf.Variable(tf.ones([6, 4]), name="words")
+        opt = keras_legacy_opt.SGD(0.5)
+
+        def step(row: int) -> None:
+            opt.apply_gradients([(_rows([row]), table)])
+
+        step(6)
+        _raises(tf.errors.InvalidArgumentError, fused.synchronize)
+        step(1)
+        step(6)
+        tf.test.experimental.sync_devices()
+        _raises(tf.errors.InvalidArgumentError, lambda: step(1))
+        fused.synchronize()
+
+
+def before_the_end() -> None:
+    """What the process does last: a mistake that nobody asks for."""
+    fused.synchronize()
+    _last_step()
+    tf.test.experimental.sync_devices()
+
+
 @case
 def a_step_that_fails_changes_nothing(gpus):
     """All that it needs is there before anything is launched."""

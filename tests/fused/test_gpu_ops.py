@@ -20,8 +20,12 @@ TESTS = pathlib.Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def failures(native_ops, tmp_path_factory):
-    """{case: what it raised}, of those that failed in a process with GPUs."""
+def on_fake_gpus(native_ops, tmp_path_factory):
+    """Of a process with GPUs.
+
+    Returns:
+      {case: what it raised}, of those that failed, and what it has logged.
+    """
     folder = tmp_path_factory.mktemp("gpus")
     fake_gpus.compile_into(folder)
     results = folder / "results.json"
@@ -39,13 +43,21 @@ def failures(native_ops, tmp_path_factory):
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads(results.read_text())
+    return json.loads(results.read_text()), done.stderr
 
 
 @pytest.mark.processes
 @pytest.mark.parametrize("what", on_gpus.CASES)
-def test_on_gpus(failures, what):
+def test_on_gpus(on_fake_gpus, what):
+    failures, _ = on_fake_gpus
     assert what not in failures, failures[what]
+
+
+@pytest.mark.processes
+def test_what_nobody_was_told_is_logged_at_the_end(on_fake_gpus):
+    """Once."""
+    _, logged = on_fake_gpus
+    assert logged.count("variable 'last' in an earlier step") == 1, logged
 
 
 def explained(variable):

@@ -165,6 +165,15 @@ bool Compile(const std::string& symbol, int capability, int driver, Code* code, 
 
 using namespace driver_internal;
 
+bool IsForkedChild() { return is_child; }
+
+void Tell(const std::string& text, char* to, size_t room) {
+  if (room == 0) return;
+  const size_t size = std::min(text.size(), room - 1);
+  std::memcpy(to, text.data(), size);
+  to[size] = '\0';
+}
+
 struct Kernel {
   std::string symbol;
   const void* device;
@@ -452,10 +461,6 @@ KLO_EXPORT int keras_legacy_opt_gpu_find(int ordinal, const char* symbol, char* 
   std::string reason;
   Device* const device = Device::Get(ordinal, &reason);
   const bool is_found = device != nullptr && (symbol == nullptr || device->Find(symbol, &reason) != nullptr);
-  if (!is_found && room > 0) {
-    const size_t size = std::min(reason.size(), room - 1);
-    std::memcpy(why_not, reason.data(), size);
-    why_not[size] = '\0';
-  }
+  if (!is_found) keras_legacy_opt::gpu::Tell(reason, why_not, room);
   return is_found;
 }

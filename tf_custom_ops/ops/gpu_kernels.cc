@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 #include <map>
+#include <set>
 #include <utility>
 
 #include "xla/stream_executor/stream.h"
@@ -223,9 +224,47 @@ absl::Status DenseKernel::Update(const Queue& queue, const std::vector<const Ker
   return queue.Run(kernels[2], blocks, launch);
 }
 
+// Those of all ops, and what ops have left that are gone.
+struct Reports::All {
+  std::mutex mutex;
+  std::set<Reports*> reports;
+  Taken left;
+
+  static All& Get() {
+    static All& all = *new All;
+    return all;
+  }
+};
+
+Reports::Reports() {
+  All& all = All::Get();
+  std::lock_guard<std::mutex> lock(all.mutex);
+  all.reports.insert(this);
+}
+
+Reports::~Reports() {
+  All& all = All::Get();
+  std::lock_guard<std::mutex> lock(all.mutex);
+  all.reports.erase(this);
+  all.left.splice(all.left.end(), running_);
+}
+
 absl::Status Reports::Next(const tensorflow::Var* variable) {
   std::lock_guard<std::mutex> lock(mutex_);
-  for (auto next = running_.begin(); next != running_.end();) {
+  return NextOf(variable, &running_, &idle_);
+}
+
+absl::Status Reports::NextOfAll() {
+  All& all = All::Get();
+  std::lock_guard<std::mutex> lock(all.mutex);
+  Taken done;
+  KLO_RETURN_IF_ERROR(NextOf(nullptr, &all.left, &done));
+  for (Reports* reports : all.reports) KLO_RETURN_IF_ERROR(reports->Next(nullptr));
+  return absl::OkStatus();
+}
+
+absl::Status Reports::NextOf(const tensorflow::Var* variable, Taken* running, Taken* idle) {
+  for (auto next = running->begin(); next != running->end();) {
     const auto report = next++;
     bool is_done = false;
     std::string why;
@@ -237,11 +276,14 @@ absl::Status Reports::Next(const tensorflow::Var* variable) {
     absl::Status error = absl::OkStatus();
     if (word != 0) {
       const auto updated = report->variable.GetNewRef();
-      if (updated != nullptr && updated.get() != variable) continue;  // It waits for a step of its variable.
-      if (updated != nullptr) error = report->error(word);
+      if (variable != nullptr && updated != nullptr && updated.get() != variable) continue;  // It waits for a step.
+      if (variable == nullptr || updated != nullptr) {
+        const char* const end = variable == nullptr ? "." : ", nor does this one.";
+        error = absl::InvalidArgumentError(absl::StrCat(report->mistake(word), end));
+      }
     }
-    report->error = nullptr;
-    idle_.splice(idle_.begin(), running_, report);
+    report->mistake = nullptr;
+    idle->splice(idle->begin(), *running, report);
     KLO_RETURN_IF_ERROR(error);
   }
   return absl::OkStatus();
@@ -391,13 +433,13 @@ absl::Status SparseKernel::Apply(OpKernelContext* context) {
   Reports::Taken report;
   KLO_RETURN_IF_ERROR(reports_.Take(queue, &report));
   report.front().variable = tensorflow::core::WeakPtr<tensorflow::Var>(variables.Resource(0));
-  report.front().error = [op = type_string(), table](int32_t word) {
+  report.front().mistake = [op = type_string(), table](int32_t word) {
     const std::string what = word < 0
                                  ? absl::StrCat(op, " refused its scalars")
                                  : absl::StrCat("its index at position ", word - 1, " is not in [0, ", table.rows, ")");
-    return absl::InvalidArgumentError(absl::StrCat("The sparse gradient of variable '", table.name,
-                                                   "' in an earlier step, which the GPU has run meanwhile: ", what,
-                                                   ". That step did not change the variable, nor does this one."));
+    return absl::StrCat("The sparse gradient of variable '", table.name,
+                        "' in an earlier step, which the GPU has run meanwhile: ", what,
+                        ". That step did not change the variable");
   };
 
   AnySparseLaunch launch = {};
@@ -513,5 +555,15 @@ REGISTER_KERNEL_BUILDER(Name("KerasLegacyOptAllFinite").Device(tensorflow::DEVIC
 
 }  // namespace gpu
 }  // namespace keras_legacy_opt
+
+// The first mistake of a step on a GPU that is known by now: returns the code of its status, writes its message. It is
+// not told again. 0 if there is none.
+extern "C" __attribute__((visibility("default"))) int keras_legacy_opt_gpu_mistake(char* message, size_t room) {
+  using namespace keras_legacy_opt::gpu;
+  if (IsForkedChild()) return 0;
+  const absl::Status error = Reports::NextOfAll();
+  Tell(std::string(error.message()), message, room);
+  return static_cast<int>(error.code());
+}
 
 #endif  // KLO_GPU
