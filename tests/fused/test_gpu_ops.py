@@ -13,8 +13,10 @@ import pytest
 import tensorflow as tf
 
 import keras_legacy_opt
+from keras_legacy_opt.backends import native
 from keras_legacy_opt.fused import places
 from keras_legacy_opt.fused.gpu import devices
+from keras_legacy_opt.step.update import Step, Update
 
 TESTS = pathlib.Path(__file__).parents[1]
 
@@ -90,6 +92,15 @@ def test_places():
     elsewhere = OnGPU("/job:worker/replica:0/task:1/device:GPU:0")
     assert places.kind_of([elsewhere]) is None
     assert "run on the GPU here" in places.refuses(tf.Variable(0.0), "GPU")
+
+
+def test_averages_have_a_kernel_where_some_are_kept():
+    opt = keras_legacy_opt.SGD()
+    update = Update(tf.Variable([1.0]), is_sparse=True)
+    needed = ["Rows", "Sparse_Sgd_float"]
+    assert native._units(Step(opt), update) == needed
+    opt._averaging = lambda variable: None
+    assert native._units(Step(opt), update) == [*needed, "Average_float"]
 
 
 @pytest.mark.parametrize(
