@@ -36,8 +36,8 @@ HEADERS = units.headers(ROOT / "tf_custom_ops")
 THREADS, BLOCK, TILE = 256, 1 << 14, 256 * 16
 DIGIT_BITS = 6
 MOST_HYPERS = 16
-SORTING = "CountDigits", "ScanDigits", "SortDigit"
-HEADS = "CountHeads", "ScanHeads", "WriteHeads"
+SORTING = "CountDigits", "Scan", "SortDigit"
+HEADS = "CountHeads", "Scan", "WriteHeads"
 
 # Of each formula: its scalars, its slots, and of those how many are written.
 FORMULAS = {
@@ -90,6 +90,7 @@ class Rows(ctypes.Structure):
         *_pointers("keys", "sorted"),
         ("shift", ctypes.c_int32),
         ("tiles", ctypes.c_int32),
+        ("counted", ctypes.c_int32),
         *_pointers("counts", "heads", "head_count", "refusal", "condition"),
     ]
 
@@ -358,12 +359,13 @@ class Table(Group):
         for shift in range(
             0, int(self.rows.table_rows - 1).bit_length(), DIGIT_BITS
         ):
-            self.rows.shift = shift
+            self.rows.shift, self.rows.counted = shift, 1 << DIGIT_BITS
             for job in SORTING:
-                self._job(job, job == "ScanDigits")
+                self._job(job, job == "Scan")
             self.rows.keys, self.rows.sorted = self.rows.sorted, self.rows.keys
+        self.rows.counted = 1
         for job in HEADS:
-            self._job(job, job == "ScanHeads")
+            self._job(job, job == "Scan")
         self.sparse_launch.rows = self.rows
         self.driver.launch(self.sparse, self.sparse_blocks, self.sparse_launch)
         self.rows.keys, self.rows.sorted = keys

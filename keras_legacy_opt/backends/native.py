@@ -105,7 +105,10 @@ def _units(step: Step, update: Update) -> list[str]:
     dtype = units.NAMES[update.variable.dtype.base_dtype.name]
     if not update.is_sparse:
         return [f"Dense_{formula}_{dtype}"]
-    return ["Rows", f"Sparse_{formula}_{dtype}", f"Average_{dtype}"]
+    needed = ["Rows", f"Sparse_{formula}_{dtype}"]
+    if step.optimizer._averaging is not None:
+        needed.append(f"Average_{dtype}")
+    return needed
 
 
 def kind_of(own: Own) -> Hashable:

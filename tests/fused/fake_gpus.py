@@ -113,13 +113,14 @@ def main(folder: str, results: str) -> None:
     """Runs the cases."""
     # Before anything asks TensorFlow for its devices.
     gpus = GPUs(pathlib.Path(folder))
-    failed = {}
-    for name, case in importlib.import_module("on_gpus").CASES.items():
+    failed, on_gpus = {}, importlib.import_module("on_gpus")
+    for name, case in on_gpus.CASES.items():
         try:
             case(gpus)
         except Exception:
             failed[name] = traceback.format_exc()
     pathlib.Path(results).write_text(json.dumps(failed))
+    on_gpus.before_the_end()
 
 
 if __name__ == "__main__":

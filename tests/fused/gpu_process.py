@@ -56,6 +56,35 @@ def interrupted(loaded, symbols):
     find(loaded, symbols)
 
 
+def forked(loaded, symbols):
+    """While another thread compiles, and before anything was asked."""
+    in_child(lambda: find(loaded, symbols))
+    compiles, may_end = threading.Event(), threading.Event()
+    compile_ = loaded._compiler._code
+
+    def slowly(*arguments):
+        compiles.set()
+        may_end.wait()
+        return compile_(*arguments)
+
+    loaded._compiler._code = slowly
+    thread = threading.Thread(target=find, args=(loaded, symbols))
+    thread.start()
+    compiles.wait()
+    in_child(lambda: print(loaded.lacks(0, symbols[0])))
+    may_end.set()
+    thread.join()
+
+
+def in_child(function):
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        function()
+        sys.exit()  # as programs end
+    assert os.waitpid(child, 0)[1] == 0
+
+
 def at_the_end(loaded, symbols):
     """When the interpreter has ended, but for its last words."""
     handle = ctypes.CDLL(sys.argv[1])
@@ -65,7 +94,9 @@ def at_the_end(loaded, symbols):
     sys.stdout.flush()
 
 
-SCENARIOS = {each.__name__: each for each in (find, in_threads, interrupted)}
+SCENARIOS = {
+    each.__name__: each for each in (find, in_threads, interrupted, forked)
+}
 
 
 def main():

@@ -419,7 +419,7 @@ def _raises(error: Any, function: Callable[[], Any]) -> str:
 
 def _rows(indices: Any, width: int = 4) -> tf.IndexedSlices:
     return tf.IndexedSlices(
-        tf.ones([len(indices), width]), tf.constant(indices)
+        tf.ones([len(indices), width]), tf.constant(indices, tf.int32)
     )
 
 
@@ -475,6 +475,59 @@ def each_variable_is_told_its_own_mistakes(gpus):
         step(make(), 1)  # Of a variable that is gone, nobody is told.
 
 
+def _last_step(device: str = GPU) -> None:
+    """One whose mistake no other step tells."""
+    with tf.device(device):
+        table = tf.Variable(tf.ones([6, 4]), name="last")
+        opt = keras_legacy_opt.SGD(0.5)
+        opt.build([table])
+
+        @tf.function
+        def step(row: Any) -> None:
+            rows = tf.IndexedSlices(tf.ones([1, 4]), row)
+            opt.apply_gradients([(rows, table)])
+
+        step(tf.constant([6]))
+
+
+@case
+def who_synchronizes_is_told_of_last_steps(gpus):
+    """Also of variables, and of functions, that are gone."""
+    fused.synchronize()
+    _last_step(GPU), _last_step(OTHER)
+    gc.collect()
+    for _ in range(2):
+        error = _raises(tf.errors.InvalidArgumentError, fused.synchronize)
+        assert "variable 'last'" in error, error
+        assert "position 0 is not in [0, 6)" in error, error
+    fused.synchronize()
+
+
+@case
+def who_was_told_is_not_told_again(gpus):
+    with tf.device(GPU):
+        table = tf.Variable(tf.ones([6, 4]), name="words")
+        opt = keras_legacy_opt.SGD(0.5)
+
+        def step(row: int) -> None:
+            opt.apply_gradients([(_rows([row]), table)])
+
+        step(6)
+        _raises(tf.errors.InvalidArgumentError, fused.synchronize)
+        step(1)
+        step(6)
+        tf.test.experimental.sync_devices()
+        _raises(tf.errors.InvalidArgumentError, lambda: step(1))
+        fused.synchronize()
+
+
+def before_the_end() -> None:
+    """What the process does last: a mistake that nobody asks for."""
+    fused.synchronize()
+    _last_step()
+    tf.test.experimental.sync_devices()
+
+
 @case
 def a_step_that_fails_changes_nothing(gpus):
     """All that it needs is there before anything is launched."""
@@ -521,6 +574,40 @@ def refused_scalars_are_told_in_the_next_step(gpus):
         )
         assert "refused its scalars" in error, error
         assert "'words'" in error, error
+
+
+@case
+def empty_tables_have_the_mistakes_of_others(gpus):
+    """Without rows, or with rows without elements."""
+    for shape in ((0, 4), (6, 0)):
+        for make, indices, message in (
+            (lambda: keras_legacy_opt.Adam(), [6], "not in [0, "),
+            (lambda: keras_legacy_opt.Adagrad(), [0, 7], "not in [0, "),
+            (lambda: keras_legacy_opt.addons.LAMB(), [-1], "not in [0, "),
+            (lambda: keras_legacy_opt.addons.NovoGrad(), [-1], "not in [0, "),
+            (lambda: keras_legacy_opt.Ftrl(0.0), [], "refused its scalars"),
+        ):
+            told = []
+            for device in (CPU, GPU):
+                with tf.device(device):
+                    table = tf.Variable(tf.ones(shape), name="words")
+                    opt, grad = make(), _rows(indices, shape[1])
+                    told.append(_told(opt, grad, table))
+            assert "must be" in told[0] or message in told[0], told[0]
+            assert message in told[1], (shape, told)
+            assert "'words'" in told[1], (shape, told)
+
+
+def _told(optimizer: Any, grad: Any, table: Any) -> str:
+    """The error of a step, which comes in the next one on a GPU."""
+    error = tf.errors.InvalidArgumentError
+
+    def steps() -> None:
+        optimizer.apply_gradients([(grad, table)])
+        table.numpy()
+        optimizer.apply_gradients([(grad, table)])
+
+    return _raises(error, steps)
 
 
 @case
@@ -582,8 +669,8 @@ def more_rows_than_can_be_numbered_are_refused(gpus):
                     variable_name="huge",
                 )  # fmt: skip
 
-            if width == 0:  # There is nothing to do.
-                step()
+            if width == 0:  # There is nothing to count.
+                step(), step()
                 continue
             error = _raises(tf.errors.InvalidArgumentError, step)
             assert "'huge' has 4295032832 rows" in error, error
@@ -763,7 +850,7 @@ def reasons_are_told(gpus):
 @case
 def without_a_compiler_all_else_works(gpus):
     """What is known of Adamax' kernels is forgotten before."""
-    devices._refuses.cache_clear()
+    devices._there.clear()
     gpus.refusal = "NVRTC is not installed"
     try:
         with tf.device(OTHER):
@@ -777,4 +864,21 @@ def without_a_compiler_all_else_works(gpus):
             np.testing.assert_array_equal(variable, [0.75, 0.75])
     finally:
         gpus.refusal = None
-        devices._refuses.cache_clear()
+
+
+@case
+def what_failed_in_passing_is_tried_again(gpus):
+    """Kernels of 16 bits, which no case before has loaded on this GPU."""
+    with tf.device(OTHER):
+        variable = tf.Variable(tf.ones([2], tf.float16))
+        opt = keras_legacy_opt.addons.Lion()
+        for reason in ("cuModuleLoadData=2", "cuCtxPushCurrent_v2=2"):
+            os.environ["FAKE_CUDA_FAIL"] = reason
+            try:
+                (dense, _) = _explained(opt, variable)
+            finally:
+                del os.environ["FAKE_CUDA_FAIL"]
+            assert "out of memory" in dense, dense
+        (dense, sparse) = _explained(opt, variable)
+        assert dense.endswith(f"dense gradients: {NATIVE}"), dense
+        assert sparse.endswith(f"sparse gradients: {NATIVE}"), sparse

@@ -13,15 +13,21 @@ import pytest
 import tensorflow as tf
 
 import keras_legacy_opt
+from keras_legacy_opt.backends import native
 from keras_legacy_opt.fused import places
 from keras_legacy_opt.fused.gpu import devices
+from keras_legacy_opt.step.update import Step, Update
 
 TESTS = pathlib.Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def failures(native_ops, tmp_path_factory):
-    """{case: what it raised}, of those that failed in a process with GPUs."""
+def on_fake_gpus(native_ops, tmp_path_factory):
+    """Of a process with GPUs.
+
+    Returns:
+      {case: what it raised}, of those that failed, and what it has logged.
+    """
     folder = tmp_path_factory.mktemp("gpus")
     fake_gpus.compile_into(folder)
     results = folder / "results.json"
@@ -39,13 +45,21 @@ def failures(native_ops, tmp_path_factory):
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads(results.read_text())
+    return json.loads(results.read_text()), done.stderr
 
 
 @pytest.mark.processes
 @pytest.mark.parametrize("what", on_gpus.CASES)
-def test_on_gpus(failures, what):
+def test_on_gpus(on_fake_gpus, what):
+    failures, _ = on_fake_gpus
     assert what not in failures, failures[what]
+
+
+@pytest.mark.processes
+def test_what_nobody_was_told_is_logged_at_the_end(on_fake_gpus):
+    """Once."""
+    _, logged = on_fake_gpus
+    assert logged.count("variable 'last' in an earlier step") == 1, logged
 
 
 def explained(variable):
@@ -80,6 +94,15 @@ def test_places():
     assert "run on the GPU here" in places.refuses(tf.Variable(0.0), "GPU")
 
 
+def test_averages_have_a_kernel_where_some_are_kept():
+    opt = keras_legacy_opt.SGD()
+    update = Update(tf.Variable([1.0]), is_sparse=True)
+    needed = ["Rows", "Sparse_Sgd_float"]
+    assert native._units(Step(opt), update) == needed
+    opt._averaging = lambda variable: None
+    assert native._units(Step(opt), update) == [*needed, "Average_float"]
+
+
 @pytest.mark.parametrize(
     ("environment", "gpu", "reason"),
     [
@@ -112,7 +135,5 @@ def test_reasons_of_a_gpu(native_ops, monkeypatch, has_cuda, details, reason):
     monkeypatch.setattr(
         tf.config.experimental, "get_device_details", lambda device: details
     )
-    devices._refuses.cache_clear()
     told = devices.refuses(["/GPU:0"], "Dense_Adam_float")
-    devices._refuses.cache_clear()
     assert reason in told

@@ -139,13 +139,14 @@ def test_all_kernels_are_in_the_library(folder):
 
 @pytest.mark.processes
 def test_a_kernel_is_compiled_loaded_and_kept(started, fake):
-    for _ in range(2):
+    for told in (1, 0):
         lines, err = started("find", SYMBOL, SYMBOL, "Dense_Nothing_float")
         assert lines == [
             *(2 * [f"{SYMBOL}: found"]),
             "Dense_Nothing_float: there is no kernel Dense_Nothing_float",
         ]
-        assert not err
+        assert err.count("are compiled for compute capability") == told
+        assert err.count("\n") == told
     (told,) = fake()
     assert told.split() == [*nvrtc.OPTIONS, "--gpu-architecture=sm_90"]
     assert "--fmad=false" in told
@@ -186,6 +187,14 @@ def test_why_there_is_no_kernel_is_told(started, case):
 def test_an_interrupt_is_no_reason_against_a_kernel(started):
     lines, _ = started("interrupted", SYMBOL)
     assert lines == ["interrupted", f"{SYMBOL}: found"]
+
+
+@pytest.mark.processes
+def test_a_forked_child_hangs_on_nothing(started):
+    """It has the GPU if the parent had not asked for one."""
+    (before, after, parent), _ = started("forked", SYMBOL)
+    assert before == parent == f"{SYMBOL}: found"
+    assert "this process was forked from one that had asked" in after
 
 
 @pytest.mark.processes
@@ -252,6 +261,33 @@ def test_where_a_compiler_is_looked_for(tmp_path, monkeypatch):
     with pytest.raises(nvrtc.Failure, match="there is no NVRTC") as why:
         list(nvrtc.find())
     assert "pip install nvidia-cuda-nvrtc" in str(why.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "error", "is_final"),
+    [
+        ({"FAKE_NVRTC_FAIL": "error: good"}, nvrtc.Failure, True),
+        ({"FAKE_NVRTC_ERROR": "5"}, nvrtc.Failure, True),
+        ({"FAKE_NVRTC_ERROR": "1"}, MemoryError, False),
+    ],
+)
+def test_refusals_are_final_and_accidents_are_not(
+    fake, monkeypatch, setting, error, is_final
+):
+    compiler = new()
+    with monkeypatch.context() as context:
+        for name, value in setting.items():
+            context.setenv(name, value)
+        for _ in range(2):
+            with pytest.raises(error):
+                code_of(compiler)
+    assert len(fake()) == (1 if is_final else 2)
+    if is_final:
+        with pytest.raises(error):
+            code_of(compiler)
+    else:
+        assert code_of(compiler) == CODE
+    assert code_of(new()) == CODE
 
 
 # The cache.
@@ -341,8 +377,7 @@ def test_what_is_not_as_it_was_is_compiled(fake, caplog, harm):
     assert code_of(compiler) == CODE
     assert code_of(compiler) == CODE
     assert len(fake()) == 2
-    warned = [r for r in caplog.records if r.levelname == "WARNING"]
-    assert bool(warned) == is_told
+    assert ("are compiled, because" in caplog.text) == is_told
     if "folder" not in harm:  # The file is as it was again.
         caplog.clear()
         assert code_of(new()) == CODE
@@ -410,11 +445,12 @@ def test_without_a_home(fake, caplog, monkeypatch):
 
 
 def test_it_is_said_once_that_kernels_are_compiled(fake, caplog, tmp_path):
-    caplog.set_level("INFO", logger="absl")
+    """Where nobody has asked for more than absl shows."""
     compiler = new()
     for symbol in (SYMBOL, "Dense_Adam_float"):
         code_of(compiler, symbol)
     (record,) = caplog.records
+    assert record.levelname == "WARNING"
     assert "compute capability 9.0 by NVRTC 12.9" in record.getMessage()
     assert str(tmp_path / "cache" / "kernels") in record.getMessage()
 
@@ -464,3 +500,23 @@ def test_nvidias_compiler_is_asked_by_the_library(started, folder, major):
     assert lines == [f"{SYMBOL}: found"]
     (file,) = kept()
     assert f"{SYMBOL}\0".encode() in file.read_bytes()
+
+
+# How long it takes to compile them is about proportional.
+MOST_LINES_OF_PTX = {
+    "Rows": 1200,
+    "Sparse_Adam_float": 650,
+    "Sparse_Lamb_float": 1450,
+}
+
+
+@pytest.mark.skipif(
+    not NVIDIAS, reason='`pip install ".[kernels]"` brings NVRTC'
+)
+@pytest.mark.parametrize("major", NVIDIAS)
+@pytest.mark.parametrize("unit", MOST_LINES_OF_PTX)
+def test_first_steps_compile_no_copies_of_loops(major, unit):
+    chosen = [k for k in units.kernels(HEADERS) if k.unit == unit]
+    source = units.text(HEADERS, chosen)
+    _, ptx = NVIDIAS[major].compile(source, "compute_80")
+    assert len(ptx.splitlines()) < MOST_LINES_OF_PTX[unit]

@@ -99,6 +99,7 @@ KLO_DEVICE void Direct(const Launch<Arithmetic<T>>& launch) {
   constexpr unsigned kChanged = ChangedBy(&F::Direction);
   const unsigned changed = kChanged | (around.decay != C(0));
   double sum = 0;
+  KLO_ROLLED
   for (int begin = 0, half = 0; begin < chunk.count; begin += kStage, half ^= 1) {
     const int end = chunk.count - begin < kStage ? chunk.count : begin + kStage;
     ForEachRange<T>(place.is_aligned, begin, end, [&](const Range& range) {
@@ -131,6 +132,7 @@ KLO_DEVICE Squares SumOfChunks(const Squares* squares, int64_t count) {
   __shared__ double totals[2];
   const int thread = static_cast<int>(threadIdx.x);
   double total = 0;
+  KLO_ROLLED
   for (int64_t begin = 0; begin < count; begin += kThreads) {
     const int n = count - begin < kThreads ? static_cast<int>(count - begin) : kThreads;
     if (thread < n) {

@@ -17,6 +17,10 @@
 // Two blocks to a multiprocessor will do: aiming at more, the compiler saves registers by spilling some.
 #define KLO_KERNEL extern "C" __global__ void __launch_bounds__(::keras_legacy_opt::gpu::kThreads, 2)
 #define KLO_UNROLL _Pragma("unroll")
+#define KLO_UNROLL_8 _Pragma("unroll 8")
+// Loops whose rounds cannot overlap: each has a branch, a barrier or a search in it. Copies of them would only take
+// time to compile, which a first step waits for.
+#define KLO_ROLLED _Pragma("unroll 1")
 #endif
 
 namespace keras_legacy_opt {

@@ -1,9 +1,11 @@
 #include "driver.h"
 
 #include <dlfcn.h>
+#include <pthread.h>
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <climits>
 #include <cstring>
 #include <deque>
@@ -56,6 +58,11 @@ constexpr unsigned kWithoutTime = 2;                         // CU_EVENT_DISABLE
 
 Address AddressOf(const void* memory) { return reinterpret_cast<Address>(memory); }
 
+// Whether this process was forked from one that had asked for devices. They do not survive that, and their locks may be
+// held by threads that are not here.
+std::atomic<bool> is_in_use = false, is_child = false;
+[[maybe_unused]] const int kWatchesForks = pthread_atfork(nullptr, nullptr, [] { is_child = is_in_use.load(); });
+
 // The driver's functions, or why there is no driver.
 struct Driver {
 #define KLO_MEMBER(NAME, ...) int (*NAME)(__VA_ARGS__) = nullptr;
@@ -66,6 +73,11 @@ struct Driver {
 
   // Loaded at the first call, for ever.
   static const Driver* Get(std::string* why_not) {
+    if (is_child) {
+      *why_not = "this process was forked from one that had asked for GPUs, which cannot be used by both";
+      return nullptr;
+    }
+    is_in_use = true;
     static const Driver& driver = *new Driver;
     if (driver.why_not.empty()) return &driver;
     *why_not = driver.why_not;
@@ -152,6 +164,15 @@ bool Compile(const std::string& symbol, int capability, int driver, Code* code, 
 }  // namespace driver_internal
 
 using namespace driver_internal;
+
+bool IsForkedChild() { return is_child; }
+
+void Tell(const std::string& text, char* to, size_t room) {
+  if (room == 0) return;
+  const size_t size = std::min(text.size(), room - 1);
+  std::memcpy(to, text.data(), size);
+  to[size] = '\0';
+}
 
 struct Kernel {
   std::string symbol;
@@ -419,6 +440,7 @@ bool Event::Query(bool* is_done, std::string* why_not) {
 #define KLO_EXPORT extern "C" __attribute__((visibility("default")))
 
 KLO_EXPORT void keras_legacy_opt_gpu_set_compiler(KerasLegacyOptGpuCompiler compiler) {
+  if (keras_legacy_opt::gpu::driver_internal::is_child) return;  // Nobody asks one any more.
   auto& slot = keras_legacy_opt::gpu::driver_internal::CompilerSlot::Get();
   const std::unique_lock<std::shared_mutex> lock(slot.mutex);
   slot.compiler = compiler;
@@ -439,10 +461,6 @@ KLO_EXPORT int keras_legacy_opt_gpu_find(int ordinal, const char* symbol, char* 
   std::string reason;
   Device* const device = Device::Get(ordinal, &reason);
   const bool is_found = device != nullptr && (symbol == nullptr || device->Find(symbol, &reason) != nullptr);
-  if (!is_found && room > 0) {
-    const size_t size = std::min(reason.size(), room - 1);
-    std::memcpy(why_not, reason.data(), size);
-    why_not[size] = '\0';
-  }
+  if (!is_found) keras_legacy_opt::gpu::Tell(reason, why_not, room);
   return is_found;
 }

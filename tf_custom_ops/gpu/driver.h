@@ -3,8 +3,9 @@
 //
 // The driver, libcuda.so.1, is looked for when a device is first asked for. The code of kernels comes from whoever has
 // registered itself by keras_legacy_opt_gpu_set_compiler, at first need. Every function may be called by every thread;
-// the context that is current for it stays so. What fails returns false or null, and says why in a sentence's part, as
-// "cuInit fails: no CUDA-capable device is detected".
+// the context that is current for it stays so. In a child that is forked after a device was asked for, all devices are
+// refused, and nothing waits for what threads of the parent were doing. What fails returns false or null, and says why
+// in a sentence's part, as "cuInit fails: no CUDA-capable device is detected".
 #ifndef KERAS_LEGACY_OPT_GPU_DRIVER_H_
 #define KERAS_LEGACY_OPT_GPU_DRIVER_H_
 
@@ -16,6 +17,12 @@
 
 namespace keras_legacy_opt {
 namespace gpu {
+
+// Whether this process was forked from one that had asked for a device: none can be used here.
+bool IsForkedChild();
+
+// Writes text for C: as much as there is room for, and a 0.
+void Tell(const std::string& text, char* to, size_t room);
 
 // A CUstream: TensorFlow's stream->platform_specific_handle().stream. All that takes one happens in its order.
 using Stream = void*;

@@ -45,8 +45,9 @@ struct RowGeometry {
     lines = all_rows ? table_rows : std::min(indices, table_rows);
     // Few rows are shared by many blocks.
     const int64_t elements = all_rows || norms ? int64_t{kBlock} : int64_t{kThreads} * 4;
-    lines_of_block = static_cast<int32_t>(std::max<int64_t>(1, elements / width));
-    blocks = (lines + lines_of_block - 1) / lines_of_block;
+    lines_of_block = static_cast<int32_t>(std::max<int64_t>(1, elements / std::max<int64_t>(1, width)));
+    // One at least, which judges the scalars.
+    blocks = std::max<int64_t>(1, (lines + lines_of_block - 1) / lines_of_block);
   }
 };
 

@@ -69,7 +69,8 @@ struct Rows {
   uint64_t* sorted;    // what a pass makes of them; the host swaps both
   int32_t shift;       // of the digit that a pass sorts by
   int32_t tiles;       // blocks of kTile keys
-  uint32_t* counts;    // [digit][tile], and the sum of all
+  int32_t counted;     // what is counted in each tile: kDigits, or 1 when it is heads
+  uint32_t* counts;    // [counted][tiles], and the sum of all
   uint32_t* heads;     // the positions of the heads in `keys`, and `count`
   uint32_t* head_count;
   int32_t* refusal;       // 0; or 1 and the position of a bad index; or -1: the formula refuses its scalars

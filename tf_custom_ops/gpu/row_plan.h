@@ -15,6 +15,7 @@ KLO_DEVICE bool Goes(const Rows& rows) { return *rows.refusal == 0 && (rows.cond
 KLO_DEVICE void MakeKeys(const Rows& rows) {
   if (rows.condition != nullptr && !*rows.condition) return;
   const int64_t tile = int64_t{blockIdx.x} * kTile;
+  KLO_ROLLED
   for (int64_t i = tile + threadIdx.x; i < tile + kTile && i < rows.count; i += kThreads) {
     const int64_t row =
         rows.has_long ? static_cast<const int64_t*>(rows.indices)[i] : static_cast<const int32_t*>(rows.indices)[i];
@@ -34,6 +35,7 @@ KLO_DEVICE int DigitOf(const Rows& rows, uint64_t key) { return RowOf(key) >> ro
 template <class Visit>
 KLO_DEVICE void ForEachKey(const Rows& rows, Visit visit) {
   const int64_t begin = int64_t{blockIdx.x} * kTile + threadIdx.x * kKeysOfThread;
+  KLO_ROLLED
   for (int64_t i = begin; i < begin + kKeysOfThread && i < rows.count; ++i) visit(i, rows.keys[i]);
 }
 
@@ -44,6 +46,7 @@ KLO_DEVICE uint32_t SumBefore(uint32_t number, uint32_t* all) {
   int from = 0;
   sums[0][thread] = number;
   __syncthreads();
+  KLO_ROLLED
   for (int distance = 1; distance < kThreads; distance *= 2, from ^= 1) {
     sums[from ^ 1][thread] = sums[from][thread] + (thread >= distance ? sums[from][thread - distance] : 0);
     __syncthreads();
@@ -54,19 +57,27 @@ KLO_DEVICE uint32_t SumBefore(uint32_t number, uint32_t* all) {
   return sum - number;
 }
 
-// One block: replaces `size` numbers by the sums of those before each; the sum of all comes behind them.
-KLO_DEVICE void ScanNumbers(uint32_t* numbers, int64_t size) {
-  const int64_t part = (size + kThreads - 1) / kThreads;
-  const int64_t begin = part * threadIdx.x, end = begin + part < size ? begin + part : size;
+// One block: replaces counts by the sums of those before each; the sum of all comes behind them, and is the number of
+// heads if they were counted.
+KLO_DEVICE void Scan(const Rows& rows) {
+  if (!Goes(rows)) return;
+  uint32_t* const numbers = rows.counts;
+  const uint32_t size = static_cast<uint32_t>(rows.counted * rows.tiles);
+  const uint32_t part = (size + kThreads - 1) / kThreads;
+  const uint32_t begin = part * threadIdx.x, end = begin + part < size ? begin + part : size;
   uint32_t sum = 0, all;
-  for (int64_t i = begin; i < end; ++i) sum += numbers[i];
+  for (uint32_t i = begin; i < end; ++i) sum += numbers[i];
   sum = SumBefore(sum, &all);
-  for (int64_t i = begin; i < end; ++i) {
+  for (uint32_t i = begin; i < end; ++i) {
     const uint32_t number = numbers[i];
     numbers[i] = sum;
     sum += number;
   }
-  if (threadIdx.x == 0) numbers[size] = all;
+  if (threadIdx.x != 0) return;
+  numbers[size] = all;
+  if (rows.counted == kDigits) return;
+  *rows.head_count = all;
+  rows.heads[all] = static_cast<uint32_t>(rows.count);
 }
 
 KLO_DEVICE void CountDigits(const Rows& rows) {
@@ -77,10 +88,6 @@ KLO_DEVICE void CountDigits(const Rows& rows) {
   ForEachKey(rows, [&](int64_t, uint64_t key) { atomicAdd(&counts[DigitOf(rows, key)], 1u); });
   __syncthreads();
   if (threadIdx.x < kDigits) rows.counts[threadIdx.x * rows.tiles + blockIdx.x] = counts[threadIdx.x];
-}
-
-KLO_DEVICE void ScanDigits(const Rows& rows) {
-  if (Goes(rows)) ScanNumbers(rows.counts, int64_t{kDigits} * rows.tiles);
 }
 
 // How many keys of a digit a thread has, for each of both; a quarter of the threads lies together.
@@ -98,17 +105,20 @@ KLO_DEVICE void SumOverThreads(DigitTable& table) {
   static_assert(kThreads == 4 * kDigits, "a thread for each quarter");
   __shared__ uint32_t quarters[kThreads];
   const int me = static_cast<int>(threadIdx.x), digit = me / 4, first = me % 4 * DigitTable::kQuarter;
+  uint16_t* const counts = &table.At(digit, first);
   uint32_t sum = 0;
-  for (int i = 0; i < DigitTable::kQuarter; ++i) sum += table.At(digit, first + i);
+  KLO_UNROLL_8
+  for (int i = 0; i < DigitTable::kQuarter; ++i) sum += counts[i];
   quarters[me] = sum;
   __syncthreads();
   sum = 0;
+  KLO_ROLLED
   for (int i = digit * 4; i < me; ++i) sum += quarters[i];
+  KLO_UNROLL_8
   for (int i = 0; i < DigitTable::kQuarter; ++i) {
-    uint16_t& count = table.At(digit, first + i);
     const uint32_t before = sum;
-    sum += count;
-    count = static_cast<uint16_t>(before);
+    sum += counts[i];
+    counts[i] = static_cast<uint16_t>(before);
   }
   __syncthreads();
 }
@@ -117,6 +127,7 @@ KLO_DEVICE void SortDigit(const Rows& rows) {
   __shared__ DigitTable table;
   if (!Goes(rows)) return;
   const int thread = static_cast<int>(threadIdx.x);
+  KLO_UNROLL_8
   for (int digit = 0; digit < kDigits; ++digit) table.At(digit, thread) = 0;
   ForEachKey(rows, [&](int64_t, uint64_t key) { ++table.At(DigitOf(rows, key), thread); });
   __syncthreads();
@@ -142,14 +153,6 @@ KLO_DEVICE void CountHeads(const Rows& rows) {
   uint32_t all;
   SumBefore(HeadsOfThread(rows), &all);
   if (threadIdx.x == 0) rows.counts[blockIdx.x] = all;
-}
-
-KLO_DEVICE void ScanHeads(const Rows& rows) {
-  if (!Goes(rows)) return;
-  ScanNumbers(rows.counts, rows.tiles);
-  if (threadIdx.x != 0) return;
-  *rows.head_count = rows.counts[rows.tiles];
-  rows.heads[rows.counts[rows.tiles]] = static_cast<uint32_t>(rows.count);
 }
 
 KLO_DEVICE void WriteHeads(const Rows& rows) {

@@ -11,6 +11,7 @@ namespace gpu {
 
 // The first of the heads [begin, end) whose row is not below `row`; or end.
 KLO_DEVICE uint32_t FirstHead(const Rows& rows, uint32_t begin, uint32_t end, int64_t row) {
+  KLO_ROLLED
   while (begin < end) {
     const uint32_t middle = begin + (end - begin) / 2;
     if (RowOf(rows.keys[rows.heads[middle]]) < row) {
@@ -105,13 +106,12 @@ struct Table {
   KLO_DEVICE void SumGradients(const Line& line, const Range& range, C (&sum)[kWidth<T>]) const {
     KLO_UNROLL
     for (int j = 0; j < kWidth<T>; ++j) sum[j] = C(0);
-    if (!line.IsTouched()) return;
-    LoadGradient(range, line.first, sum);
-    for (uint32_t key = line.first + 1; key < line.last; ++key) {
+    KLO_ROLLED
+    for (uint32_t key = line.first; key < line.last; ++key) {
       C g[kWidth<T>];
       LoadGradient(range, key, g);
       KLO_UNROLL
-      for (int j = 0; j < kWidth<T>; ++j) sum[j] += g[j];
+      for (int j = 0; j < kWidth<T>; ++j) sum[j] = key == line.first ? g[j] : sum[j] + g[j];
     }
   }
 
@@ -171,13 +171,9 @@ KLO_DEVICE void UpdateLines(const SparseLaunch<Arithmetic<T>>& launch) {
                      C state[Place<F, T>::kTensors][kWidth<T>];
                      place.LoadState(range, state);
                      if constexpr (F::kIdle) {
-                       if (!line.IsTouched()) {
-                         CallIdle(f, state, IndicesTo<Place<F, T>::kTensors>());
-                         place.StoreState(range, state, ~0u);
-                         return;
-                       }
+                       if (!line.IsTouched()) CallIdle(f, state, IndicesTo<Place<F, T>::kTensors>());
                      }
-                     UpdateRow(f, table, line, range, state);
+                     if (line.IsTouched()) UpdateRow(f, table, line, range, state);
                      place.StoreState(range, state, ~0u);
                    });
 }
@@ -196,14 +192,14 @@ KLO_DEVICE void Sparse(const SparseLaunch<Arithmetic<T>>& launch) {
 template <class F, class C>
 class Lane {
  public:
-  KLO_DEVICE Lane(const Lines<F, C>& lines, int64_t width, int lane) : lines_(lines), width_(width), lane_(lane) {
-    Enter();
-  }
+  KLO_DEVICE Lane(const Lines<F, C>& lines, int64_t width, int lane) : lines_(lines), width_(width), lane_(lane) {}
 
   // Calls visit(element) for those before `end`, where it stopped before.
   template <class Visit>
   KLO_DEVICE void Until(int64_t end, Visit visit) {
+    KLO_ROLLED
     while (line_ < lines_.count()) {
+      if (!is_entered_) Enter();
       for (; column_ < width_; column_ += kLanes) {
         if (start_ + column_ >= end) return;
         visit(start_ + column_);
@@ -211,13 +207,13 @@ class Lane {
       start_ += width_;
       phase_ = is_touched_ ? 0 : static_cast<int>((phase_ + width_) % kLanes);
       ++line_;
-      Enter();
+      is_entered_ = false;
     }
   }
 
  private:
   KLO_DEVICE void Enter() {
-    if (line_ == lines_.count()) return;
+    is_entered_ = true;
     is_touched_ = lines_.At(line_).IsTouched();
     if (is_touched_) phase_ = 0;
     column_ = (lane_ + kLanes - phase_) % kLanes;
@@ -228,7 +224,7 @@ class Lane {
   const int lane_;
   int line_ = 0, phase_ = 0;
   int64_t start_ = 0, column_ = 0;
-  bool is_touched_ = false;
+  bool is_entered_ = false, is_touched_ = false;
 };
 
 template <class F, class T>
@@ -247,6 +243,7 @@ KLO_DEVICE void SparseDirect(const SparseLaunch<Arithmetic<T>>& launch) {
   Lane<F, C> lane(lines, launch.width, thread % kLanes);
   double sum = 0;
   int half = 0;
+  KLO_ROLLED
   for (int64_t begin = 0; begin < elements; begin += kStage, half ^= 1) {
     const int64_t end = elements - begin < kStage ? elements : begin + kStage;
     ForEachOfRows<T>(launch.width, lines.count() == 1, table.is_aligned, begin, end,

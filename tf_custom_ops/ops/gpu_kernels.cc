@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 #include <map>
+#include <set>
 #include <utility>
 
 #include "xla/stream_executor/stream.h"
@@ -223,9 +224,47 @@ absl::Status DenseKernel::Update(const Queue& queue, const std::vector<const Ker
   return queue.Run(kernels[2], blocks, launch);
 }
 
+// Those of all ops, and what ops have left that are gone.
+struct Reports::All {
+  std::mutex mutex;
+  std::set<Reports*> reports;
+  Taken left;
+
+  static All& Get() {
+    static All& all = *new All;
+    return all;
+  }
+};
+
+Reports::Reports() {
+  All& all = All::Get();
+  std::lock_guard<std::mutex> lock(all.mutex);
+  all.reports.insert(this);
+}
+
+Reports::~Reports() {
+  All& all = All::Get();
+  std::lock_guard<std::mutex> lock(all.mutex);
+  all.reports.erase(this);
+  all.left.splice(all.left.end(), running_);
+}
+
 absl::Status Reports::Next(const tensorflow::Var* variable) {
   std::lock_guard<std::mutex> lock(mutex_);
-  for (auto next = running_.begin(); next != running_.end();) {
+  return NextOf(variable, &running_, &idle_);
+}
+
+absl::Status Reports::NextOfAll() {
+  All& all = All::Get();
+  std::lock_guard<std::mutex> lock(all.mutex);
+  Taken done;
+  KLO_RETURN_IF_ERROR(NextOf(nullptr, &all.left, &done));
+  for (Reports* reports : all.reports) KLO_RETURN_IF_ERROR(reports->Next(nullptr));
+  return absl::OkStatus();
+}
+
+absl::Status Reports::NextOf(const tensorflow::Var* variable, Taken* running, Taken* idle) {
+  for (auto next = running->begin(); next != running->end();) {
     const auto report = next++;
     bool is_done = false;
     std::string why;
@@ -237,11 +276,14 @@ absl::Status Reports::Next(const tensorflow::Var* variable) {
     absl::Status error = absl::OkStatus();
     if (word != 0) {
       const auto updated = report->variable.GetNewRef();
-      if (updated != nullptr && updated.get() != variable) continue;  // It waits for a step of its variable.
-      if (updated != nullptr) error = report->error(word);
+      if (variable != nullptr && updated != nullptr && updated.get() != variable) continue;  // It waits for a step.
+      if (variable == nullptr || updated != nullptr) {
+        const char* const end = variable == nullptr ? "." : ", nor does this one.";
+        error = absl::InvalidArgumentError(absl::StrCat(report->mistake(word), end));
+      }
     }
-    report->error = nullptr;
-    idle_.splice(idle_.begin(), running_, report);
+    report->mistake = nullptr;
+    idle->splice(idle->begin(), *running, report);
     KLO_RETURN_IF_ERROR(error);
   }
   return absl::OkStatus();
@@ -272,12 +314,12 @@ absl::Status Reports::Read(const Queue& queue, const int32_t* word, Taken* repor
 namespace {
 
 // The numbers of a sparse op's kernels; behind those of its formula comes the one of averages.
-enum SparseJob { kMakeKeys, kCountDigits, kScanDigits, kSortDigit, kCountHeads, kScanHeads, kWriteHeads, kOwn };
+enum SparseJob { kMakeKeys, kCountDigits, kScan, kSortDigit, kCountHeads, kWriteHeads, kOwn };
 
 std::vector<std::string> SparseSymbols(const std::string& op, const FormulaSpec& spec, tensorflow::DataType dtype,
                                        bool averages) {
-  std::vector<std::string> symbols = {"Rows_MakeKeys",   "Rows_CountDigits", "Rows_ScanDigits", "Rows_SortDigit",
-                                      "Rows_CountHeads", "Rows_ScanHeads",   "Rows_WriteHeads"};
+  std::vector<std::string> symbols = {"Rows_MakeKeys",  "Rows_CountDigits", "Rows_Scan",
+                                      "Rows_SortDigit", "Rows_CountHeads",  "Rows_WriteHeads"};
   const std::vector<std::string> jobs = spec.has_norms
                                             ? std::vector<std::string>{"SparseDirect", "SparseScale", "SparseMove"}
                                             : std::vector<std::string>{"Sparse"};
@@ -334,18 +376,20 @@ absl::Status SparseKernel::FindRows(const Queue& queue, const std::vector<const 
   KLO_RETURN_IF_ERROR(run(kMakeKeys, false));
   for (int pass = 0; pass < geometry.passes; ++pass, rows->shift += kDigitBits) {
     KLO_RETURN_IF_ERROR(run(kCountDigits, false));
-    KLO_RETURN_IF_ERROR(run(kScanDigits, true));
+    KLO_RETURN_IF_ERROR(run(kScan, true));
     KLO_RETURN_IF_ERROR(run(kSortDigit, false));
     std::swap(rows->keys, rows->sorted);
   }
+  rows->counted = 1;
   KLO_RETURN_IF_ERROR(run(kCountHeads, false));
-  KLO_RETURN_IF_ERROR(run(kScanHeads, true));
+  KLO_RETURN_IF_ERROR(run(kScan, true));
   return run(kWriteHeads, false);
 }
 
 absl::Status SparseKernel::Update(const Queue& queue, const std::vector<const Kernel*>& kernels,
                                   const RowGeometry& geometry, int64_t average_blocks,
                                   const AnySparseLaunch& launch) const {
+  if (launch.width == 0 && spec_.has_norms) return absl::OkStatus();  // Scalar slots stay as they are, too.
   KLO_RETURN_IF_ERROR(queue.Run(kernels[kOwn], geometry.blocks, launch));
   if (spec_.has_norms) {
     KLO_RETURN_IF_ERROR(queue.Run(kernels[kOwn + 1], 1, launch));
@@ -368,15 +412,14 @@ absl::Status SparseKernel::Apply(OpKernelContext* context) {
   KLO_RETURN_IF_ERROR(reports_.Next(variables.Resource(0)));
   const Tensor& indices = IndicesOf(context);
   const int64_t count = indices.NumElements();
-  const bool is_countable = table.rows <= int64_t{1} << 32 && count <= std::numeric_limits<int32_t>::max() - kTile;
-  if (!is_countable && table.width > 0) {
+  const bool are_rows_countable = table.rows <= int64_t{1} << 32 || table.width == 0;
+  if (!are_rows_countable || count > std::numeric_limits<int32_t>::max() - kTile) {
     return absl::InvalidArgumentError(absl::StrCat("Variable '", table.name, "' has ", table.rows,
                                                    " rows, and its sparse gradient ", count,
                                                    ": on a GPU at most 2^32 and 2^31 are possible."));
   }
   std::vector<void*> addresses;
   KLO_RETURN_IF_ERROR(Prepare(context, &variables, &addresses));
-  if (table.width == 0) return absl::OkStatus();
 
   const RowGeometry geometry(count, table.rows, table.width, spec_.idle_rows, spec_.has_norms);
   Memory memory(geometry, count);
@@ -390,13 +433,13 @@ absl::Status SparseKernel::Apply(OpKernelContext* context) {
   Reports::Taken report;
   KLO_RETURN_IF_ERROR(reports_.Take(queue, &report));
   report.front().variable = tensorflow::core::WeakPtr<tensorflow::Var>(variables.Resource(0));
-  report.front().error = [op = type_string(), table](int32_t word) {
+  report.front().mistake = [op = type_string(), table](int32_t word) {
     const std::string what = word < 0
                                  ? absl::StrCat(op, " refused its scalars")
                                  : absl::StrCat("its index at position ", word - 1, " is not in [0, ", table.rows, ")");
-    return absl::InvalidArgumentError(absl::StrCat("The sparse gradient of variable '", table.name,
-                                                   "' in an earlier step, which the GPU has run meanwhile: ", what,
-                                                   ". That step did not change the variable, nor does this one."));
+    return absl::StrCat("The sparse gradient of variable '", table.name,
+                        "' in an earlier step, which the GPU has run meanwhile: ", what,
+                        ". That step did not change the variable");
   };
 
   AnySparseLaunch launch = {};
@@ -418,6 +461,7 @@ absl::Status SparseKernel::Apply(OpKernelContext* context) {
                  memory.At<uint64_t>(memory.sorted),
                  0,
                  geometry.tiles,
+                 kDigits,
                  memory.At<uint32_t>(memory.counts),
                  memory.At<uint32_t>(memory.heads),
                  memory.At<uint32_t>(memory.head_count),
@@ -511,5 +555,15 @@ REGISTER_KERNEL_BUILDER(Name("KerasLegacyOptAllFinite").Device(tensorflow::DEVIC
 
 }  // namespace gpu
 }  // namespace keras_legacy_opt
+
+// The first mistake of a step on a GPU that is known by now: returns the code of its status, writes its message. It is
+// not told again. 0 if there is none.
+extern "C" __attribute__((visibility("default"))) int keras_legacy_opt_gpu_mistake(char* message, size_t room) {
+  using namespace keras_legacy_opt::gpu;
+  if (IsForkedChild()) return 0;
+  const absl::Status error = Reports::NextOfAll();
+  Tell(std::string(error.message()), message, room);
+  return static_cast<int>(error.code());
+}
 
 #endif  // KLO_GPU

@@ -132,25 +132,38 @@ class DenseKernel : public DenseUpdate {
 };
 
 // What a step will have found wrong, when it runs: the host learns it later, and tells it in the next step of the same
-// variable. One op may update several: TensorFlow keeps it for all that look alike.
+// variable, or to whoever asks for those of all ops. One op may update several variables: TensorFlow keeps it for all
+// that look alike.
 class Reports {
  public:
   struct Report {
     std::unique_ptr<Pinned> word;
     std::unique_ptr<Event> event;
     tensorflow::core::WeakPtr<tensorflow::Var> variable;
-    std::function<absl::Status(int32_t)> error;
+    std::function<std::string(int32_t)> mistake;
   };
   using Taken = std::list<Report>;
 
+  Reports();
+  ~Reports();
+  Reports(const Reports&) = delete;
+  Reports& operator=(const Reports&) = delete;
+
   // The first error of the steps of a variable so far, if there is one that is known by now.
   absl::Status Next(const tensorflow::Var* variable);
+  // The same of all variables and ops, of those that are gone, too.
+  static absl::Status NextOfAll();
   // Takes what a report needs, before the step changes anything: there may be none left.
   absl::Status Take(const Queue& queue, Taken* report);
   // Has a word of the device, which is 0 if all is well, read when all that is in the stream is done.
   absl::Status Read(const Queue& queue, const int32_t* word, Taken* report);
 
  private:
+  struct All;
+
+  // The first error among those of a variable; of any, if it is null.
+  static absl::Status NextOf(const tensorflow::Var* variable, Taken* running, Taken* idle);
+
   std::mutex mutex_;
   Taken running_, idle_;
 };

@@ -17,6 +17,8 @@
 #define KLO_DEVICE inline
 #define KLO_KERNEL void
 #define KLO_UNROLL
+#define KLO_UNROLL_8
+#define KLO_ROLLED
 #define __shared__ static
 
 struct CudaIndex {

@@ -39,6 +39,12 @@ using tensorflow::OpKernelConstruction;
 using tensorflow::OpKernelContext;
 using tensorflow::Tensor;
 
+#if __has_include("xla/stream_executor/device_address.h")  // from TensorFlow 2.21 on
+using DeviceMemory = stream_executor::DeviceAddressBase;
+#else
+using DeviceMemory = stream_executor::DeviceMemoryBase;
+#endif
+
 constexpr int kDevices = 2;
 
 // What the driver offers beside its interface, see tests/fake_driver.cc; it has been loaded.
@@ -156,12 +162,12 @@ class Stream : public stream_executor::host::HostStream {
   // Held by whoever puts something into it.
   std::recursive_mutex& mutex() const { return mutex_; }
   PlatformSpecificHandle platform_specific_handle() const override { return {handle_}; }
-  // TensorFlow copies by it from device to device.
-  absl::Status Memcpy(stream_executor::DeviceAddressBase* to, const stream_executor::DeviceAddressBase& from,
-                      uint64_t size) override {
+  // TensorFlow copies by it from device to device. Before 2.21, the host's stream has a thread that copies later.
+  absl::Status Memcpy(DeviceMemory* to, const DeviceMemory& from, uint64_t size) override {
     Flush();
     Arena::Open open;
-    return HostStream::Memcpy(to, from, size);
+    std::memcpy(to->opaque(), from.opaque(), size);
+    return absl::OkStatus();
   }
   using HostStream::Memcpy;
 

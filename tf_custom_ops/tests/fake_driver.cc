@@ -180,7 +180,8 @@ KLO_DRIVER cuInit(unsigned) {
   return Setting("FAKE_CUDA_DEVICES", 1) > 0 ? 0 : 100;
 }
 KLO_DRIVER cuGetErrorString(int error, const char** text) {
-  *text = error == kNotFound         ? "named symbol not found"
+  *text = error == 2                 ? "out of memory"
+          : error == kNotFound       ? "named symbol not found"
           : error == kInvalidImage   ? "device kernel image is invalid"
           : error == kNoBinary       ? "no kernel image is available for execution on the device"
           : error == 100             ? "no CUDA-capable device is detected"

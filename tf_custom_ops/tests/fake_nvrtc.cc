@@ -1,6 +1,7 @@
 // A compiler of kernels that compiles none: its code tells tests/fake_driver.cc which ones there would be. It does as
 // the environment says: FAKE_NVRTC_VERSION ("12.9"), FAKE_NVRTC_KNOWN ("80 90"), FAKE_NVRTC_FAIL (the errors of every
-// text), FAKE_NVRTC_LOG (a file, to which each program adds a line of its options).
+// text), FAKE_NVRTC_ERROR (the number of an error of every text), FAKE_NVRTC_LOG (a file, to which each program adds a
+// line of its options).
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -97,6 +98,7 @@ KLO_NVRTC int nvrtcCompileProgram(void* handle, int count, const char* const* op
   AddToLog(all + '\n');
   program->log = Setting("FAKE_NVRTC_FAIL", "");
   if (!program->log.empty()) return kFailed;
+  if (const int error = std::atoi(Setting("FAKE_NVRTC_ERROR", "0").c_str())) return error;
   usleep(50000);  // as long as others could begin
   program->code = "FAKE " + target + ' ' + Symbols(program->source) + '.';
   return 0;

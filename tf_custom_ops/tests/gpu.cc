@@ -221,8 +221,8 @@ class RowMemory {
             const bool* condition = nullptr)
       : keys_(indices.size()),
         sorted_(indices.size()),
-        heads_(indices.size() + 1),
-        counts_(gpu::kDigits * geometry.tiles + 1) {
+        heads_(indices.size() + 1, kUnset),
+        counts_(gpu::kDigits * geometry.tiles + 1, kUnset) {
     rows = {indices.data(),
             static_cast<int32_t>(indices.size()),
             sizeof(Index) == 8,
@@ -231,6 +231,7 @@ class RowMemory {
             sorted_.data(),
             0,
             geometry.tiles,
+            gpu::kDigits,
             counts_.data(),
             heads_.data(),
             &head_count_,
@@ -242,21 +243,24 @@ class RowMemory {
     run(false, gpu::MakeKeys);
     for (int pass = 0; pass < geometry.passes; ++pass, rows.shift += gpu::kDigitBits) {
       run(false, gpu::CountDigits);
-      run(true, gpu::ScanDigits);
+      run(true, gpu::Scan);
       run(false, gpu::SortDigit);
       std::swap(rows.keys, rows.sorted);
     }
+    rows.counted = 1;
     run(false, gpu::CountHeads);
-    run(true, gpu::ScanHeads);
+    run(true, gpu::Scan);
     run(false, gpu::WriteHeads);
   }
+
+  static constexpr uint32_t kUnset = 12345;  // as memory is that nobody has written yet
 
   gpu::Rows rows;
 
  private:
   std::vector<uint64_t> keys_, sorted_;
   std::vector<uint32_t> heads_, counts_;
-  uint32_t head_count_ = 0;
+  uint32_t head_count_ = kUnset;
   int32_t refusal_ = 0;
 };
 
@@ -284,7 +288,8 @@ void TestRows() {
       const bool applies = false;
       indices[14] = -1;
       const RowMemory none(indices, table, gpu::RowGeometry(count, table, 1, false, false), false, &applies);
-      CHECK(*none.rows.refusal == 0 && *none.rows.head_count == 0, "rows of an update that is not to be");
+      CHECK(*none.rows.refusal == 0 && *none.rows.head_count == RowMemory::kUnset,
+            "rows of an update that is not to be");
       const RowMemory memory(indices, table, gpu::RowGeometry(count, table, 1, false, false), false);
       CHECK(*memory.rows.refusal == 15, *memory.rows.refusal);
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import functools
 import json
+import os
 import pathlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -21,15 +22,23 @@ class Compiler:
     def __init__(self, sources: Callable[[], bytes]):
         """Args: sources: returns the headers, a JSON object by their paths."""
         self._sources = sources
+        self._codes: dict[tuple[str, int, int], bytes] = {}
+        self._refusals: dict[tuple[str, int, int], str] = {}
+        self._said: set[str] = set()
+        self._make_locks()
+        # In a child, nobody releases what threads of the parent held.
+        os.register_at_fork(after_in_child=self._make_locks)
+
+    def _make_locks(self) -> None:
         self._lock = threading.Lock()
         self._locks = collections.defaultdict(threading.Lock)
-        self._codes: dict[tuple[str, int, int], bytes] = {}
-        self._said: set[str] = set()
 
     def code(
         self, symbol: str, capability: int, driver: int
     ) -> tuple[str, bytes]:
         """The name and the code of the unit that has a kernel.
+
+        What a compiler refuses is not tried again; all else that fails is.
 
         Args:
           symbol: of the kernel.
@@ -46,8 +55,14 @@ class Compiler:
         if unit is None:
             raise nvrtc.Failure(f"there is no kernel {symbol}")
         with lock:  # Whoever comes second waits for the first.
-            if key not in self._codes:
-                self._codes[key] = self._code(*key)
+            if key in self._refusals:
+                raise nvrtc.Failure(self._refusals[key])
+            try:
+                if key not in self._codes:
+                    self._codes[key] = self._code(*key)
+            except nvrtc.Failure as failure:
+                self._refusals[key] = str(failure)
+                raise
         return unit, self._codes[key]
 
     def symbols(self, unit: str) -> Sequence[str]:
@@ -77,10 +92,9 @@ class Compiler:
         if code is not None:
             return code
         self._say_once(
-            logging.INFO,
             f"are compiled for compute capability {nvrtc.in_words(capability)}"
             f" by {compiler}, and kept",
-            path.parent if path else "as long as the process lives",
+            f"in {path.parent}" if path else "as long as the process lives",
         )
         _, code = compiler.compile(source, target)
         self._keep(path, code)
@@ -95,7 +109,7 @@ class Compiler:
             path = cubins.path_of(unit, target, compiler, source)
             return path, cubins.read(path)
         except (OSError, trust.Untrusted) as why:
-            self._say_once(logging.WARNING, "are compiled, because", why)
+            self._say_once("are compiled, because", why)
             return path, None
 
     def _keep(self, path: pathlib.Path | None, code: bytes) -> None:
@@ -104,14 +118,15 @@ class Compiler:
         try:
             cubins.keep(path, code)
         except (OSError, trust.Untrusted) as why:
-            self._say_once(logging.WARNING, "are not kept, because", why)
+            self._say_once("are not kept, because", why)
 
-    def _say_once(self, level: int, what: str, why: object) -> None:
-        """Logs a sentence about the kernels, the first that says this."""
+    def _say_once(self, what: str, why: object) -> None:
+        """Logs a sentence about the kernels, the first that says this.
+
+        As a warning: absl shows nothing less, unless it is told to.
+        """
         with self._lock:
             if what in self._said:
                 return
             self._said.add(what)
-        logging.log(
-            level, "keras_legacy_opt's kernels of GPUs %s %s", what, why
-        )
+        logging.warning("keras_legacy_opt's kernels of GPUs %s %s", what, why)

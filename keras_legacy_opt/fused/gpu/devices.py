@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Iterable
 
@@ -11,6 +10,12 @@ import tensorflow as tf
 from keras_legacy_opt.fused import loader
 
 SWITCH = "KERAS_LEGACY_OPT_GPU"  # "0": as if there were no kernels for GPUs
+
+# Devices, and units, whose kernels are there. What is not, is asked for again:
+# it may have failed for lack of memory. Who knows that it will fail again says
+# so at once. In a forked child, there are none.
+_there: set[tuple[str, tuple[str, ...]]] = set()
+os.register_at_fork(after_in_child=_there.clear)
 
 
 def refuses(devices: Iterable[str], *units: str) -> str | None:
@@ -31,9 +36,12 @@ def refuses(devices: Iterable[str], *units: str) -> str | None:
     if ops.gpu is None:
         return "the native library was built without kernels for GPUs"
     for device in devices:
+        if (device, units) in _there:
+            continue
         reason = _refuses(device, units)
         if reason is not None:
             return reason
+        _there.add((device, units))
     return None
 
 
@@ -49,7 +57,6 @@ def report() -> list[str]:
     ]
 
 
-@functools.cache
 def _refuses(device: str, units: tuple[str, ...]) -> str | None:
     physical = _physical(device)
     if physical is None:

@@ -18,11 +18,12 @@ OPTIONS = ("--std=c++17", "--fmad=false", "-default-device")
 # The names that are asked for, whatever the newest one of the packages is.
 _SONAMES = ("libnvrtc.so.13", "libnvrtc.so.12")
 _LONGEST_LOG = 4000
+_OUT_OF_MEMORY = 1  # NVRTC_ERROR_OUT_OF_MEMORY
 _REMEDY = "`pip install nvidia-cuda-nvrtc-cu12` installs one"
 
 
 class Failure(Exception):
-    """What is wrong, in words."""
+    """What is wrong, in words; it will be so again."""
 
 
 class Compiler:
@@ -77,6 +78,7 @@ class Compiler:
 
         Raises:
           Failure: if it does not compile; with the errors.
+          MemoryError: if there is not enough just now.
         """
         options = [*options, f"--gpu-architecture={target}"]
         texts = (ctypes.c_char_p * len(options))(*map(str.encode, options))
@@ -93,7 +95,7 @@ class Compiler:
             report = report.rstrip(b"\0").decode(errors="replace")
             if failed:
                 said = report[:_LONGEST_LOG] or self._describe(failed)
-                raise Failure(f"{self}, {target}: {said}")
+                raise self._error(failed, f"{self}, {target}: {said}")
             kind = "PTX" if target.startswith("compute") else "CUBIN"
             return report, self._output(kind, program)
         finally:
@@ -109,7 +111,11 @@ class Compiler:
     def _call(self, function: str, *arguments: object) -> None:
         error = getattr(self._library, function)(*arguments)
         if error:
-            raise Failure(f"{function} fails: {self._describe(error)}")
+            said = f"{function} fails: {self._describe(error)}"
+            raise self._error(error, said)
+
+    def _error(self, error: int, said: str) -> Exception:
+        return (MemoryError if error == _OUT_OF_MEMORY else Failure)(said)
 
     def _describe(self, error: int) -> str:
         describe = self._library.nvrtcGetErrorString

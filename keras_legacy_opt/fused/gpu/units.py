@@ -30,10 +30,9 @@ NAMES = {
 ROWS = (
     "MakeKeys",
     "CountDigits",
-    "ScanDigits",
+    "Scan",
     "SortDigit",
     "CountHeads",
-    "ScanHeads",
     "WriteHeads",
 )
 _FORMULA = re.compile(r"^KLO_FORMULA\((\w+), (.+)\)$", re.MULTILINE)
