@@ -27,7 +27,12 @@ from keras_legacy_opt.optimizer import Optimizer
 from keras_legacy_opt.state.variables import var_key
 from keras_legacy_opt.state.weights import count_with
 from keras_legacy_opt.step import chain as chains
-from keras_legacy_opt.step import function_arguments, gradients, stepper
+from keras_legacy_opt.step import (
+    function_arguments,
+    gradients,
+    plan,
+    stepper,
+)
 from keras_legacy_opt.step.clipping import CLIPPING, GradsAndVars
 
 # What a holder may have its own idea of: if none has, gradients pass untouched.
@@ -117,6 +122,9 @@ class Holder(Optimizer):
         aggregate = experimental_aggregate_gradients
         distribution.check_context(aggregate)
         items = gradients.listed(grads_and_vars)
+        iterations = plan.step(self, items)
+        if iterations is not None:
+            return iterations
         pairs = stepper.given(self, items, aggregate)
         pairs = stepper.checked(self, pairs)
         variables = [v for _, v in pairs]
