@@ -111,12 +111,14 @@ class MovingAverage(AveragedOptimizerWrapper):
         if self._num_updates is not None:
             count = reads.cast(self._num_updates, tf.float32)
             decay = tf.minimum(decay, _growing(count))
-        step = reads.cast(self.iterations, tf.int64) - self._start_step
+        start = int(self._start_step)
+        if not (self._dynamic_decay or start):
+            return decay
+        since_start = reads.count(self.iterations, -start, tf.float32)
         if self._dynamic_decay:
-            count = tf.cast(step, tf.float32)
-            decay = tf.minimum(decay, _growing(count))
-        if self._start_step:
-            has_started = tf.greater_equal(step, 0)
+            decay = tf.minimum(decay, _growing(since_start))
+        if start:
+            has_started = tf.greater_equal(since_start, 0.0)
             decay = tf.where(has_started, decay, 0.0)
         return decay
 
@@ -199,4 +201,4 @@ def _growing(count: tf.Tensor) -> tf.Tensor:
 
 
 def _weight(decay: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    return tf.raw_ops.Sub(x=1.0, y=tf.cast(decay, dtype))
+    return tf.raw_ops.Sub(x=1.0, y=reads.cast(decay, dtype))

@@ -277,7 +277,7 @@ def _per_variable(owns: Sequence[Own], dtype: tf.DType) -> list[tf.Tensor]:
     rows = dict(zip(keys, pairs, strict=True))
     places = {key: i for i, key in enumerate(rows)}
     table = [
-        reads.stack([tf.cast(number, dtype) for number in row])
+        reads.stack([reads.cast(number, dtype) for number in row])
         for row in rows.values()
     ]
     if len(table) == 1:

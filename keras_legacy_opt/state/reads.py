@@ -22,15 +22,17 @@ def is_plain(variable: Any) -> bool:
 
 
 def cast(value: Any, dtype: tf.DType) -> tf.Tensor:
-    """`tf.cast(value, dtype)`, of a variable perhaps."""
+    """`tf.cast(value, dtype)`, of a dense tensor, variable or number."""
     # Reads of what may be trained, tapes want to know of.
     if is_plain(value) and not value.trainable:
         value = tf.raw_ops.ReadVariableOp(
             resource=value.handle, dtype=value.dtype
         )
-        if value.dtype == dtype:
-            return value
-    return tf.cast(value, dtype)
+    if not isinstance(value, tf.Tensor) or not tf.executing_eagerly():
+        return tf.cast(value, dtype)
+    if value.dtype == dtype:
+        return value
+    return tf.raw_ops.Cast(x=value, DstT=dtype)
 
 
 def stack(tensors: Sequence[tf.Tensor]) -> tf.Tensor:

@@ -336,7 +336,11 @@ class Plan:
         if len(owns) > 1:
             (rows,) = inputs["per_variable"]
             inputs["per_variable"] = [tf.gather(rows, self._kinds)]
-        return collections.ChainMap({**owns[0].coefficients}, c), inputs
+        changes = dict(owns[0].coefficients)
+        if changes:
+            # Nobody changes it.
+            c = collections.ChainMap(changes, c)  # pyright: ignore[reportArgumentType]
+        return c, inputs
 
 
 class _AnyNumber(dict[str, Any]):
