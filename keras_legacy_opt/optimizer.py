@@ -28,6 +28,7 @@ from keras_legacy_opt.state.slots import SlotMixin
 from keras_legacy_opt.state.variables import KnownVariables
 from keras_legacy_opt.state.weights import WeightMixin
 from keras_legacy_opt.step import clipping, gradients, stepper
+from keras_legacy_opt.step.around import Around
 from keras_legacy_opt.step.clipping import ClippingMixin
 from keras_legacy_opt.step.own import OwnMixin
 
@@ -389,6 +390,12 @@ class Optimizer(
           takes_own: whether what updates it there moves averages in its pass.
         """
         raise NotImplementedError
+
+    def _around_planned(self) -> Around | None:
+        """What it does in eager steps that are planned, around one inside.
+
+        None: it has none inside, or has no planned steps.
+        """
 
     # One step.
 

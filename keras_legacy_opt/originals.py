@@ -6,6 +6,8 @@ idea of it: in a subclass, on our class, or on the instance, at any time.
 
 from __future__ import annotations
 
+import functools
+import types
 from typing import Any, TypeVar
 
 _Class = TypeVar("_Class", bound=type)
@@ -64,6 +66,27 @@ def is_own(optimizer: Any, names: tuple[str, ...]) -> bool:
     return vars(optimizer).keys().isdisjoint(names) and are_own(
         type(optimizer), names
     )
+
+
+@functools.cache
+def methods_of(cls: type) -> frozenset[str]:
+    """The methods of a class of this package, and its `iterations`.
+
+    Whatever its steps call of its own is among them.
+    """
+    return frozenset({"iterations"}).union(
+        name
+        for base in cls.__mro__
+        if package_of(base) == "keras_legacy_opt"
+        for name, value in vars(base).items()
+        if isinstance(value, types.FunctionType)
+    )
+
+
+def all_own(optimizer: Any) -> bool:
+    """Whether the class of `optimizer`, and all its methods, are ours."""
+    cls = type(optimizer)
+    return own_class(cls) is cls and is_own(optimizer, tuple(methods_of(cls)))
 
 
 def overridden(optimizer: Any, names: tuple[str, ...]) -> list[str]:

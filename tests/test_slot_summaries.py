@@ -21,6 +21,7 @@ from keras_legacy_opt import (
     addons,
     hosts,
 )
+from keras_legacy_opt.addons.wrapper import all_inside
 from keras_legacy_opt.summaries import SlotSummaries, callback, measure, write
 from keras_legacy_opt.summaries.measures import histogram
 
@@ -89,12 +90,21 @@ def events(folder):
     return found
 
 
+def slots_of(optimizer, variable):
+    """Those of wrappers, and inside."""
+    return {
+        name: slot
+        for each in all_inside(optimizer)
+        for name, slot in each._slots.get(variable._unique_id, {}).items()
+    }
+
+
 # What is measured.
 
 NO_SLOT_TELLS = ("SGD", "SGDW", "ConditionalGradient")
 CASES = [
     registry.Case(row, next(iter(row.options)))
-    for row in (*registry.BUILT_IN, *registry.ADDONS)
+    for row in (*registry.BUILT_IN, *registry.ADDONS, *registry.WRAPPERS)
 ]
 
 
@@ -102,8 +112,10 @@ CASES = [
 def test_every_optimizer(case, rng):
     """Against NumPy, of a dense and of a sparse gradient."""
     optimizer = case.build(registry.SUBJECT)
-    dense = tf.Variable(rng.normal(size=(3, 2)).astype("float32"), name="dense")
-    table = tf.Variable(rng.normal(size=(8, 2)).astype("float32"), name="table")
+    dense, table = (
+        tf.Variable(rng.normal(size=shape).astype("float32"), name=name)
+        for name, shape in {"matrix": (3, 2), "table": (8, 2)}.items()
+    )
     before = [dense.numpy(), table.numpy()]
     values = rng.normal(size=(3, 2)).astype("float32")
     gradients = [
@@ -111,13 +123,14 @@ def test_every_optimizer(case, rng):
         tf.IndexedSlices(tf.constant(values), tf.constant([1, 6, 1]), [8, 2]),
     ]
     summed = np.stack([values[0] + values[2], values[1]])
-    optimizer.apply_gradients(zip(gradients, [dense, table], strict=True))
+    for _ in range(case.row.accumulates):
+        optimizer.apply_gradients(zip(gradients, [dense, table], strict=True))
     measures = measure(
         optimizer, [dense, table], gradients=gradients, before=before
     )
     assert measures.step == 1
     names = [v.name for v in measures.variables]
-    assert names == ["dense", "table"]
+    assert names == ["matrix", "table"]
     rows = zip(measures.variables, [dense, table], before, strict=True)
     for (found, variable, old), gradient in zip(
         rows, [gradients[0], summed], strict=True
@@ -129,7 +142,7 @@ def test_every_optimizer(case, rng):
         assert found.update_ratio == exactly(change / norm(old))
         assert found.effective_learning_rate == exactly(change / norm(gradient))
         for name, slot in found.slots.items():
-            value = optimizer.get_slot(variable, name).numpy()
+            value = slots_of(optimizer, variable)[name].numpy()
             assert slot.norm == exactly(norm(value))
             counts = slot.histogram[:, 2]
             assert counts.sum() == value.size

@@ -6,6 +6,7 @@ import registry
 import tensorflow as tf
 
 import keras_legacy_opt
+from keras_legacy_opt import addons
 
 tf1 = tf.compat.v1
 
@@ -66,6 +67,21 @@ def test_get_updates(case):
     assert subject.keys() == legacy.keys()
     for name, value in legacy.items():
         np.testing.assert_array_equal(subject[name], value, err_msg=name)
+
+
+@pytest.mark.parametrize("wrap", [addons.Lookahead, addons.MovingAverage])
+def test_slots_that_are_copies_may_be_initialized_first(wrap, session):
+    """A session initializes all variables at once, in whatever order."""
+    var = tf1.get_variable("kernel", initializer=[1.0, 2.0])
+    optimizer = wrap(keras_legacy_opt.SGD(0.5))
+    optimizer.get_updates(tf.reduce_sum(var**2), [var])
+    (name,) = optimizer.get_slot_names()
+    slot = optimizer.get_slot(var, name)
+    session.run(slot.initializer)
+    np.testing.assert_array_equal(session.run(slot), [1.0, 2.0])
+    var.load([3.0, 4.0], session)  # As from a file.
+    session.run(slot.initializer)
+    np.testing.assert_array_equal(session.run(slot), [3.0, 4.0])
 
 
 def test_v1_saver_and_weights(session, tmp_path):

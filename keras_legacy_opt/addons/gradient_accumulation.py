@@ -12,9 +12,10 @@ import tensorflow as tf
 from keras_legacy_opt import distribution, hosts, private_api
 from keras_legacy_opt.addons import wrapper
 from keras_legacy_opt.fused import switch
-from keras_legacy_opt.state import saving
+from keras_legacy_opt.state import reads, saving
 from keras_legacy_opt.state.variables import var_key
 from keras_legacy_opt.step import gradients
+from keras_legacy_opt.step.around import Around
 from keras_legacy_opt.step.clipping import GradsAndVars
 
 _SLOT = "accumulated_gradient"
@@ -153,6 +154,22 @@ class GradientAccumulation(wrapper.Wrapper):
         return " adds up the gradients of `steps` batches first, by plain ops"
 
     # One step.
+
+    def _around_planned(self) -> Around:
+        """See `Optimizer`."""
+        return Around(
+            self._optimizer,
+            self._SLOTS,
+            self._completes,
+            sum=_SLOT,
+            count=self._accumulated,
+            remembered=self._have_sparse,
+        )
+
+    def _completes(self) -> tf.Tensor:
+        """Whether there are enough batches with the next one."""
+        steps = self._get_hyper("steps", tf.int64)
+        return reads.cast(self.accumulated, tf.int64) + 1 >= steps
 
     def _step(
         self, pairs: GradsAndVars, name: str | None, aggregate: bool

@@ -9,6 +9,8 @@ import tensorflow as tf
 
 from keras_legacy_opt import hosts
 from keras_legacy_opt.addons import wrapper
+from keras_legacy_opt.state import reads
+from keras_legacy_opt.step.around import Around
 
 
 @hosts.public
@@ -83,9 +85,18 @@ class Lookahead(wrapper.Wrapper):
     def _adds_itself(self, variable: Any, takes_own: bool) -> str:
         return " goes back after every `sync_period` steps, by plain ops"
 
-    def _begin(self, variables: Sequence[Any]) -> wrapper.Afterwards:
+    def _is_due(self) -> tf.Tensor:
+        """Whether it goes back after this step: a bool scalar."""
         period = self._get_hyper("sync_period", tf.int64)
-        is_due = tf.equal((self.iterations + 1) % period, 0)
+        step = reads.cast(self.iterations, tf.int64) + 1
+        return tf.equal(step % period, 0)
+
+    def _around_planned(self) -> Around:
+        """See `Optimizer`."""
+        return Around(self._optimizer, self._SLOTS, self._is_due)
+
+    def _begin(self, variables: Sequence[Any]) -> wrapper.Afterwards:
+        is_due = self._is_due()
 
         def go_back(variable: Any, slow: Any) -> Any:
             dtype = variable.dtype.base_dtype

@@ -10,6 +10,8 @@ import tensorflow as tf
 from keras_legacy_opt import hosts, originals
 from keras_legacy_opt.addons import wrapper
 from keras_legacy_opt.addons.average_wrapper import AveragedOptimizerWrapper
+from keras_legacy_opt.state import reads
+from keras_legacy_opt.step.around import Around
 from keras_legacy_opt.step.clipping import GradsAndVars
 
 
@@ -109,12 +111,16 @@ class MovingAverage(AveragedOptimizerWrapper):
         """float32 scalar: the decay of the averages in the next step."""
         decay = self._get_hyper("average_decay", tf.float32)
         if self._num_updates is not None:
-            decay = tf.minimum(decay, _growing(self._num_updates))
-        step = self.iterations
+            count = reads.cast(self._num_updates, tf.float32)
+            decay = tf.minimum(decay, _growing(count))
+        start = int(self._start_step)
+        if not (self._dynamic_decay or start):
+            return decay
+        since_start = reads.count(self.iterations, -start, tf.float32)
         if self._dynamic_decay:
-            decay = tf.minimum(decay, _growing(step - self._start_step))
-        if self._start_step:
-            has_started = tf.greater_equal(step, self._start_step)
+            decay = tf.minimum(decay, _growing(since_start))
+        if start:
+            has_started = tf.greater_equal(since_start, 0.0)
             decay = tf.where(has_started, decay, 0.0)
         return decay
 
@@ -127,7 +133,8 @@ class MovingAverage(AveragedOptimizerWrapper):
         self, var: Any, average_var: Any, local_apply_state: dict[str, Any]
     ) -> Any:
         """See `AveragedOptimizerWrapper`."""
-        weight = _weight(local_apply_state["tfa_ma_decay"], var)
+        decay = local_apply_state["tfa_ma_decay"]
+        weight = _weight(decay, var.dtype.base_dtype)
         difference = average_var.read_value() - var.read_value()
         return average_var.assign_sub(difference * weight, read_value=False)
 
@@ -138,6 +145,17 @@ class MovingAverage(AveragedOptimizerWrapper):
             not isinstance(inner, wrapper.Holder)
             and originals.is_own(inner, ("_distributed_apply",))
             and originals.is_own(self, ("average_op", "_begin", "_is_due"))
+        )
+
+    def _around_planned(self) -> Around | None:
+        """See `Optimizer`."""
+        if not self._is_folded():
+            return None
+        return Around(
+            self._optimizer,
+            self._SLOTS,
+            average="average",
+            weight=lambda dtype: _weight(self._decay(), dtype),
         )
 
     def _adds_itself(self, variable: Any, takes_own: bool) -> str:
@@ -155,8 +173,8 @@ class MovingAverage(AveragedOptimizerWrapper):
         if not self._is_folded():
             return super()._hand_over(optimizer, pairs, *args)
         decay = self._decay()
-        variables = {v.dtype.base_dtype: v for _, v in pairs}
-        weights = {k: _weight(decay, v) for k, v in variables.items()}
+        dtypes = {v.dtype.base_dtype for _, v in pairs}
+        weights = {dtype: _weight(decay, dtype) for dtype in dtypes}
         optimizer._averaging = lambda variable: (
             self.get_slot(variable, "average"),
             weights[variable.dtype.base_dtype],
@@ -178,10 +196,11 @@ class MovingAverage(AveragedOptimizerWrapper):
         }
 
 
-def _growing(count: Any) -> tf.Tensor:
-    count = tf.cast(count, tf.float32)
-    return (1.0 + count) / (10.0 + count)
+def _growing(count: tf.Tensor) -> tf.Tensor:
+    # Operators would take several times as long, eagerly.
+    more, much_more = (tf.raw_ops.AddV2(x=count, y=n) for n in (1.0, 10.0))
+    return tf.raw_ops.RealDiv(x=more, y=much_more)
 
 
-def _weight(decay: tf.Tensor, variable: Any) -> tf.Tensor:
-    return 1 - tf.cast(decay, variable.dtype.base_dtype)
+def _weight(decay: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    return tf.raw_ops.Sub(x=1.0, y=reads.cast(decay, dtype))

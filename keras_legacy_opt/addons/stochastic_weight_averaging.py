@@ -10,6 +10,8 @@ import tensorflow as tf
 from keras_legacy_opt import hosts
 from keras_legacy_opt.addons import wrapper
 from keras_legacy_opt.addons.average_wrapper import AveragedOptimizerWrapper
+from keras_legacy_opt.state import reads
+from keras_legacy_opt.step.around import Around
 
 
 @hosts.public
@@ -82,12 +84,16 @@ class SWA(AveragedOptimizerWrapper):
         """How many steps come after the first that counts; the period."""
         start = self._get_hyper("start_averaging", tf.int64)
         period = self._get_hyper("average_period", tf.int64)
-        return self.iterations - start, period
+        return reads.cast(self.iterations, tf.int64) - start, period
 
     def _is_due(self) -> tf.Tensor:
         steps, period = self._since_start()
         is_last = tf.equal(tf.math.floormod(steps, period), 0)
         return tf.logical_and(steps >= 0, is_last)
+
+    def _around_planned(self) -> Around:
+        """See `Optimizer`."""
+        return Around(self._optimizer, self._SLOTS, self._is_due)
 
     def _prepare_local(
         self, var_device: str, var_dtype: tf.DType, apply_state: dict

@@ -16,6 +16,7 @@ from keras_legacy_opt.addons.per_variable import (
     selection_attribute,
 )
 from keras_legacy_opt.optimizer import Optimizer
+from keras_legacy_opt.state import reads
 from keras_legacy_opt.state.variables import var_key
 from keras_legacy_opt.step.own import NOTHING, Own
 from keras_legacy_opt.step.update import coefficients
@@ -155,7 +156,7 @@ class DecoupledWeightDecayExtension(PerVariableMixin):
         self, var_device: str, var_dtype: tf.DType, apply_state: dict
     ) -> None:
         super()._prepare_local(var_device, var_dtype, apply_state)
-        wd_t = tf.identity(self._weight_decay(var_dtype))
+        wd_t = reads.once(self._weight_decay(var_dtype))
         apply_state[var_device, var_dtype]["wd_t"] = wd_t
 
     def _own_of(self, variable: Any, apply_state: Any) -> Own | None:

@@ -27,7 +27,12 @@ from keras_legacy_opt.optimizer import Optimizer
 from keras_legacy_opt.state.variables import var_key
 from keras_legacy_opt.state.weights import count_with
 from keras_legacy_opt.step import chain as chains
-from keras_legacy_opt.step import function_arguments, gradients, stepper
+from keras_legacy_opt.step import (
+    function_arguments,
+    gradients,
+    plan,
+    stepper,
+)
 from keras_legacy_opt.step.clipping import CLIPPING, GradsAndVars
 
 # What a holder may have its own idea of: if none has, gradients pass untouched.
@@ -117,6 +122,9 @@ class Holder(Optimizer):
         aggregate = experimental_aggregate_gradients
         distribution.check_context(aggregate)
         items = gradients.listed(grads_and_vars)
+        iterations = plan.step(self, items)
+        if iterations is not None:
+            return iterations
         pairs = stepper.given(self, items, aggregate)
         pairs = stepper.checked(self, pairs)
         variables = [v for _, v in pairs]
@@ -216,7 +224,7 @@ class Holder(Optimizer):
             if key[0] not in waiting:
                 self._uncopied.add(key)
             return self.add_slot(var, slot_name)
-        slot = self.add_slot(var, slot_name, initializer=var)
+        slot = self.add_slot(var, slot_name, initializer=_first_value(var))
         if key in self._uncopied:
             self._uncopied.remove(key)
             slot.assign(var.read_value())
@@ -565,6 +573,22 @@ def _has_hyper(optimizer: Any, name: str) -> bool:
 def _has_value(variable: Any) -> bool:
     """Whether a variable has a value, as far as that can be known now."""
     return not tf.executing_eagerly() or bool(variable.is_initialized())
+
+
+def _first_value(variable: Any) -> Any:
+    """What a copy of a variable starts from.
+
+    In a TF1 graph, one run may initialize both, in either order.
+    """
+    if tf.compat.v1.executing_eagerly_outside_functions() or isinstance(
+        variable, tf.distribute.DistributedValues
+    ):
+        return variable
+    return tf.cond(
+        variable.is_initialized(),
+        variable.read_value,
+        lambda: tf.identity(variable.initial_value),
+    )
 
 
 @contextlib.contextmanager

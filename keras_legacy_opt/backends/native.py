@@ -18,6 +18,7 @@ from keras_legacy_opt.rules.formula import (
     Native,
     arithmetic,
 )
+from keras_legacy_opt.state import reads
 from keras_legacy_opt.step.own import Own
 from keras_legacy_opt.step.update import Step, Update
 
@@ -209,6 +210,23 @@ def update_group(
     )
 
 
+# What adds gradients to slots: it subtracts them times -1, which is exact.
+SUM = Native("sgd", slots={}, coefficients={})
+
+
+def add_to_group(
+    optimizer: Any, group: tf.Tensor, grads: Sequence[Any], dtype: tf.DType
+) -> None:
+    """Adds gradients to the variables of a group, which have that dtype."""
+    inputs = {
+        "grad": grads,
+        "lr": reads.constant(-1.0, arithmetic(dtype)),
+        "transform": [],
+        "condition": [],
+    }
+    update_group(optimizer, SUM, group, inputs)
+
+
 def scalars(
     native: Native, variable: Any, c: Coefficients
 ) -> dict[str, tf.Tensor]:
@@ -233,30 +251,36 @@ def own_inputs(
     owns: Sequence[Own], dtype: tf.DType
 ) -> dict[str, list[tf.Tensor]]:
     """What variables of a dtype have of their own, as their op takes it."""
-    dtype, weight = arithmetic(dtype), owns[0].average_weight
     return {
-        "per_variable": _per_variable(owns, dtype),
-        "average_weight": [] if weight is None else [tf.cast(weight, dtype)],
+        "per_variable": _per_variable(owns, arithmetic(dtype)),
+        **averaging(owns[0].average_weight, dtype),
     }
+
+
+def averaging(weight: Any, dtype: tf.DType) -> dict[str, list[tf.Tensor]]:
+    """The weight of new values in averages, as an op takes it."""
+    numbers = [] if weight is None else [tf.cast(weight, arithmetic(dtype))]
+    return {"average_weight": numbers}
 
 
 def _per_variable(owns: Sequence[Own], dtype: tf.DType) -> list[tf.Tensor]:
     """Learning rate factors and decays: one row, or one for each variable."""
+    if all(own.lr_factor is own.decay is None for own in owns):
+        return []
+    one, zero = reads.constant(1.0, dtype), reads.constant(0.0, dtype)
     pairs = [
         (
-            1.0 if own.lr_factor is None else own.lr_factor,
-            0.0 if own.decay is None else own.decay,
+            one if own.lr_factor is None else own.lr_factor,
+            zero if own.decay is None else own.decay,
         )
         for own in owns
     ]
-    if all(own.lr_factor is own.decay is None for own in owns):
-        return []
     # Few are distinct, mostly: each costs some ops.
     keys = [tuple(id(x) if tf.is_tensor(x) else x for x in p) for p in pairs]
     rows = dict(zip(keys, pairs, strict=True))
     places = {key: i for i, key in enumerate(rows)}
     table = [
-        tf.stack([tf.cast(number, dtype) for number in row])
+        reads.stack([reads.cast(number, dtype) for number in row])
         for row in rows.values()
     ]
     if len(table) == 1:

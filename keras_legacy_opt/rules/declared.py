@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_legacy_opt import backends, originals
 from keras_legacy_opt.optimizer import Optimizer
-from keras_legacy_opt.rules.formula import Rule, hyper
+from keras_legacy_opt.rules.formula import LazyCoefficients, Rule, hyper
 
 _REAL = (tf.bfloat16, tf.float16, tf.float32, tf.float64)
 # Where one is overridden, it decides what a variable may be.
@@ -48,6 +48,8 @@ class DeclaredOptimizer(Optimizer):
         else:
             c["lr_t"] = hyper(self, "learning_rate", var_dtype)
         c.update(rule.coefficients(self, var_dtype, c))
+        if isinstance(c, LazyCoefficients):
+            return
         for attribute, name in rule.also.items():
             variable = getattr(self, attribute)
             if variable.dtype.base_dtype == var_dtype:

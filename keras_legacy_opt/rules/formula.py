@@ -196,13 +196,18 @@ class Formula:
         return {name: changes[name] for name in state}
 
 
-class _Lazy(dict[str, tf.Tensor]):
-    """Coefficients, of which the derived ones are computed when asked for."""
+class LazyCoefficients(dict[str, tf.Tensor]):
+    """Coefficients, of which the derived ones are computed when asked for.
+
+    `_prepare_local` computes only the others of them, and assigns nothing.
+    """
 
     def __init__(
-        self, values: Coefficients, derived: Mapping[str, Callable[..., Any]]
+        self,
+        derived: Mapping[str, Callable[..., Any]],
+        values: Coefficients | None = None,
     ):
-        super().__init__(values)
+        super().__init__(values or {})
         self._derived = derived
 
     def __missing__(self, name: str) -> tf.Tensor:
@@ -302,24 +307,10 @@ class Rule:
         """All formulas that optimizers of the class may have."""
         return self.variants or (self.formula(None),)
 
-    def coefficients_of(self, optimizer: Any, dtype: tf.DType) -> Coefficients:
-        """The coefficients of a step, computed as far as they are asked for.
-
-        Only for optimizers all of whose methods are this package's.
-        """
-        c = {}
-        if not self.has_schedule:
-            c["lr_t"] = optimizer._get_hyper("learning_rate", dtype)
-        elif "learning_rate" in self.hypers:
-            c["lr_t"] = optimizer._decayed_lr(dtype)
-        return _Lazy(
-            {**c, **self.coefficients(optimizer, dtype, c)}, self.derived
-        )
-
     def changed(self, c: Coefficients, changes: Coefficients) -> Coefficients:
         """The coefficients of a step, of which a variable has some others."""
         given = {k: v for k, v in c.items() if k not in self.derived}
-        return _Lazy({**given, **changes}, self.derived)
+        return LazyCoefficients(self.derived, {**given, **changes})
 
 
 def declaration_of(optimizer: Any) -> Rule:

@@ -8,6 +8,7 @@ the names of operations, and so do the bits.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -21,16 +22,41 @@ def is_plain(variable: Any) -> bool:
 
 
 def cast(value: Any, dtype: tf.DType) -> tf.Tensor:
-    """`tf.cast(value, dtype)`, of a variable perhaps."""
+    """`tf.cast(value, dtype)`, of a dense tensor, variable or number."""
     # Reads of what may be trained, tapes want to know of.
-    if is_plain(value) and value.dtype == dtype and not value.trainable:
-        return tf.raw_ops.ReadVariableOp(resource=value.handle, dtype=dtype)
-    return tf.cast(value, dtype)
+    if is_plain(value) and not value.trainable:
+        value = tf.raw_ops.ReadVariableOp(
+            resource=value.handle, dtype=value.dtype
+        )
+    if not isinstance(value, tf.Tensor) or not tf.executing_eagerly():
+        return tf.cast(value, dtype)
+    if value.dtype == dtype:
+        return value
+    return tf.raw_ops.Cast(x=value, DstT=dtype)
+
+
+def stack(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+    """`tf.stack(tensors)`, of tensors of one dtype and shape."""
+    if tf.executing_eagerly():
+        return tf.raw_ops.Pack(values=tensors)
+    return tf.stack(tensors)
 
 
 def once(tensor: tf.Tensor) -> tf.Tensor:
     """What was read from a variable, whatever is written to it later."""
     return tensor if tf.executing_eagerly() else tf.identity(tensor)
+
+
+def constant(number: float, dtype: tf.DType) -> Any:
+    """`tf.cast(number, dtype)`, which is made once; of few numbers only."""
+    if tf.executing_eagerly():
+        return _constant(number, dtype)
+    return tf.cast(number, dtype)
+
+
+@functools.cache
+def _constant(number: float, dtype: tf.DType) -> tf.Tensor:
+    return tf.cast(number, dtype)
 
 
 def count(variable: Any, ahead: int, dtype: tf.DType) -> tf.Tensor:
@@ -44,11 +70,7 @@ def count(variable: Any, ahead: int, dtype: tf.DType) -> tf.Tensor:
 def count_one(variable: Any) -> None:
     """Adds 1 to an int64 variable, eagerly."""
     if is_plain(variable) and variable.dtype == tf.int64:
-        tf.raw_ops.AssignAddVariableOp(resource=variable.handle, value=_one())
+        one = _constant(1, tf.int64)
+        tf.raw_ops.AssignAddVariableOp(resource=variable.handle, value=one)
     else:
         variable.assign_add(1, read_value=False)
-
-
-@functools.cache
-def _one() -> tf.Tensor:
-    return tf.constant(1, tf.int64)

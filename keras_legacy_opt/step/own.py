@@ -84,7 +84,7 @@ def depends_on(optimizer: OwnMixin) -> list[Any] | None:
     """What says which variables have what of their own; None: nobody knows."""
     if not may_exist(optimizer):
         return []
-    return None if optimizer._averaging else optimizer._own_depends_on()
+    return optimizer._own_depends_on()
 
 
 def kind_of(own: Own) -> tuple[Any, ...]:

@@ -9,14 +9,19 @@ All that this depends on is one list of objects, the plan's signature: each step
 makes it anew and compares.  What a step computes is written when the op has
 accepted it: the op checks everything before it changes anything.  A step that
 has no plan, or that the op refuses, goes the way of all others.
+
+The plan of a wrapper is that of the optimizer inside, and depends on both.  It
+is for the steps in which the wrapper does no more than its `Around` says.
 """
 
 from __future__ import annotations
 
 import collections
+import functools
+import itertools
 import operator
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -24,11 +29,16 @@ import tensorflow as tf
 from keras_legacy_opt import distribution, hosts, originals
 from keras_legacy_opt.backends import judge, native
 from keras_legacy_opt.fused import switch
-from keras_legacy_opt.rules.formula import declaration_of, formula_of
+from keras_legacy_opt.rules.formula import (
+    LazyCoefficients,
+    declaration_of,
+    formula_of,
+)
 from keras_legacy_opt.state import reads
 from keras_legacy_opt.state.variables import var_key
 from keras_legacy_opt.step import chain as chains
 from keras_legacy_opt.step import gradients, own
+from keras_legacy_opt.step.around import Around
 from keras_legacy_opt.step.update import Step, updates_of
 
 # What a planned step leaves out: an optimizer with its own idea of one of these
@@ -60,7 +70,9 @@ _COEFFICIENTS = (
     "_prepare",
     "_prepare_local",
 )
-_HOOKS = (*_STEPS, *_COEFFICIENTS)
+# What a wrapper calls besides, which a planned step of it leaves out.
+_ENTRANCE = ("apply_gradients",)
+_HOOKS = (*_STEPS, *_COEFFICIENTS, *_ENTRANCE)
 _hooks_of = operator.attrgetter(*_HOOKS)
 # The options whose handling a planned step leaves out.
 _options_of = operator.attrgetter(
@@ -85,6 +97,7 @@ class Plan:
       dtype: of all variables.
       group: the handle of the group of the variables and their slots; None if
         there is no such way for them.
+      is_of_wrapper: whether the optimizer is one.
     """
 
     def __init__(self, optimizer: Any, given: Sequence[Any], forget: Any):
@@ -94,8 +107,10 @@ class Plan:
           AttributeError, KeyError, TypeError: if one has no slots yet, or is no
             variable.
         """
-        known = optimizer._known_variables
-        variables = [known.unwrap(variable) for variable in given]
+        wrappers, inside = _layers(optimizer)
+        self.is_of_wrapper = bool(wrappers)
+        known = inside._known_variables
+        variables = [hosts.unwrap(variable) for variable in given]
         # A plan goes when one of its variables does, of which others may take
         # the identities then.
         self._alive = [weakref.ref(v, forget) for v in [*given, *variables]]
@@ -107,13 +122,15 @@ class Plan:
             map(hosts.is_keras_variable, [*given, *owners])
         )
         self._variables = list(map(id, variables))
-        are_ours = originals.is_own(optimizer, _COEFFICIENTS)
-        # Somebody's code makes them, of which nobody knows what it changes.
+        are_ours = originals.is_own(inside, _COEFFICIENTS)
+        # Somebody's code may make them, of which nobody knows what it changes.
         self._checks_first = not are_ours or any(
-            callable(value) for value in optimizer._hyper.values()
+            callable(value)
+            for each in [*(wrapper for wrapper, _ in wrappers), inside]
+            for value in each._hyper.values()
         )
-        self._has_own = own.may_exist(optimizer)
-        self._prepares = not are_ours or self._has_own
+        self._has_own = own.may_exist(inside)
+        self._prepares = not are_ours
         # One variable of each kind, by what they have of their own, and the
         # number of the kind of each variable.
         self._examples: list[Any] = []
@@ -148,45 +165,75 @@ class Plan:
 
         A list of some objects for each variable, which C code makes.
         """
-        known, formula = optimizer._known_variables, formula_of(optimizer)
-        own_by = own.depends_on(optimizer)
+        wrappers, inside = _layers(optimizer)
+        formula, own_by = formula_of(inside), own.depends_on(inside)
         found = [
-            *_hooks_of(type(optimizer)),
-            *map(vars(optimizer).get, _HOOKS),
-            *_options_of(optimizer),
-            *optimizer.gradient_transformers,  # A list may grow.
-            *optimizer._hyper.values(),
-            optimizer._averaging is None,
+            *_hooks_of(type(inside)),
+            *map(vars(inside).get, _HOOKS),
             own_by is None,
             *(own_by or ()),
             formula,
             distribution.current_strategy(),
             switch.refuses() is None,
-            known.given_now,
             *map(_constraint_of, variables),
+            *self._settings_of(inside),
+        ]
+        for wrapper, around in wrappers:
+            found += [around.inside, not wrapper._uncopied]
+            found += _methods_of(wrapper)
+            found += self._settings_of(wrapper)
+            found += self._slots_of(wrapper, around.slots)
+            if around.remembered is not None:
+                found += map(around.remembered.__getitem__, self._keys)
+        if formula is not None and formula.slots:
+            found += self._slots_of(inside, formula.slots)
+        return found
+
+    def _settings_of(self, optimizer: Any) -> list[Any]:
+        known = optimizer._known_variables
+        found = [
+            *_options_of(optimizer),
+            *optimizer.gradient_transformers,  # A list may grow.
+            *optimizer._hyper.values(),
+            known.given_now,
         ]
         if self._has_keras_variables:
             for owner in map(known._given.get, self._keys):
                 found += _obeyed(owner())
-        if formula is not None and formula.slots:
-            rows = list(map(optimizer._slots.__getitem__, self._keys))
-            for name in formula.slots:
-                found += map(operator.itemgetter(name), rows)
         return found
+
+    def _slots_of(self, optimizer: Any, names: Sequence[str]) -> Iterator[Any]:
+        rows = list(map(optimizer._slots.__getitem__, self._keys))
+        return itertools.chain.from_iterable(
+            map(operator.itemgetter(name), rows) for name in names
+        )
 
     def _group_of(
         self, optimizer: Any, given: Sequence[Any], variables: Sequence[Any]
     ) -> tf.Tensor | None:
-        if not _has_plans(optimizer) or not _fit_one_op(optimizer, given):
+        wrappers, inside = _layers(optimizer)
+        if not _have_plans(wrappers, inside) or not _fit_one_op(inside, given):
             return None
-        if self._has_own and not self._sort(optimizer, variables):
+        averages: list[Any] = []
+        for wrapper, around in wrappers:
+            known = wrapper._known_variables
+            if any(map(known.is_overwritten, given)):
+                return None
+            if around.sum is not None:
+                slots = [wrapper.get_slot(v, around.sum) for v in variables]
+                return native.group_of(native.SUM, slots, {})
+            if around.average is not None:
+                averages = [
+                    wrapper.get_slot(v, around.average) for v in variables
+                ]
+        if self._has_own and not self._sort(inside, variables):
             return None
-        op = native.op_of(declaration_of(optimizer).formula(optimizer))
+        op = native.op_of(declaration_of(inside).formula(inside))
         slots = {
-            name: [optimizer.get_slot(each, slot) for each in variables]
+            name: [inside.get_slot(each, slot) for each in variables]
             for name, slot in op.slots.items()
         }
-        return native.group_of(op, variables, slots)
+        return native.group_of(op, variables, slots, averages)
 
     def _sort(self, optimizer: Any, variables: Sequence[Any]) -> bool:
         """Finds the kinds of variables; False if one op cannot take them."""
@@ -216,31 +263,49 @@ class Plan:
         first, group = self._first(), self.group
         if first is None or group is None:
             return False
+        wrappers, inside = _layers(optimizer)
+        if inside._watch is not None and inside._watch.sees_eagerly():
+            return False
         if self._checks_first and not self._fit(grads):
             return False
-        rule = declaration_of(optimizer)
-        op = native.op_of(rule.formula(optimizer))
+        count = optimizer.iterations  # Now those of all inside, too.
         with tf.device(first.device):
-            c, own_inputs = self._coefficients(optimizer, first)
+            averaging: Mapping[str, Any] = {}
+            for _, around in wrappers:
+                if around.is_due is not None and around.is_due():
+                    return False
+                if around.sum is not None:
+                    return self._add(optimizer, grads, group, around.count)
+                if around.weight is not None:
+                    weight = around.weight(self.dtype)
+                    averaging = native.averaging(weight, self.dtype)
+            rule = declaration_of(inside)
+            op = native.op_of(rule.formula(inside))
+            c, own_inputs = self._coefficients(inside, first)
             inputs = {
                 "grad": grads,
                 **native.scalars(op, first, c),
                 **own_inputs,
+                **averaging,
                 "transform": chains.transform_alone(chain, first.dtype),
                 "condition": [],
             }
-            try:
-                native.update_group(optimizer, op, group, inputs)
-            except (tf.errors.OpError, TypeError, ValueError):
-                # All others find the same mistake, and have the words for it.
+            if not _accepts(native.update_group, inside, op, group, inputs):
                 return False
         if not self._prepares:  # Else `_prepare` has.
-            for attribute, name in rule.also.items():
-                variable = getattr(optimizer, attribute)
-                # As in `_prepare_local`: one of another dtype stays as it is.
-                if variable.dtype.base_dtype == c[name].dtype:
-                    variable.assign(c[name], read_value=False)
-        reads.count_one(optimizer.iterations)
+            _assign_also(inside, c)
+        reads.count_one(count)
+        return True
+
+    def _add(
+        self, optimizer: Any, grads: Sequence[Any], group: tf.Tensor, count: Any
+    ) -> bool:
+        """Adds gradients to the members of the group, and counts them."""
+        if not _accepts(
+            native.add_to_group, optimizer, group, grads, self.dtype
+        ):
+            return False
+        reads.count_one(count)
         return True
 
     def _fit(self, grads: Sequence[Any]) -> bool:
@@ -255,12 +320,14 @@ class Plan:
         self, optimizer: Any, variable: Any
     ) -> tuple[Mapping[str, tf.Tensor], Mapping[str, Any]]:
         """The coefficients of a step, and inputs of what variables have."""
-        dtype = variable.dtype.base_dtype
-        if not self._prepares:
-            return declaration_of(optimizer).coefficients_of(
-                optimizer, dtype
-            ), {}
-        step = Step(optimizer, optimizer._prepare([variable]))
+        key = device, dtype = variable.device, variable.dtype.base_dtype
+        if self._prepares:
+            apply_state = optimizer._prepare([variable])
+        else:
+            derived = declaration_of(optimizer).derived
+            apply_state = {key: LazyCoefficients(derived)}
+            optimizer._prepare_local(device, dtype, apply_state)
+        step = Step(optimizer, apply_state)
         c = step.common_coefficients(variable)
         if not self._has_own:
             return c, {}
@@ -269,7 +336,11 @@ class Plan:
         if len(owns) > 1:
             (rows,) = inputs["per_variable"]
             inputs["per_variable"] = [tf.gather(rows, self._kinds)]
-        return {**c, **owns[0].coefficients}, inputs
+        changes = dict(owns[0].coefficients)
+        if changes:
+            # Nobody changes it.
+            c = collections.ChainMap(changes, c)  # pyright: ignore[reportArgumentType]
+        return c, inputs
 
 
 class _AnyNumber(dict[str, Any]):
@@ -278,6 +349,25 @@ class _AnyNumber(dict[str, Any]):
     def __missing__(self, name: str) -> tf.Tensor:
         value = self[name] = tf.zeros([])
         return value
+
+
+def _accepts(update: Callable[..., Any], *args: Any) -> bool:
+    """Runs the op of a step; False if that refuses it."""
+    try:
+        update(*args)
+    except (tf.errors.OpError, TypeError, ValueError):
+        # All others find the same mistake, and have the words for it.
+        return False
+    return True
+
+
+def _assign_also(optimizer: Any, c: Mapping[str, tf.Tensor]) -> None:
+    """Sets what else a step changes."""
+    for attribute, name in declaration_of(optimizer).also.items():
+        variable = getattr(optimizer, attribute)
+        # As in `_prepare_local`: one of another dtype stays as it is.
+        if variable.dtype.base_dtype == c[name].dtype:
+            variable.assign(c[name], read_value=False)
 
 
 def _obeyed(owner: Any) -> tuple[Any, ...]:
@@ -307,6 +397,8 @@ def step(
     Returns:
       The optimizer's iterations, or None if nothing was done.
     """
+    if optimizer._averaging is not None:
+        return None  # It is the step of a wrapper, which has no plan.
     grads, plan = _recall(optimizer, grads_and_vars, make=True)
     if plan is None or not plan.takes(grads):
         return None
@@ -320,6 +412,7 @@ def knows(optimizer: Any, grads_and_vars: Sequence[Any]) -> bool:
     grads, plan = _recall(optimizer, grads_and_vars, make=False)
     return (
         plan is not None
+        and not plan.is_of_wrapper
         and plan.takes(grads)
         and plan.dtype in (tf.float32, tf.float64)
     )
@@ -365,17 +458,51 @@ def _remember(optimizer: Any, given: Sequence[Any], key: Any) -> None:
         plans.popitem(last=False)
 
 
-def _has_plans(optimizer: Any) -> bool:
-    """Whether its steps do nothing but what a planned one does."""
+def _layers(optimizer: Any) -> tuple[list[tuple[Any, Around]], Any]:
+    """The wrappers around an optimizer, from outside, and that one."""
+    wrappers = []
+    while (around := optimizer._around_planned()) is not None:
+        wrappers.append((optimizer, around))
+        optimizer = around.inside
+    return wrappers, optimizer
+
+
+def _methods_of(wrapper: Any) -> tuple[Any, ...]:
+    """The methods of a wrapper, and whether it has any on the instance."""
+    cls = type(wrapper)
+    if originals.own_class(cls) is not cls:
+        return (cls,)  # It has no plan, whatever they are.
+    names, getter = _all_methods(cls)
+    return vars(wrapper).keys().isdisjoint(names), *getter(cls)
+
+
+@functools.cache
+def _all_methods(cls: type) -> tuple[frozenset[str], Any]:
+    names = originals.methods_of(cls)
+    return names, operator.attrgetter(*sorted(names))
+
+
+def _have_plans(wrappers: Sequence[tuple[Any, Around]], inside: Any) -> bool:
+    """Whether their steps do nothing but what a planned one does."""
     return (
         distribution.current_strategy() is None
-        and native.refuses_kind(Step(optimizer), False) is None
-        and originals.is_own(optimizer, _STEPS)
-        and optimizer.gradient_aggregator is gradients.all_reduce_sum
+        and all(_is_plain(wrapper) for wrapper, _ in wrappers)
+        and all(originals.all_own(wrapper) for wrapper, _ in wrappers)
+        and _is_plain(inside)
+        and native.refuses_kind(Step(inside), False) is None
+        and originals.is_own(inside, _STEPS)
+        and (not wrappers or originals.is_own(inside, _ENTRANCE))
+        and own.depends_on(inside) is not None
+    )
+
+
+def _is_plain(optimizer: Any) -> bool:
+    """Whether it does nothing to gradients, and has no state yet to come."""
+    return (
+        optimizer.gradient_aggregator is gradients.all_reduce_sum
         and not optimizer.gradient_transformers
         and not chains.clips_of(optimizer)
         and optimizer.loss_scale_factor is None
-        and own.depends_on(optimizer) is not None
         and optimizer.built
         and optimizer._pending_weights is None
     )

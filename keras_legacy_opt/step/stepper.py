@@ -45,11 +45,9 @@ def take(
     """
     distribution.check_context(aggregate)
     items = gradients.listed(grads_and_vars)
-    watch = optimizer._watch
-    if watch is None or not watch.sees_eagerly():
-        iterations = plan.step(optimizer, items, chain)
-        if iterations is not None:
-            return iterations
+    iterations = plan.step(optimizer, items, chain)
+    if iterations is not None:
+        return iterations
     pairs = checked(optimizer, given(optimizer, items, aggregate))
     if optimizer.loss_scale_factor is not None:
         division = (chains.Divide(optimizer.loss_scale_factor),)
@@ -67,8 +65,8 @@ def take(
         if aggregate:
             pairs = optimizer._transform_unaggregated_gradients(pairs)
             pairs = optimizer._aggregate_gradients(pairs)
-        if watch is not None:
-            watch.see(pairs, chains.scales_of(chain))
+        if optimizer._watch is not None:
+            optimizer._watch.see(pairs, chains.scales_of(chain))
         run = functools.partial(
             optimizer._distributed_apply, apply_state=apply_state
         )

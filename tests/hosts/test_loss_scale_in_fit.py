@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import registry
 import tensorflow as tf
 import tf_keras
 
@@ -20,6 +21,14 @@ def policy(host, request):
 
 
 both_policies = pytest.mark.parametrize("policy", POLICIES, indirect=True)
+
+
+ADAM = next(row for row in registry.BUILT_IN if row.name == "Adam")
+with_wrappers = pytest.mark.parametrize(
+    "case",
+    [registry.Case(row, "plain") for row in (ADAM, *registry.WRAPPERS)],
+    ids=str,
+)
 
 
 def scaled(**options):
@@ -70,6 +79,26 @@ def test_fit_equals_legacy(host, data, options):
     assert optimizer.loss_scale == legacy.loss_scale
 
 
+@with_wrappers
+def test_fit_of_wrappers_equals_legacy(host, data, case):
+    """Around whatever: tf_keras' own takes our wrappers, too."""
+    _, tokens, y = data
+    legacy, optimizer = (
+        make(case.build(library), dynamic_growth_steps=4)
+        for make, library in (
+            (tf_keras.mixed_precision.LossScaleOptimizer, registry.LEGACY),
+            (LossScaleOptimizer, registry.SUBJECT),
+        )
+    )
+    expected, model = embedding_model(tf_keras), embedding_model(host)
+    fit(expected, legacy, tokens, y, epochs=3)
+    fit(model, optimizer, tokens, y, epochs=3)
+    for a, e in zip(model.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_allclose(a, e, rtol=1e-4, atol=1e-5)
+    assert optimizer.loss_scale == legacy.loss_scale == 2.0**17
+    assert int(optimizer.iterations) == 9 // case.row.accumulates
+
+
 @both_policies
 def test_steps_that_overflow_are_skipped(host, policy, data):
     x, _, y = data
@@ -113,10 +142,12 @@ def test_host_serializes_it(host):
     assert isinstance(again, host.mixed_precision.LossScaleOptimizer)
 
 
-def test_saved_models_continue(host, data, tmp_path):
+@with_wrappers
+def test_saved_models_continue(host, data, tmp_path, case):
     x, _, y = data
     model = dense_model(host)
-    fit(model, scaled(dynamic_growth_steps=4), x, y)
+    optimizer = case.build(registry.SUBJECT)
+    fit(model, LossScaleOptimizer(optimizer, dynamic_growth_steps=4), x, y)
     path = str(tmp_path / "model.keras")
     model.save(path)
     loaded = host.models.load_model(path)
