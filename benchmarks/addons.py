@@ -66,7 +66,21 @@ DENSE = {
     "SWA of Adam": (3, lambda lib, adam: lib.SWA(adam())),
     "Yogi": (3, lambda lib, adam: lib.Yogi()),
 }
+# name: function from our Adam to the optimizer, whose eager steps have a plan.
+# Those that act every n steps are measured in between.
+FAR = 10**6
+EAGER = {
+    "AdamW": lambda adam: addons.AdamW(weight_decay=0.01),
+    "GradientAccumulation": lambda adam: addons.GradientAccumulation(
+        adam(), FAR
+    ),
+    "Lookahead of Adam": lambda adam: addons.Lookahead(adam(), FAR),
+    "MovingAverage of Adam": lambda adam: addons.MovingAverage(adam()),
+    "SWA of Adam": lambda adam: addons.SWA(adam(), FAR),
+}
 BIG = [(1 << 24,)] * 3
+MANY = [(4096,)] * 400
+EAGER_STEPS = 10
 LAZY_STEPS = 10
 
 
@@ -86,6 +100,19 @@ def dense(name):
     if hasattr(originals, name.split()[0]):
         result["tensorflow_addons"] = step_of(lambda: make(originals, legacy))
     return result
+
+
+def eager(name):
+    """{contestant: step()} of eager steps on many variables."""
+
+    def step_of(make):
+        return contestants.tensorflow_step(make, MANY, "eager", EAGER_STEPS)
+
+    adam = keras_legacy_opt.Adam
+    return {
+        contestants.OURS: step_of(lambda: EAGER[name](adam)),
+        "Adam": step_of(adam),
+    }
 
 
 def lazy():
@@ -130,6 +157,8 @@ def main():
         parser.exit(1, f"No native library: {fused.why_not()}\n")
     saved = {**optimizers.versions(), "seconds_per_step": {}}
     rows = {f"dense: {n}": (lambda n=n: dense(n), 1, 9) for n in DENSE}
+    for name in EAGER:
+        rows[f"eager: {name}"] = lambda n=name: eager(n), EAGER_STEPS, 21
     rows["sparse: LazyAdam, 1M x 64"] = lazy, LAZY_STEPS, 21
     for row, (make, steps, repeats) in rows.items():
         if arguments.rows and not any(part in row for part in arguments.rows):
