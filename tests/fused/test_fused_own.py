@@ -1,6 +1,7 @@
 """Native ops do what a variable has of its own, as TensorFlow's ops do."""
 
 import zlib
+from concurrent import futures
 
 import numpy as np
 import pytest
@@ -123,6 +124,22 @@ def test_kept_directions_change_no_bits(native_ops):
         results.append(variables)
     for together, alone in zip(*results, strict=True):
         assert bool(tf.reduce_all(together == alone))
+
+
+def test_two_steps_at_once_do_not_share_directions(native_ops):
+    wave = tf.sin(tf.range(300_000, dtype=tf.float32))
+
+    def train(scale):
+        variable = tf.Variable(1 + scale * wave)
+        opt = SUBJECT.optimizers.addons.LAMB(0.1)
+        for _ in range(30):
+            opt.apply_gradients([(scale * wave, variable)])
+        return variable.numpy()
+
+    scales = (1.0, 2.0, 3.0)
+    with futures.ThreadPoolExecutor(len(scales)) as threads:
+        at_once = list(threads.map(train, scales))
+    np.testing.assert_array_equal(at_once, [*map(train, scales)])
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ class DirectionsBuffer {
  public:
   static constexpr int64_t kMostBytes = int64_t{64} << 20;
 
-  explicit DirectionsBuffer(int64_t bytes) : lock_(mutex_, std::try_to_lock) {
-    if (!lock_ || bytes > kMostBytes || bytes <= size_) return;
+  explicit DirectionsBuffer(int64_t bytes) : lock_(mutex_, std::defer_lock) {
+    if (bytes == 0 || bytes > kMostBytes || !lock_.try_lock() || bytes <= size_) return;
     ::operator delete(memory_, kAlignment);
     memory_ = ::operator new(bytes, kAlignment, std::nothrow);
     size_ = memory_ == nullptr ? 0 : bytes;
@@ -32,7 +32,7 @@ class DirectionsBuffer {
   inline static std::mutex mutex_;
   inline static void* memory_ = nullptr;
   inline static int64_t size_ = 0;
-  const std::unique_lock<std::mutex> lock_;
+  std::unique_lock<std::mutex> lock_;
 };
 
 // The directions of several tensors, each from a cache line of its own on.
