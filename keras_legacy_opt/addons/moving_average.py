@@ -203,4 +203,5 @@ def _growing(count: tf.Tensor) -> tf.Tensor:
 
 
 def _weight(decay: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    return tf.raw_ops.Sub(x=1.0, y=reads.cast(decay, dtype))
+    one = reads.constant(1.0, dtype)
+    return tf.raw_ops.Sub(x=one, y=reads.cast(decay, dtype))
