@@ -114,7 +114,7 @@ class Plan:
         # A plan goes when one of its variables does, of which others may take
         # the identities then.
         self._alive = [weakref.ref(v, forget) for v in [*given, *variables]]
-        self._first = weakref.ref(variables[0])
+        self._members: list[Callable[[], Any]] = self._alive[len(given) :]
         self.dtype: tf.DType = variables[0].dtype
         self._keys = list(map(var_key, variables))
         owners = [owner() for owner in map(known._given.get, self._keys)]
@@ -260,7 +260,7 @@ class Plan:
         self, optimizer: Any, grads: Sequence[Any], chain: chains.Chain
     ) -> bool:
         """Takes the step; False if it is refused, and nothing changed."""
-        first, group = self._first(), self.group
+        first, group = self._members[0](), self.group
         if first is None or group is None:
             return False
         wrappers, inside = _layers(optimizer)
@@ -310,8 +310,8 @@ class Plan:
 
     def _fit(self, grads: Sequence[Any]) -> bool:
         try:
-            for gradient, reference in zip(grads, self._alive, strict=False):
-                gradients.fitted(gradient, hosts.unwrap(reference()), "")
+            for gradient, member in zip(grads, self._members, strict=True):
+                gradients.fitted(gradient, member(), "")
         except (tf.errors.OpError, TypeError, ValueError):
             return False
         return True
@@ -322,7 +322,8 @@ class Plan:
         """The coefficients of a step, and inputs of what variables have."""
         key = device, dtype = variable.device, variable.dtype.base_dtype
         if self._prepares:
-            apply_state = optimizer._prepare([variable])
+            # Somebody's may go by the variables, or change them.
+            apply_state = optimizer._prepare([v() for v in self._members])
         else:
             derived = declaration_of(optimizer).derived
             apply_state = {key: LazyCoefficients(derived)}

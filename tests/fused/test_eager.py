@@ -184,6 +184,30 @@ def test_a_subclass_makes_its_own_coefficients():
     np.testing.assert_array_equal(var, [-1.0 - 2.0 - 3.0 - 4.0])
 
 
+class SeeingAll(keras_legacy_opt.SGD):
+    """Its steps depend on all their variables, and change them before."""
+
+    def _prepare(self, var_list):
+        apply_state = super()._prepare(var_list)
+        for c in apply_state.values():
+            c["lr_t"] *= tf.cast(len(var_list), c["lr_t"].dtype)
+        for var in var_list:
+            var.assign_add(tf.ones_like(var))
+        return apply_state
+
+
+@pytest.mark.parametrize("around", [lambda opt: opt, addons.MovingAverage])
+def test_a_subclass_prepares_for_all_variables(around, planned):
+    opt = around(SeeingAll(0.5))
+    a, b = tf.Variable([0.0]), keras.Variable([0.0, 0.0], name="b")
+    for _ in range(4):
+        opt.apply_gradients([(tf.ones(v.shape), v) for v in (a, b)])
+    opt.apply_gradients([(tf.ones([1]), a)])
+    np.testing.assert_array_equal(a, [4 * (1.0 - 2 * 0.5) + 1.0 - 0.5])
+    np.testing.assert_array_equal(b, [4 * (1.0 - 2 * 0.5)] * 2)
+    assert any(planned)
+
+
 # What comes late is seen, as legacy sees it.
 
 METHODS = (
