@@ -133,9 +133,8 @@ def primary_variable(variable: Any) -> Any:
         return variable  # Its `handle` raises in cross-replica context.
     if hasattr(variable, "_distributed_container"):
         return variable._distributed_container()
-    # Not by `getattr`, of which an eager handle makes and words an exception.
-    of_handle = getattr(getattr(variable, "handle", None), "__dict__", {})
-    container = of_handle.get("_distributed_container")
+    handle = getattr(variable, "handle", None)
+    container = getattr(handle, "_distributed_container", None)
     return variable if container is None else container()
 
 
