@@ -252,6 +252,7 @@ def test_variables_of_a_class_of_ones_own_are_trained():
 # party may have any name of its own: keep these few, and unlikely.
 ADDED = {
     "_adds",
+    "_around_planned",
     "_averaging",
     "_check_hyper",
     "_count_skipped_step",
