@@ -101,6 +101,16 @@ def innermost(model):
     return found
 
 
+def assert_has_what_both_have(model, other):
+    """The weights, and the state of the optimizer inside all wrappers."""
+    for a, b in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    ours, theirs = innermost(model), innermost(other)
+    assert ours.keys() == theirs.keys()
+    for key, value in theirs.items():
+        np.testing.assert_array_equal(ours[key], value, str(key))
+
+
 @pytest.mark.parametrize("host", [keras, tf_keras], ids=["keras3", "tf_keras"])
 @pytest.mark.parametrize(
     "write", [files.as_checkpoint, files.as_h5, files.as_keras, as_weights]
@@ -121,12 +131,7 @@ def test_what_they_have_in_common(stored, name, write, host, tmp_path):
         np.testing.assert_array_equal(value, before[key], str(key))
 
     report = checkpoints.restore(path, other, strict=False)
-    for a, b in zip(other.get_weights(), model.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
-    ours, theirs = innermost(other), innermost(model)
-    assert ours.keys() == theirs.keys()
-    for key, value in theirs.items():
-        np.testing.assert_array_equal(ours[key], value, str(key))
+    assert_has_what_both_have(other, model)
     slots = {
         each: sorted(
             slot
@@ -156,12 +161,7 @@ def test_a_loss_scale_more_or_less(stored, name, write, host, tmp_path):
     model = trained(host, stored, 4, 0.05)
     other = trained(host, name, 2, 0.5)
     report = checkpoints.restore(write(model, tmp_path), other, strict=False)
-    for a, b in zip(other.get_weights(), model.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
-    ours, theirs = innermost(other), innermost(model)
-    assert ours.keys() == theirs.keys()
-    for key, value in theirs.items():
-        np.testing.assert_array_equal(ours[key], value, str(key))
+    assert_has_what_both_have(other, model)
     for entry in report.problems:
         assert entry.reason == "the optimizer has no loss scale"
 
