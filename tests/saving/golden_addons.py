@@ -9,6 +9,7 @@ import pathlib
 import tarfile
 from typing import Any
 
+import npz
 import numpy as np
 import tensorflow as tf
 
@@ -60,8 +61,8 @@ class Case:
         return json.loads((self.folder / "case.json").read_text())
 
     @functools.cached_property
-    def data(self):
-        return np.load(self.folder.parent / "data.npz")
+    def data(self) -> dict[str, np.ndarray]:
+        return npz.read(self.folder.parent / "data.npz")
 
     @property
     def has_raw_run(self) -> bool:
@@ -78,7 +79,7 @@ class Case:
 
     def trace(self, run: str) -> list[dict[str, np.ndarray]]:
         """The records of a run, "raw" or "model", by step."""
-        stacks = dict(np.load(self.folder / f"{run}.npz"))
+        stacks = npz.read(self.folder / f"{run}.npz")
         return [{k: v[i] for k, v in stacks.items()} for i in range(STEPS)]
 
     def variables(self) -> dict[str, tf.Variable]:

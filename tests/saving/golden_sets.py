@@ -9,6 +9,7 @@ import json
 import pathlib
 import tarfile
 
+import npz
 import numpy as np
 
 import keras_legacy_opt
@@ -44,12 +45,12 @@ class Case:
         return json.loads((self.folder / "case.json").read_text())
 
     @functools.cached_property
-    def trace(self):
-        return np.load(self.folder / "trace.npz")
+    def trace(self) -> dict[str, np.ndarray]:
+        return npz.read(self.folder / "trace.npz")
 
     @functools.cached_property
-    def data(self):
-        return np.load(self.folder.parents[1] / "data.npz")
+    def data(self) -> dict[str, np.ndarray]:
+        return npz.read(self.folder.parents[1] / "data.npz")
 
     @property
     def release(self) -> str:
@@ -87,7 +88,7 @@ class Case:
 
     def expected(self, kind: str, step: int) -> list[np.ndarray]:
         """The arrays `kind`_0, `kind`_1, ... of the trace after `step`."""
-        names = [n for n in self.trace.files if n.startswith(f"{kind}_")]
+        names = [n for n in self.trace if n.startswith(f"{kind}_")]
         names.sort(key=lambda n: int(n.rpartition("_")[2]))
         return [self.trace[n][step - 1] for n in names]
 

@@ -5,6 +5,7 @@ Spacings of float32, at the largest value of an array, for each step.
 
 import golden_addons
 import keras
+import npz
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -70,7 +71,7 @@ def test_bare_variables(case):
     if path.exists():
         optimizer.assign_average_vars(list(variables.values()))
         now = {name: variable.numpy() for name, variable in variables.items()}
-        assert_close(now, dict(np.load(path)), golden_addons.STEPS, ("mean",))
+        assert_close(now, npz.read(path), golden_addons.STEPS, ("mean",))
 
 
 @every_case
