@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -156,6 +158,7 @@ class MovingAverage(AveragedOptimizerWrapper):
             self._SLOTS,
             average="average",
             weight=lambda dtype: _weight(self._decay(), dtype),
+            moving=functools.partial(self._moving, self._optimizer),
         )
 
     def _adds_itself(self, variable: Any, takes_own: bool) -> str:
@@ -175,12 +178,20 @@ class MovingAverage(AveragedOptimizerWrapper):
         decay = self._decay()
         dtypes = {v.dtype.base_dtype for _, v in pairs}
         weights = {dtype: _weight(decay, dtype) for dtype in dtypes}
+        with self._moving(optimizer, weights):
+            return super()._hand_over(optimizer, pairs, *args)
+
+    @contextlib.contextmanager
+    def _moving(
+        self, optimizer: Any, weights: Mapping[tf.DType, tf.Tensor]
+    ) -> Iterator[None]:
+        """Has the steps of one inside move the averages, by these weights."""
         optimizer._averaging = lambda variable: (
             self.get_slot(variable, "average"),
             weights[variable.dtype.base_dtype],
         )
         try:
-            return super()._hand_over(optimizer, pairs, *args)
+            yield
         finally:
             optimizer._averaging = None
 

@@ -122,7 +122,8 @@ class Holder(Optimizer):
         aggregate = experimental_aggregate_gradients
         distribution.check_context(aggregate)
         items = gradients.listed(grads_and_vars)
-        iterations = plan.step(self, items)
+        rest = functools.partial(self._go_on, name, aggregate)
+        iterations = plan.step(self, items, rest)
         if iterations is not None:
             return iterations
         pairs = stepper.given(self, items, aggregate)
@@ -141,6 +142,19 @@ class Holder(Optimizer):
         checks = function_arguments.checks(self, variables)
         with tf.control_dependencies(checks):
             return self._step(pairs, name, aggregate)
+
+    def _go_on(
+        self,
+        name: str | None,
+        aggregate: bool,
+        optimizer: Optimizer,
+        pairs: GradsAndVars,
+        apply_state: Any,
+    ) -> Any:
+        """Takes a step inside on, see `plan.Rest`."""
+        if apply_state is None:
+            return Holder._hand_over(self, optimizer, pairs, name, aggregate)
+        return stepper.go_on(optimizer, pairs, apply_state, (), name, aggregate)
 
     def _changes_gradients(self) -> bool:
         """Whether this optimizer itself does something to gradients."""

@@ -10,6 +10,10 @@ makes it anew and compares.  What a step computes is written when the op has
 accepted it: the op checks everything before it changes anything.  A step that
 has no plan, or that the op refuses, goes the way of all others.
 
+Hyperparameters and methods that are somebody's code are asked once in a step,
+and may change what the plan depends on.  So it is compared again; from there
+on, such a step goes the way of all others with the answers that it has got.
+
 The plan of a wrapper is that of the optimizer inside, and depends on both.  It
 is for the steps in which the wrapper does no more than its `Around` says.
 """
@@ -17,11 +21,13 @@ is for the steps in which the wrapper does no more than its `Around` says.
 from __future__ import annotations
 
 import collections
+import contextlib
 import functools
 import itertools
 import operator
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import tensorflow as tf
@@ -88,6 +94,9 @@ _options_of = operator.attrgetter(
 _constraint_of = operator.attrgetter("constraint")
 # Of one optimizer: a step on other variables forgets those of long ago.
 LISTS_KEPT = 16
+# Function that takes a step on: of the optimizer inside, the pairs of gradient
+# and `tf.Variable`, and what its `_prepare` returned; None: its step begins.
+Rest = Callable[[Any, Sequence[tuple[Any, Any]], Mapping[Any, Any] | None], Any]
 
 
 class Plan:
@@ -123,14 +132,15 @@ class Plan:
         )
         self._variables = list(map(id, variables))
         are_ours = originals.is_own(inside, _COEFFICIENTS)
-        # Somebody's code may make them, of which nobody knows what it changes.
-        self._checks_first = not are_ours or any(
-            callable(value)
-            for each in [*(wrapper for wrapper, _ in wrappers), inside]
-            for value in each._hyper.values()
+        # Somebody's code may make the coefficients, and the weight of averages:
+        # nobody knows what it sees, and what it changes.
+        self._sees_all = not are_ours
+        self._asks = not are_ours or _has_callables(inside)
+        self._asks_before = any(
+            around.weight is not None and _has_callables(wrapper)
+            for wrapper, around in _taking_part(wrappers)
         )
         self._has_own = own.may_exist(inside)
-        self._prepares = not are_ours
         # One variable of each kind, by what they have of their own, and the
         # number of the kind of each variable.
         self._examples: list[Any] = []
@@ -257,44 +267,82 @@ class Plan:
         )
 
     def run(
-        self, optimizer: Any, grads: Sequence[Any], chain: chains.Chain
+        self,
+        optimizer: Any,
+        given: Sequence[Any],
+        grads: Sequence[Any],
+        chain: chains.Chain,
+        rest: Rest,
     ) -> bool:
-        """Takes the step; False if it is refused, and nothing changed."""
+        """Takes the step; False if it is refused, and nothing changed.
+
+        Args:
+          optimizer: that of the plan.
+          given: the variables, as they were given.
+          grads: gradients that it `takes`.
+          chain: how they are scaled.
+          rest: takes a step on, where somebody's code was asked.
+        """
         first, group = self._members[0](), self.group
         if first is None or group is None:
             return False
         wrappers, inside = _layers(optimizer)
-        if inside._watch is not None and inside._watch.sees_eagerly():
+        asks = self._asks or self._asks_before
+        if _is_watched(inside) or (asks and not self._fit(grads)):
             return False
-        if self._checks_first and not self._fit(grads):
-            return False
-        count = optimizer.iterations  # Now those of all inside, too.
+        _ = optimizer.iterations  # Now those of all inside, too.
+        parts = [around for _, around in _taking_part(wrappers)]
+        members = [each() for each in self._members] if asks else [first]
         with tf.device(first.device):
-            averaging: Mapping[str, Any] = {}
-            for _, around in wrappers:
-                if around.is_due is not None and around.is_due():
-                    return False
-                if around.sum is not None:
-                    return self._add(optimizer, grads, group, around.count)
-                if around.weight is not None:
-                    weight = around.weight(self.dtype)
-                    averaging = native.averaging(weight, self.dtype)
-            rule = declaration_of(inside)
-            op = native.op_of(rule.formula(inside))
-            c, own_inputs = self._coefficients(inside, first)
-            inputs = {
-                "grad": grads,
-                **native.scalars(op, first, c),
-                **own_inputs,
-                **averaging,
-                "transform": chains.transform_alone(chain, first.dtype),
-                "condition": [],
-            }
-            if not _accepts(native.update_group, inside, op, group, inputs):
+            if any(x.is_due is not None and x.is_due() for x in parts):
                 return False
-        if not self._prepares:  # Else `_prepare` has.
-            _assign_also(inside, c)
-        reads.count_one(count)
+            if parts and parts[-1].sum is not None:
+                return self._add(optimizer, grads, group, parts[-1].count)
+            weight, averaging = _averaging(parts, self.dtype)
+            state = None
+            if not self._asks_before or self.is_valid(optimizer, given):
+                with averaging():
+                    state = self._prepare(inside, members)
+                changed = _is_watched(inside) or (
+                    self._asks and not self.is_valid(optimizer, given)
+                )
+                if not changed and self._update(
+                    inside, first, group, grads, chain, state, weight
+                ):
+                    return True
+        if not asks:
+            return False
+        pairs = list(zip(grads, members, strict=True))
+        with averaging():
+            rest(inside, pairs, state if self._asks else None)
+        return True
+
+    def _update(
+        self,
+        optimizer: Any,
+        first: Any,
+        group: tf.Tensor,
+        grads: Sequence[Any],
+        chain: chains.Chain,
+        apply_state: Mapping[Any, Any],
+        weight: Any,
+    ) -> bool:
+        """Runs the op, and counts the iteration; False if it is refused."""
+        op = native.op_of(declaration_of(optimizer).formula(optimizer))
+        c, own_inputs = self._coefficients(optimizer, first, apply_state)
+        inputs = {
+            "grad": grads,
+            **native.scalars(op, first, c),
+            **own_inputs,
+            **native.averaging(weight, self.dtype),
+            "transform": chains.transform_alone(chain, first.dtype),
+            "condition": [],
+        }
+        if not _accepts(native.update_group, optimizer, op, group, inputs):
+            return False
+        if not self._asks:  # Else `_prepare` has.
+            _assign_also(optimizer, c)
+        reads.count_one(optimizer.iterations)
         return True
 
     def _add(
@@ -316,24 +364,35 @@ class Plan:
             return False
         return True
 
+    def _prepare(
+        self, optimizer: Any, variables: Sequence[Any]
+    ) -> Mapping[Any, Any]:
+        """The coefficients of a step, as `_prepare` of the optimizer has them.
+
+        Of ours, those that are derived are computed when they are asked for.
+        """
+        if self._asks:
+            # Somebody's `_prepare` may go by the variables, or change them.
+            seen = variables if self._sees_all else variables[:1]
+            with tf.name_scope(optimizer._name):
+                return optimizer._prepare(seen)
+        first = variables[0]
+        key = device, dtype = first.device, first.dtype.base_dtype
+        derived = declaration_of(optimizer).derived
+        apply_state = {key: LazyCoefficients(derived)}
+        optimizer._prepare_local(device, dtype, apply_state)
+        return apply_state
+
     def _coefficients(
-        self, optimizer: Any, variable: Any
+        self, optimizer: Any, variable: Any, apply_state: Mapping[Any, Any]
     ) -> tuple[Mapping[str, tf.Tensor], Mapping[str, Any]]:
         """The coefficients of a step, and inputs of what variables have."""
-        key = device, dtype = variable.device, variable.dtype.base_dtype
-        if self._prepares:
-            # Somebody's may go by the variables, or change them.
-            apply_state = optimizer._prepare([v() for v in self._members])
-        else:
-            derived = declaration_of(optimizer).derived
-            apply_state = {key: LazyCoefficients(derived)}
-            optimizer._prepare_local(device, dtype, apply_state)
         step = Step(optimizer, apply_state)
         c = step.common_coefficients(variable)
         if not self._has_own:
             return c, {}
         owns = [step.own(example()) for example in self._examples]
-        inputs = native.own_inputs(owns, dtype)
+        inputs = native.own_inputs(owns, variable.dtype.base_dtype)
         if len(owns) > 1:
             (rows,) = inputs["per_variable"]
             inputs["per_variable"] = [tf.gather(rows, self._kinds)]
@@ -350,6 +409,16 @@ class _AnyNumber(dict[str, Any]):
     def __missing__(self, name: str) -> tf.Tensor:
         value = self[name] = tf.zeros([])
         return value
+
+
+def _has_callables(optimizer: Any) -> bool:
+    return any(map(callable, optimizer._hyper.values()))
+
+
+def _is_watched(optimizer: Any) -> bool:
+    """Whether a step just now has to show its gradients."""
+    watch = optimizer._watch
+    return watch is not None and watch.sees_eagerly()
 
 
 def _accepts(update: Callable[..., Any], *args: Any) -> bool:
@@ -386,13 +455,17 @@ _plans: weakref.WeakKeyDictionary[
 
 
 def step(
-    optimizer: Any, grads_and_vars: Sequence[Any], chain: chains.Chain = ()
+    optimizer: Any,
+    grads_and_vars: Sequence[Any],
+    rest: Rest,
+    chain: chains.Chain = (),
 ) -> Any:
     """Takes a step that there is a plan for.
 
     Args:
       optimizer: the optimizer.
       grads_and_vars: as given by the caller, and not checked yet.
+      rest: see `Plan.run`.
       chain: how the gradients are scaled.
 
     Returns:
@@ -400,17 +473,17 @@ def step(
     """
     if optimizer._averaging is not None:
         return None  # It is the step of a wrapper, which has no plan.
-    grads, plan = _recall(optimizer, grads_and_vars, make=True)
+    grads, variables, plan = _recall(optimizer, grads_and_vars, make=True)
     if plan is None or not plan.takes(grads):
         return None
-    if not plan.run(optimizer, grads, chain):
+    if not plan.run(optimizer, variables, grads, chain, rest):
         return None
     return optimizer.iterations
 
 
 def knows(optimizer: Any, grads_and_vars: Sequence[Any]) -> bool:
     """Whether `step` takes these gradients, however they are scaled."""
-    grads, plan = _recall(optimizer, grads_and_vars, make=False)
+    grads, _, plan = _recall(optimizer, grads_and_vars, make=False)
     return (
         plan is not None
         and not plan.is_of_wrapper
@@ -421,27 +494,27 @@ def knows(optimizer: Any, grads_and_vars: Sequence[Any]) -> bool:
 
 def _recall(
     optimizer: Any, grads_and_vars: Sequence[Any], make: bool
-) -> tuple[Sequence[Any], Plan | None]:
-    """Gradients, and the plan for their variables, if it is still valid.
+) -> tuple[Sequence[Any], Sequence[Any], Plan | None]:
+    """Gradients, variables, and the plan for these, if it is still valid.
 
     A new one is for the next step: the first checks what is given.
     """
     if not tf.executing_eagerly():
-        return (), None
+        return (), (), None
     try:
         grads, variables = zip(*grads_and_vars, strict=True)
     except (TypeError, ValueError):
-        return (), None  # Malformed, or empty.
+        return (), (), None  # Malformed, or empty.
     plans = _plans.get(optimizer) or collections.OrderedDict()
     key = tuple(map(id, variables))
     plan = plans.get(key)
     if plan is not None and plan.is_valid(optimizer, variables):
         plans.move_to_end(key)
-        return grads, plan
+        return grads, variables, plan
     plans.pop(key, None)
     if make and optimizer.built:
         _remember(optimizer, variables, key)
-    return grads, None
+    return grads, variables, None
 
 
 def _remember(optimizer: Any, given: Sequence[Any], key: Any) -> None:
@@ -466,6 +539,25 @@ def _layers(optimizer: Any) -> tuple[list[tuple[Any, Around]], Any]:
         wrappers.append((optimizer, around))
         optimizer = around.inside
     return wrappers, optimizer
+
+
+def _taking_part(
+    wrappers: Sequence[tuple[Any, Around]],
+) -> list[tuple[Any, Around]]:
+    """Those of a step: where gradients are added up, there is none inside."""
+    sums = [around.sum is not None for _, around in wrappers]
+    return list(wrappers[: sums.index(True) + 1 if any(sums) else None])
+
+
+def _averaging(
+    parts: Sequence[Around], dtype: tf.DType
+) -> tuple[Any, Callable[[], AbstractContextManager[Any]]]:
+    """The weight of averages in a step, and a context that moves them."""
+    for around in parts:
+        if around.weight is not None:
+            weight = around.weight(dtype)
+            return weight, functools.partial(around.moving, {dtype: weight})
+    return None, contextlib.nullcontext
 
 
 def _methods_of(wrapper: Any) -> tuple[Any, ...]:

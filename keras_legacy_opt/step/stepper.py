@@ -45,7 +45,8 @@ def take(
     """
     distribution.check_context(aggregate)
     items = gradients.listed(grads_and_vars)
-    iterations = plan.step(optimizer, items, chain)
+    rest = functools.partial(go_on, chain=chain, name=name, aggregate=aggregate)
+    iterations = plan.step(optimizer, items, rest, chain)
     if iterations is not None:
         return iterations
     pairs = checked(optimizer, given(optimizer, items, aggregate))
@@ -62,20 +63,41 @@ def take(
         if not pairs:
             return tf.no_op()
         apply_state = optimizer._prepare(variables)
-        if aggregate:
-            pairs = optimizer._transform_unaggregated_gradients(pairs)
-            pairs = optimizer._aggregate_gradients(pairs)
-        if optimizer._watch is not None:
-            optimizer._watch.see(pairs, chains.scales_of(chain))
-        run = functools.partial(
-            optimizer._distributed_apply, apply_state=apply_state
-        )
-        return private_api.maybe_merge_call(
-            switch.as_here(run),
-            tf.distribute.get_strategy(),
-            chains.defer(optimizer, pairs, chain),
-            name=name,
-        )
+        return go_on(optimizer, pairs, apply_state, chain, name, aggregate)
+
+
+def go_on(
+    optimizer: Any,
+    pairs: GradsAndVars,
+    apply_state: Any,
+    chain: chains.Chain,
+    name: str | None,
+    aggregate: bool,
+) -> Any:
+    """Takes a step on that has its coefficients.
+
+    Args:
+      optimizer: whose step it is.
+      pairs: of gradient and `tf.Variable`, which fit each other.
+      apply_state: what `_prepare` returned.
+      chain: see `take`.
+      name: see there.
+      aggregate: see there.
+    """
+    if aggregate:
+        pairs = optimizer._transform_unaggregated_gradients(pairs)
+        pairs = optimizer._aggregate_gradients(pairs)
+    if optimizer._watch is not None:
+        optimizer._watch.see(pairs, chains.scales_of(chain))
+    run = functools.partial(
+        optimizer._distributed_apply, apply_state=apply_state
+    )
+    return private_api.maybe_merge_call(
+        switch.as_here(run),
+        tf.distribute.get_strategy(),
+        chains.defer(optimizer, pairs, chain),
+        name=name,
+    )
 
 
 def given(

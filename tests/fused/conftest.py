@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from keras_legacy_opt.backends import native
+from keras_legacy_opt.step import plan
 
 # For `stepping`, which these tests share with those.
 sys.path.append(str(pathlib.Path(__file__).parents[1] / "conformance"))
@@ -24,3 +25,16 @@ def calls(monkeypatch):
 
         monkeypatch.setattr(native, name, spy)
     return seen
+
+
+@pytest.fixture
+def planned(monkeypatch):
+    """Whether the plans that there were have taken their steps."""
+    found, run = [], plan.Plan.run
+
+    def counted(*args):
+        found.append(run(*args))
+        return found[-1]
+
+    monkeypatch.setattr(plan.Plan, "run", counted)
+    return found
