@@ -10,12 +10,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from eager import no_plans
 from registry import BUILT_IN, LEGACY, NATIVE, SUBJECT, Case
 
 import keras_legacy_opt
 from keras_legacy_opt import addons, fused
 from keras_legacy_opt.addons.wrapper import all_inside
-from keras_legacy_opt.step import plan
 
 pytestmark = pytest.mark.usefixtures("native_ops")
 
@@ -24,14 +24,6 @@ every_optimizer = pytest.mark.parametrize(
 )
 # The step in which the optimizer is changed, which is planned.
 CHANGED, STEPS = 4, 8
-
-
-@contextlib.contextmanager
-def no_plans():
-    """No step is planned."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan.Plan, "takes", lambda self, grads: False)
-        yield
 
 
 def ways(case):
