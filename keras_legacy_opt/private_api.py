@@ -67,6 +67,7 @@ import functools
 import importlib
 import importlib.metadata
 import types
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -127,15 +128,32 @@ def in_variable_creator_scope() -> bool:
     return bool(tf.compat.v1.get_default_graph()._variable_creator_stack)
 
 
+# {id of a variable: weak reference to it}, of those that are of no distributed
+# one.  An eager handle says so by an exception, which costs microseconds.
+_alone: dict[int, weakref.ref[Any]] = {}
+
+
 def primary_variable(variable: Any) -> Any:
     """The distributed variable that `variable` is a component of, or itself."""
+    known = _alone.get(id(variable))
+    if known is not None and known() is variable:
+        return variable
     if isinstance(variable, tf.distribute.DistributedValues):
         return variable  # Its `handle` raises in cross-replica context.
     if hasattr(variable, "_distributed_container"):
         return variable._distributed_container()
     handle = getattr(variable, "handle", None)
     container = getattr(handle, "_distributed_container", None)
-    return variable if container is None else container()
+    if container is not None:
+        return container()
+    if is_plain(variable):
+        _remember_alone(variable)
+    return variable
+
+
+def _remember_alone(variable: Any) -> None:
+    number, forget = id(variable), _alone.pop
+    _alone[number] = weakref.ref(variable, lambda _: forget(number, None))
 
 
 def sharded_container(variable: Any) -> Any | None:

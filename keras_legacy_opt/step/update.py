@@ -158,10 +158,10 @@ def updates_of(
 ) -> list[Update]:
     """The records of pairs whose gradients may be `Deferred`."""
     known = optimizer._known_variables
-    times = collections.Counter(id(known.unwrap(v)) for _, v in grads_and_vars)
+    variables = [known.unwrap(given) for _, given in grads_and_vars]
+    times = collections.Counter(map(id, variables))
     updates = []
-    for gradient, given in grads_and_vars:
-        variable = known.unwrap(given)
+    for (gradient, _), variable in zip(grads_and_vars, variables, strict=True):
         if not isinstance(gradient, Deferred):
             gradient = Deferred(gradient)
         updates.append(

@@ -1,5 +1,7 @@
 """The short way of an eager step: what it remembers, and what it may not."""
 
+import collections
+import contextlib
 import functools
 import gc
 import itertools
@@ -11,11 +13,11 @@ import pytest
 import stepping
 import tensorflow as tf
 import tf_keras
-from eager import METHODS, SELECTING
+from eager import METHODS, SELECTING, no_plans
 from registry import BUILT_IN, NATIVE, SUBJECT, own_cases
 
 import keras_legacy_opt
-from keras_legacy_opt import addons, fused
+from keras_legacy_opt import addons, fused, private_api
 from keras_legacy_opt.step import plan
 
 pytestmark = pytest.mark.usefixtures("native_ops")
@@ -96,6 +98,33 @@ def test_lists_of_variables_may_take_turns(monkeypatch):
     assert len(made) == 2
     for (variable,) in lists:
         np.testing.assert_array_equal(variable, tf.zeros_like(variable))
+
+
+def test_handles_are_asked_once_for_their_distributed_variables(monkeypatch):
+    """Which costs them an exception; and no variable is kept alive for it."""
+    asked, original = collections.Counter(), tf.Tensor.__getattr__
+
+    def counted(tensor, name):
+        if name == "_distributed_container":
+            asked[id(tensor)] += 1
+        return original(tensor, name)
+
+    def train(context):
+        variables = [tf.Variable([1.0]), tf.Variable([[2.0]])]
+        opt = keras_legacy_opt.Adam(0.5)
+        for _ in range(4):
+            with context():
+                opt.apply_gradients([(tf.ones_like(v), v) for v in variables])
+        assert set(asked.values()) == {1}
+        asked.clear()
+
+    gc.collect()
+    before = len(private_api._alone)
+    monkeypatch.setattr(tf.Tensor, "__getattr__", counted)
+    for context in (contextlib.nullcontext, no_plans, fused.disabled):
+        train(context)
+    gc.collect()
+    assert len(private_api._alone) <= before
 
 
 # The coefficients, which a planned step computes as far as its op takes them.
