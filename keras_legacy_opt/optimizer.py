@@ -218,6 +218,8 @@ class Optimizer(
         self._weights = []
         self._deferred_slot_restorations = {}
         self._slots_out_of_turn = set()
+        self._slots_anew = set()
+        self._first_values = {}
         self._early_slots = []
         self._distribution_strategy = distribution.current_strategy()
         self._known_variables = KnownVariables()

@@ -21,8 +21,8 @@ _wanted: contextvars.ContextVar[str | None] = contextvars.ContextVar(
 _model: contextvars.ContextVar[Any] = contextvars.ContextVar(
     "keras_legacy_opt_model", default=None
 )
-# Of a model that is being made: [(optimizer, values)]
-_waiting: contextvars.ContextVar[list[tuple[Any, dict[str, Any]]] | None] = (
+# What is to be called when a model has its weights.
+_waiting: contextvars.ContextVar[list[Callable[[], None]] | None] = (
     contextvars.ContextVar("keras_legacy_opt_waiting", default=None)
 )
 
@@ -37,17 +37,21 @@ def weights_only() -> bool:
     return _wanted.get() == _WEIGHTS
 
 
-def wait_for_model(optimizer: Any, values: dict[str, Any]) -> bool:
-    """Keeps an optimizer's state until the model being loaded is complete.
+def is_making_model() -> bool:
+    """Whether the model that is being loaded is not known yet."""
+    return _waiting.get() is not None and _model.get() is None
 
-    Returns:
-      Whether a model is being loaded.
+
+def once_loaded(function: Callable[[], None]) -> None:
+    """Calls a function when the model being loaded has its weights.
+
+    At once, if none is being loaded.
     """
     waiting = _waiting.get()
     if waiting is None:
-        return False
-    waiting.append((optimizer, values))
-    return True
+        function()
+    else:
+        waiting.append(function)
 
 
 def wait_for_names(optimizer: Any, weights: Sequence[Any]) -> bool:
@@ -72,8 +76,13 @@ def model() -> Any | None:
 @contextlib.contextmanager
 def of_weights(into: Any) -> Iterator[None]:
     """Leaves the optimizer of a model alone, unless another surrounds it."""
-    with _having(_wanted, _wanted.get() or _WEIGHTS), _having(_model, into):
+    with (
+        _having(_wanted, _wanted.get() or _WEIGHTS),
+        _having(_model, into),
+        _having(_waiting, []),
+    ):
         yield
+        complete(into)
 
 
 @contextlib.contextmanager
@@ -98,11 +107,12 @@ def of_model(*_: Any) -> Iterator[None]:
 
 
 def complete(model: Any) -> None:
-    """Hands the state that waits for the model to its optimizers."""
+    """Calls what waits for the model, which has its weights now."""
     waiting = _waiting.get() or []
-    with _having(_model, model), _having(_waiting, None):
-        for optimizer, values in waiting:
-            optimizer.load_own_variables(values)
+    _waiting.set(None)  # Until the scope ends, nothing has to wait.
+    with _having(_model, model):
+        for function in waiting:
+            function()
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ part uses what is stated here, and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -34,6 +34,8 @@ class OptimizerBase(private_api.Trackable):
     _name: str
     # {key of a variable: {slot name: slot}}
     _slots: dict[str, dict[str, Any]]
+    # {name of an own variable: function that returns what it began with}
+    _first_values: dict[str, Callable[[], Any]]
     # The iterations, then the slots as they were created.
     _weights: list[Any]
     built: bool
@@ -67,6 +69,10 @@ class OptimizerBase(private_api.Trackable):
 
     def _create_hypers(self) -> None:
         """Makes variables of the hyperparameters that are numbers."""
+        raise NotImplementedError
+
+    def _reset_slots(self, var_list: Sequence[Any]) -> None:
+        """Sets the slots of `var_list` to what new ones are."""
         raise NotImplementedError
 
     def _distribution_strategy_scope(self) -> Any:

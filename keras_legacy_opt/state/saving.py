@@ -49,10 +49,12 @@ PROCESS_STATE = frozenset(
         "_deferred_slot_restorations",
         "_early_slots",
         "_distribution_strategy",
+        "_first_values",
         "_hypers_created",
         "_iterations",
         "_known_variables",
         "_slots",
+        "_slots_anew",
         "_slots_out_of_turn",
         "_sparse_keys",
         "_uncopied",
@@ -198,6 +200,9 @@ class SavingMixin(OptimizerBase):
     def load_own_variables(self, store: Mapping[str, Any]) -> None:
         """Reads all variables from `store`, a mapping of a Keras 3 file.
 
+        Slots of variables that were not trained before it was saved become
+        what new ones are, averages what their variables are.
+
         Before the optimizer is built, the values are kept until it is.  In
         `model.load_weights`, the optimizer is left alone, as legacy's is.
 
@@ -226,7 +231,8 @@ class SavingMixin(OptimizerBase):
                 " former, and convert that model's optimizer with"
                 " `keras_legacy_opt.checkpoints.from_keras_3`."
             )
-        if VARIABLE_PATHS in values and loading.wait_for_model(self, values):
+        if VARIABLE_PATHS in values and loading.is_making_model():
+            loading.once_loaded(lambda: self.load_own_variables(values))
             return
         _know_by_path(values)
         if not self.built:
@@ -237,15 +243,9 @@ class SavingMixin(OptimizerBase):
             values.pop("iter", None)
         values, early, slotless = _numbered_as_here(self, values)
         _check_stored(self, named, values, slotless)
-        if slotless and fetch_all([self.iterations])[0] > 0:
-            names = self._known_variables.names_with_slots()
-            warnings.warn(
-                f"The saved state of optimizer {self._name!r} has no slots of"
-                f" {[names[int(i)] for i in sorted(slotless)]}, which were not"
-                " trained before it was saved: theirs are left as they are.",
-                stacklevel=2,
-            )
         assign_all([named[name] for name in values], values.values())
+        anew = named.keys() - values.keys()
+        loading.once_loaded(lambda: _begin_anew(self, anew))
         self._pending_weights = None
         self._early_slots = early
 
@@ -531,6 +531,8 @@ def _numbered_as_here(
     names = known.names_with_slots()
     stored = bytes(values.pop(VARIABLE_NAMES, b"")).decode().split("\n")
     keys = values.pop(_KEYS, [None] * len(stored))
+    if not _have_slots(values):
+        return values, [], set(map(str, range(len(names))))
     numbers = known.numbers(keys)
     if None in keys:
         numbers = slot_numbers.numbers_here(stored, names)
@@ -552,9 +554,10 @@ def _check_stored(
         for name in named.keys() - values.keys()
         if name.rpartition(".")[2] not in slotless
     )
-    if not any("." in name for name in values):
-        # Saved before the first step: there were no slots yet.
-        missing = [name for name in missing if "." not in name]
+    if not _have_slots(values):
+        # Saved before the first step, which makes some with the slots.
+        with_slots = optimizer._first_values.keys() - {"iter"}
+        missing = [name for name in missing if name not in with_slots]
     if unexpected or missing:
         raise ValueError(
             f"The saved state is not that of optimizer {optimizer._name!r}: it"
@@ -570,6 +573,25 @@ def _check_stored(
                 f" shape {value.shape}, but {named[name].name} has shape"
                 f" {tuple(named[name].shape)}."
             )
+
+
+def _have_slots(names: Iterable[str]) -> bool:
+    return any("." in name for name in names)
+
+
+def _begin_anew(optimizer: SavingMixin, names: Iterable[str]) -> None:
+    """Sets variables to what those of a new optimizer are.
+
+    Args:
+      optimizer: an optimizer.
+      names: names of variables, as in files.
+    """
+    scalars = {name for name in names if "." not in name}
+    first_values = [optimizer._first_values[name]() for name in scalars]
+    own = _own_variables(optimizer)
+    assign_all([own[name] for name in scalars], fetch_all(first_values))
+    numbers = {int(n.rpartition(".")[2]) for n in names if "." in n}
+    optimizer._reset_slots(optimizer._known_variables.numbered(numbers))
 
 
 def _warn_of_what_is_not_saved(optimizer: SavingMixin) -> None:

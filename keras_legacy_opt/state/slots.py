@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_legacy_opt import distribution, hosts, private_api
+from keras_legacy_opt.state import saving
 from keras_legacy_opt.state.base import OptimizerBase
 from keras_legacy_opt.state.variables import make_own, var_key
 
@@ -49,6 +50,8 @@ class SlotMixin(OptimizerBase):
     _deferred_slot_restorations: dict[str, dict[str, list[Any]]]
     # {(variable key, slot name)} of slots that a checkpoint brought.
     _slots_out_of_turn: set[tuple[str, str]]
+    # Keys of variables whose slots `add_slot` sets to what new ones are.
+    _slots_anew: set[str]
 
     def get_slot_names(self) -> list[str]:
         """The names of this optimizer's slots, in the order of creation."""
@@ -93,13 +96,19 @@ class SlotMixin(OptimizerBase):
         var = self._known_variables.unwrap(var)
         if slot_name not in self._slot_names:
             self._slot_names.append(slot_name)
-        slots = self._slots.setdefault(var_key(var), {})
-        if slot_name in slots:
-            _line_up(self, var_key(var), slot_name)
+        key = var_key(var)
+        slots = self._slots.setdefault(key, {})
+        is_there = slot_name in slots
+        if is_there:
+            _line_up(self, key, slot_name)
+        if is_there and key not in self._slots_anew:
             return slots[slot_name]
         # tf_keras' AutoCastVariable reports the dtype it casts to.
         dtype = getattr(var, "true_dtype", var.dtype)
         initial_value = _initial_value(initializer, var, dtype, shape)
+        if is_there:
+            _assign(slots[slot_name], initial_value)
+            return slots[slot_name]
         name = f"{self._known_variables.name(var)}/{slot_name}"
         with self._distribution_strategy_scope():
             distribution.check_created_in_scope(
@@ -124,6 +133,16 @@ class SlotMixin(OptimizerBase):
 
     def _create_slots(self, var_list: Sequence[Any]) -> None:
         """Creates the slots of `var_list`; for subclasses to override."""
+
+    def _reset_slots(self, var_list: Sequence[Any]) -> None:
+        """Sets the slots of `var_list` to what `_create_slots` makes."""
+        if not var_list:
+            return
+        self._slots_anew.update(map(var_key, var_list))
+        try:
+            self._create_slots(var_list)
+        finally:
+            self._slots_anew.clear()
 
     def _create_slots_for_sharded_variables(
         self, var_list: Sequence[Any]
@@ -266,6 +285,13 @@ def _initial_value(
     if shape is None and not restores:
         shape = var.shape
     return functools.partial(initializer, shape=shape, dtype=dtype)
+
+
+def _assign(slot: Any, initial_value: Any) -> None:
+    if callable(initial_value):
+        initial_value = initial_value()
+    value = tf.convert_to_tensor(initial_value)
+    saving.assign_all([slot], saving.fetch_all([value]))
 
 
 def _value_after(op: tf.Operation | None, variable: Any) -> tf.Tensor:

@@ -107,6 +107,15 @@ class KnownVariables:
         alive = [self._alive(key) for key in self.keys_with_slots]
         return [variable for variable in alive if variable is not None]
 
+    def numbered(self, numbers: Container[int]) -> list[Any]:
+        """Those `tf.Variable`s that have some numbers and still exist."""
+        alive = {
+            i: self._alive(key)
+            for i, key in enumerate(self.keys_with_slots)
+            if i in numbers
+        }
+        return [hosts.unwrap(v) for v in alive.values() if v is not None]
+
     def all(self) -> list[Any]:
         """All variables that still exist, as they were given."""
         alive = [self._alive(key) for key in self._given]

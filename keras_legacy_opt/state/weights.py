@@ -73,6 +73,9 @@ class WeightMixin(OptimizerBase):
         if isinstance(initializer, str) or callable(initializer):
             initializer = slots.resolve_initializer(initializer)
             dtype = tf.float32 if dtype is None else dtype
+            self._first_values[name] = functools.partial(
+                initializer, shape=shape, dtype=dtype
+            )
         elif dtype is None:
             dtype = _dtype_of_value(initializer)
         with self._distribution_strategy_scope():

@@ -417,21 +417,20 @@ def test_names_do_not_matter(make, history, clear, way, tmp_path):
     assert int(other.optimizer.iterations) == int(model.optimizer.iterations)
 
 
-def test_slots_that_the_file_has_not_are_told_of(tmp_path):
-    """They stay as they are; so do those of a new optimizer, in silence."""
+def test_slots_that_the_file_has_not_begin_anew(tmp_path):
+    """As they would in the process that wrote it; the report tells which."""
     model = counted(frozen=(0,))
     model.fit(X, X, verbose=0)
     path = str(tmp_path / "m.weights.h5")
     model.save_weights(path)
-    checkpoints.restore(path, counted())
-    other = counted()
-    other.fit(X, X, verbose=0)
-    before = counted_slots(other)[0, "kernel", "m"]
-    with pytest.warns(UserWarning, match="has no slots of .*kernel"):
-        checkpoints.restore(path, other)
-    np.testing.assert_array_equal(
-        counted_slots(other)[0, "kernel", "m"], before
-    )
+    for epochs in (0, 2):
+        other = counted()
+        other.fit(X, X, epochs=epochs, verbose=0)
+        report = checkpoints.restore(path, other)
+        np.testing.assert_array_equal(counted_slots(other)[0, "kernel", "m"], 0)
+        lacking = [e for e in report.entries if "not in the file" in e.reason]
+        assert len(lacking) == 4
+        assert all("/dense" in e.target for e in lacking)
 
 
 def in_order_of(attributes, named):

@@ -21,6 +21,7 @@ from keras_legacy_opt import hosts
 from keras_legacy_opt.checkpoints import (
     contents,
     keras_3_levels,
+    match,
     memory,
     optimizers,
     safe_hdf5,
@@ -205,9 +206,20 @@ def check_target(path: str, model: Any, optimizer: Optimizer | None) -> None:
 
 
 def restore(
-    source: Source, model: Any, optimizer: Optimizer | None, strict: bool
+    source: Source,
+    model: Any,
+    optimizer: Optimizer | None,
+    strict: bool,
+    file: Contents | None = None,
 ) -> Report:
     """Lets the Keras of the model read the file: all of it, or nothing.
+
+    Args:
+      source: the open file.
+      model: the model.
+      optimizer: its optimizer, if that is to be restored.
+      strict: see `restoring.restore`.
+      file: what is in it, if there is an optimizer.
 
     Raises:
       CheckpointError: if the file does not fit, or holds no state of the
@@ -229,11 +241,29 @@ def restore(
             f"{path} is damaged, or does not fit the model or its optimizer."
             f" Nothing was changed. The reader said: {error}"
         ) from error
+    anew = set() if file is None else _begun_anew(file, targets)
     report = Report(path, FORMAT)
     for variable in variables:
         name, shape = targets.name(variable), tuple(variable.shape)
-        report.add(reports.RESTORED, "", name, shape)
+        note = "not in the file: as in a new optimizer"
+        note = note if id(variable) in anew else ""
+        report.add(reports.RESTORED, "", name, shape, note)
     return report
+
+
+def _begun_anew(file: Contents, targets: Targets) -> set[int]:
+    """The ids of slots whose variables were not trained before it was saved."""
+    found, is_clear = set(), targets.are_clear and not file.obstacle
+    if file.of(contents.OTHER) or (file.of(contents.SLOT) and not is_clear):
+        return found
+    file, located = locate(file, targets)
+    for item in file.of(contents.SLOT):
+        found.add(id(match.target(item, located, targets)))
+    return {
+        id(slot)
+        for variable in targets.weights
+        for slot in targets.slots(variable).values()
+    } - found
 
 
 def load(source: Source, model: Any, strict: bool) -> None:

@@ -1,0 +1,127 @@
+"""Files of Keras 3 that were saved before all variables were trained."""
+
+import contextlib
+
+import keras
+import numpy as np
+import pytest
+import registry
+import test_frozen_layers as layers
+import tf_keras
+from test_hdf5_of_several import everyone
+
+from keras_legacy_opt import addons, checkpoints
+
+HOSTS = pytest.mark.parametrize(
+    "host", [keras, tf_keras], ids=["keras3", "tf_keras"]
+)
+ROWS = (*registry.BUILT_IN, *registry.ADDONS, *registry.WRAPPERS)
+# Which layer was frozen when the others were trained; if none, none was.
+HISTORIES = [None, "first"]
+
+
+def new_model(host, case, seed):
+    host.utils.set_random_seed(seed)
+    return layers.make_model(host, case.build(registry.SUBJECT))
+
+
+def saved(host, case, frozen, suffix, folder):
+    """A model, and its file."""
+    model = new_model(host, case, 0)
+    if frozen:
+        layers.freeze(model, frozen)
+        layers.train(model)
+        layers.freeze(model)
+    path = str(folder / f"m{suffix}")
+    (model.save if suffix == ".keras" else model.save_weights)(path)
+    return model, path
+
+
+def state(model):
+    """{(which optimizer, weight of the model or scalar, slot): value}."""
+    found = {}
+    for i, each in enumerate(everyone(model.optimizer)):
+        for name, child in each._trackable_children().items():
+            if hasattr(child, "numpy"):
+                found[i, name, ""] = child.numpy()
+        for j, weight in enumerate(model.weights):
+            for name in each.get_slot_names():
+                with contextlib.suppress(KeyError):
+                    found[i, j, name] = each.get_slot(weight, name).numpy()
+    return found
+
+
+def assert_as_in_file(other, model, case, host):
+    """What the file lacks is as in a new optimizer of the weights in it."""
+    new = new_model(host, case, 2)
+    new.set_weights(model.get_weights())
+    new.optimizer.build(new.trainable_variables)
+    for a, b in zip(other.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    expected = state(new)
+    for i, each in enumerate(everyone(new.optimizer)):
+        for j, weight in enumerate(new.weights):  # SWA's first are zeros.
+            for name in getattr(each, "_COPIES", ()):
+                expected[i, j, name] = weight.numpy()
+    expected |= state(model)
+    found = state(other)
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        np.testing.assert_array_equal(found[key], value, str(key))
+
+
+@pytest.mark.parametrize("frozen", HISTORIES)
+@pytest.mark.parametrize("case", registry.own_cases(ROWS), ids=str)
+def test_restore_into_a_trained_model(case, frozen, tmp_path):
+    model, path = saved(keras, case, frozen, ".weights.h5", tmp_path)
+    other = new_model(keras, case, 1)
+    layers.train(other)
+    report = checkpoints.restore(path, other)
+    assert_as_in_file(other, model, case, keras)
+    lacking = [e for e in report.entries if "not in the file" in e.reason]
+    weights = other.get_layer(frozen).weights if frozen else other.weights
+    slots = [key for key in state(other) if key[2] and key[1] < len(weights)]
+    assert len(lacking) == len(slots)
+
+
+@HOSTS
+@pytest.mark.parametrize("frozen", HISTORIES)
+@pytest.mark.parametrize("case", registry.own_cases(registry.WRAPPERS), ids=str)
+def test_load_model(case, frozen, host, tmp_path):
+    """Which makes wrappers before it has the weights."""
+    model, path = saved(host, case, frozen, ".keras", tmp_path)
+    loaded = host.models.load_model(path)
+    loaded.optimizer.build(loaded.trainable_variables)
+    assert_as_in_file(loaded, model, case, host)
+
+
+class LastAttribute(keras.Model):
+    """Whose optimizer is loaded before its weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.zzz = keras.layers.Dense(3)
+
+    def build(self, shape):
+        self.zzz.build(shape)
+
+    def call(self, x):
+        return self.zzz(x)
+
+
+def test_averages_begin_as_weights_that_come_later(tmp_path):
+    models = []
+    for seed in range(2):
+        keras.utils.set_random_seed(seed)
+        model = LastAttribute()
+        model.build((None, 3))
+        model.compile(addons.MovingAverage("sgd"), "mse")
+        models.append(model)
+    model, other = models
+    model.save_weights(tmp_path / "m.weights.h5")
+    other.optimizer.build(other.trainable_variables)
+    checkpoints.restore(tmp_path / "m.weights.h5", other)
+    for variable in other.trainable_variables:
+        average = other.optimizer.get_slot(variable, "average")
+        np.testing.assert_array_equal(average, variable)
+    np.testing.assert_array_equal(other.zzz.kernel, model.zzz.kernel)
