@@ -44,9 +44,9 @@ def restore(
       path: a checkpoint's prefix or one of its files, a folder of checkpoints
         (the latest counts), a SavedModel's folder, an HDF5 file, or a
         `.weights.h5` or `.keras` file that was written with our optimizers.
-      model: a built model of Keras 3 or tf_keras; or a dictionary from the
-        names given to `tf.train.Checkpoint` to variables, models or lists of
-        them; or a variable.
+      model: a built model of Keras 3 or tf_keras, or a `tf.Module`; or a
+        dictionary from the names given to `tf.train.Checkpoint` to variables,
+        models or lists of them; or a variable.
       optimizer: the `keras_legacy_opt` optimizer to restore.  If `None`, that
         of `model`, if it was compiled with one.
       strict: whether to raise an error unless every value of the file has its
@@ -65,6 +65,7 @@ def restore(
       CheckpointError: if the file cannot be read, or is none of these.
       MismatchError: if `strict` and something does not fit; its `report` says
         what.
+      TypeError: if `model` is none of these.
 
     >>> import tempfile, keras
     >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
@@ -157,8 +158,8 @@ def save(
 
     Args:
       path: the prefix of the checkpoint.
-      model: a built model of Keras 3 or tf_keras, or a dictionary of names and
-        variables.
+      model: a built model of Keras 3 or tf_keras, a `tf.Module`, or a
+        dictionary of names and variables.
       optimizer: (Optional) the optimizer.  If `None`, that of `model`, if it
         was compiled with one of ours.
       as_weights: if `False`, the checkpoint is that of

@@ -21,8 +21,8 @@ class Targets:
     """The variables of a model and of an optimizer that may get a value.
 
     Args:
-      model: a model of Keras 3 or of tf_keras, a variable, or a dictionary or
-        list of these.
+      model: a model of Keras 3 or of tf_keras, a `tf.Module`, a variable, or a
+        dictionary or list of these.
       optimizer: an optimizer of this package, or `None`.
     """
 
@@ -209,13 +209,22 @@ def weights_of(structure: Any) -> Iterator[Any]:
 
     Raises:
       CheckpointError: if a model is not built.
+      TypeError: if something is neither a model nor a variable.
     """
     for part in _parts(structure):
         # Of a model that is not built, tf_keras refuses even to look.
-        if hasattr(type(part), "weights") and not isinstance(part, tf.Variable):
-            yield from _weights_of_built(part)
-        else:
+        if _is_variable(part):
             yield part
+        elif hasattr(type(part), "weights"):
+            yield from _weights_of_built(part)
+        elif isinstance(part, tf.Module):
+            yield from part.variables
+        else:
+            raise TypeError(
+                "`model` must be a built model of Keras 3 or tf_keras, a"
+                " tf.Module, a variable, or a dictionary or list of these."
+                f" Received: {part!r} of type {type(part).__name__}."
+            )
 
 
 def trainable_of(structure: Any) -> Iterator[Any]:
@@ -225,6 +234,12 @@ def trainable_of(structure: Any) -> Iterator[Any]:
             yield from part.trainable_variables
         elif getattr(part, "trainable", True):
             yield part
+
+
+def _is_variable(part: Any) -> bool:
+    return hosts.is_keras_variable(part) or isinstance(
+        part, (tf.Variable, private_api.ShardedVariable)
+    )
 
 
 def _parts(structure: Any) -> Iterator[Any]:

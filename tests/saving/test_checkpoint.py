@@ -302,3 +302,51 @@ def test_saved_model_restores_as_an_object_with_slots(tmp_path):
     report = checkpoints.restore(tmp_path, others, optimizer)
     assert not report.problems
     assert int(optimizer.iterations) == 1
+
+
+class Module(tf.Module):
+    """Variables in a list, and in a module."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = tf.Variable([1.0, 2.0], name="table")
+        self.parts = [tf.Variable(3.0, name="part")]
+        self.inside = tf.Module()
+        self.inside.bias = tf.Variable([4.0], name="bias")
+
+    def loss(self):
+        return tf.add_n([tf.reduce_sum(v**2) for v in self.variables])
+
+
+@pytest.mark.parametrize("write", ["save", "tf.train.Checkpoint"])
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda module: module, lambda module: {"model": module}],
+    ids=["bare", "in a dictionary"],
+)
+def test_a_module(wrap, write, tmp_path):
+    module, optimizer = Module(), klo.Adam(0.1)
+    for _ in range(3):
+        optimizer.minimize(module.loss, module.trainable_variables)
+    path = str(tmp_path / "c")
+    if write == "save":
+        checkpoints.save(path, wrap(module), optimizer)
+    else:
+        tf.train.Checkpoint(model=module, optimizer=optimizer).write(path)
+    other, restored = Module(), klo.Adam(0.5)
+    assert not checkpoints.restore(path, wrap(other), restored).problems
+    assert_equal(module.variables, other.variables)
+    assert_equal(optimizer.get_weights(), restored.get_weights())
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["model", {"table": [1.0]}, tf.train.Checkpoint()],
+    ids=["str", "numbers", "Checkpoint"],
+)
+def test_what_is_no_model(model, tmp_path):
+    optimizer = klo.Adam()
+    path = checkpoints.save(tmp_path / "c", Module(), optimizer)
+    words = "must be a built model .*, a tf.Module, a variable.*Received"
+    with pytest.raises(TypeError, match=words):
+        checkpoints.restore(path, model, optimizer)
