@@ -257,8 +257,9 @@ def _own_hyperparameters(config: dict[str, Any]) -> list[tuple[str, Any]]:
     if decay is not None and cls._is_checkpointed(decay):
         variables[decay] = decay
     stored = releases.completed(class_name(config), config["config"])
+    kept = releases.hyperparameters(class_name(config), stored)
     return [
-        (variables[name], number)
+        (variables[name], kept.get(variables[name], number))
         for name, number in stored.items()
         if name in variables and isinstance(number, (int, float))
     ]

@@ -53,22 +53,35 @@ def completed(class_name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(config)
     if "lr" in result:
         result["learning_rate"] = result.pop("lr")
-    cls = hosts.public_class(class_name, Optimizer)
-    if cls is None:
-        return result
-    numbers = {
-        name: value
-        for name, value in result.items()
-        if isinstance(value, (bool, int, float))
-    }
-    try:
-        hyper = cls.from_config(numbers)._hyper
-    except (KeyError, TypeError, ValueError):  # Options of no release.
-        return result
-    for name, value in hyper.items():
+    for name, value in hyperparameters(class_name, result).items():
         if name != "learning_rate":  # There is none beside a schedule.
             result.setdefault(name, value)
     return result
+
+
+def hyperparameters(
+    class_name: str, config: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What an optimizer makes variables of, as it keeps them.
+
+    Args:
+      class_name: of the optimizer; of other classes than ours, nothing is
+        known.
+      config: its configuration, of which numbers count.
+
+    Returns:
+      {name: value}, where some may be whole numbers or truth values.
+    """
+    cls = hosts.public_class(class_name, Optimizer)
+    numbers = {
+        name: value
+        for name, value in config.items()
+        if isinstance(value, (bool, int, float))
+    }
+    try:
+        return {} if cls is None else cls.from_config(numbers)._hyper
+    except (KeyError, TypeError, ValueError):  # Options of no release.
+        return {}
 
 
 def momentum_cache(

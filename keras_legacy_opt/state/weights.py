@@ -77,7 +77,7 @@ class WeightMixin(OptimizerBase):
                 initializer, shape=shape, dtype=dtype
             )
         elif dtype is None:
-            dtype = _dtype_of_value(initializer)
+            dtype = dtype_of_value(initializer)
         with self._distribution_strategy_scope():
             variable = self._add_variable_with_custom_getter(
                 name=name,
@@ -134,7 +134,8 @@ def _start_of_count(value: Any) -> int:
         ) from None
 
 
-def _dtype_of_value(value: Any) -> tf.DType:
+def dtype_of_value(value: Any) -> tf.DType:
+    """The dtype of a variable that is made of a value."""
     for python_type, dtype in (
         (bool, tf.bool),
         (int, tf.int32),

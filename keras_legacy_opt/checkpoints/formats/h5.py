@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import functools
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,8 +28,9 @@ from keras_legacy_opt.checkpoints.keras_2_paths import (
 from keras_legacy_opt.checkpoints.report import CheckpointError
 from keras_legacy_opt.checkpoints.sources import Source
 from keras_legacy_opt.checkpoints.targets import Targets
-from keras_legacy_opt.checkpoints.values import Value
+from keras_legacy_opt.checkpoints.values import Value, constant
 from keras_legacy_opt.hosts import model_parts
+from keras_legacy_opt.state.weights import dtype_of_value
 
 FORMAT = "Keras 2 HDF5"
 NO_PLACE = "the model has no such weight"
@@ -327,9 +327,9 @@ def _is_called(name: str, scopes: Sequence[str]) -> bool:
 
 def _hyperparameter(of_config: tuple[contents.Way, str, Any]) -> Item:
     way, name, number = of_config
-    read_number = functools.partial(np.asarray, number, np.float32)
+    dtype = dtype_of_value(number).as_numpy_dtype
     path = f"{_CONFIG}/{contents.prefix(way)}{name}"
-    value = Value(path, (), np.float32, read_number)
+    value = constant(path, np.asarray(number, dtype))
     return Item(contents.HYPERPARAMETER, (name,), value, owner=way)
 
 
