@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from keras_legacy_opt import hosts
 from keras_legacy_opt.checkpoints import contents, optimizers
 from keras_legacy_opt.checkpoints.contents import Contents
 from keras_legacy_opt.checkpoints.report import CheckpointError
+from keras_legacy_opt.optimizer import Optimizer
+from keras_legacy_opt.rules.declared import DeclaredOptimizer
 from keras_legacy_opt.state.variables import numbered
 
 
@@ -28,6 +31,9 @@ def made(
     return _NewConfig(file, optimizer, names_of).of(
         optimizers.parsed(optimizer)
     )
+
+
+_STATE = (contents.ITERATIONS, contents.HYPERPARAMETER, contents.SLOT)
 
 
 class _NewConfig:
@@ -51,7 +57,8 @@ class _NewConfig:
         inside = self._file.inside(way)
         if len(inside) != len(named.inside):
             raise self._other_shape()
-        name = named.name
+        name = named.name.rpartition(">")[2]
+        self._check_class(name, way, inside)
         if self._file.has_several:
             name = numbered(name, self._used)
             self._used.add(name)
@@ -60,7 +67,11 @@ class _NewConfig:
             self.of(*each) for each in zip(named.inside, inside, strict=True)
         ]
         if not inside:
-            config |= self._hyperparameters(way)
+            called = optimizers.variables_of(named.name)
+            config |= {
+                called.get(name, name): number
+                for name, number in self._hyperparameters(way).items()
+            }
         elif contents.is_member(inside[0][-1]):
             shares = self._shares(inside)
             config["optimizer_specs"] = [
@@ -77,6 +88,53 @@ class _NewConfig:
             for item in self._file.of(contents.HYPERPARAMETER)
             if item.owner == way and not optimizers.is_weight(item)
         }
+
+    def _check_class(
+        self, name: str, way: contents.Way, inside: Sequence[contents.Way]
+    ) -> None:
+        """Refuses a class that has other variables than the file."""
+        cls: Any = hosts.public_class(name, Optimizer)
+        several = bool(inside) and contents.is_member(inside[0][-1])
+        items = [i for i in self._file.of(*_STATE) if i.owner == way]
+        slots = {i.slot for i in items if i.kind == contents.SLOT}
+        if several or name == optimizers.SEVERAL:
+            fits = several and name == optimizers.SEVERAL
+        elif inside:
+            is_called = getattr(cls, "_CHILD", None) == inside[0][-1]
+            fits = is_called and slots <= {*cls._SLOTS}
+        elif issubclass(cls or object, DeclaredOptimizer):
+            scalars = {*self._hyperparameters(way)}
+            has = [{*each.slots} for each in cls._declaration.formulas()]
+            if not self._is_trained(way):
+                has.append(set())
+            fits = scalars <= {*optimizers.variables_of(name)} and slots in has
+        else:  # Of classes of others, nothing is known.
+            fits = not hasattr(cls, "_CHILD")
+        if not fits:
+            raise self._other_class(name, way, items)
+
+    def _is_trained(self, way: contents.Way) -> bool:
+        """Whether an optimizer has taken a step."""
+        return any(
+            item.value.read() > 0
+            for item in self._file.of(contents.ITERATIONS)
+            if item.owner == contents.counting(way)
+        )
+
+    def _other_class(
+        self, name: str, way: contents.Way, items: Sequence[contents.Item]
+    ) -> CheckpointError:
+        told = {
+            i.slot or i.path[-1] for i in items if i.kind != contents.ITERATIONS
+        }
+        where = f" under {'/'.join(way)}" if way else ""
+        known = self._file.class_names or ["an unknown optimizer"]
+        return CheckpointError(
+            f"{self._file.path} does not hold what {name!r} has: it has"
+            f" {sorted(told)}{where}, and by its variables it belongs to"
+            f" {' or '.join(known)}. Say which with --optimizer. Received:"
+            f" {self._optimizer!r}."
+        )
 
     def _shares(self, ways: Sequence[contents.Way]) -> list[list[str]]:
         """The names of the variables that are under each of several.

@@ -248,21 +248,32 @@ def hyperparameters(config: dict[str, Any]) -> list[tuple[Way, str, Any]]:
 
 
 def _own_hyperparameters(config: dict[str, Any]) -> list[tuple[str, Any]]:
-    cls = hosts.public_class(class_name(config), DeclaredOptimizer)
-    if cls is None:
-        return []
-    rule = cls._declaration
-    variables = {rule.called.get(name, name): name for name in rule.hypers}
-    decay = getattr(cls, "_decay", None)  # Of one whose variables decay.
-    if decay is not None and cls._is_checkpointed(decay):
-        variables[decay] = decay
-    stored = releases.completed(class_name(config), config["config"])
-    kept = releases.hyperparameters(class_name(config), stored)
+    name = class_name(config)
+    variables = {called: own for own, called in variables_of(name).items()}
+    stored = releases.completed(name, config["config"])
+    kept = releases.hyperparameters(name, stored)
     return [
         (variables[name], kept.get(variables[name], number))
         for name, number in stored.items()
         if name in variables and isinstance(number, (int, float))
     ]
+
+
+def variables_of(class_name: str) -> dict[str, str]:
+    """{hyperparameter that becomes a variable: what configurations call it}.
+
+    Args:
+      class_name: of an optimizer; of other classes than ours, nothing is known.
+    """
+    cls = hosts.public_class(class_name.rpartition(">")[2], DeclaredOptimizer)
+    if cls is None:
+        return {}
+    rule = cls._declaration
+    variables = {name: rule.called.get(name, name) for name in rule.hypers}
+    decay = getattr(cls, "_decay", None)  # Of one whose variables decay.
+    if decay is not None and cls._is_checkpointed(decay):
+        variables[decay] = decay
+    return variables
 
 
 def judged(file: Contents, way: Way = ()) -> list[str]:

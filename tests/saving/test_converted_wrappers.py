@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import registry
 import tensorflow as tf
 import tf_keras
 
@@ -296,3 +297,79 @@ def test_what_is_refused(tmp_path):
     with pytest.raises(checkpoints.CheckpointError, match=words):
         conversion.convert(path, output, overwrite=True)
     assert "Doubling" in inspection.describe(path)
+
+
+def converted(model, optimizer, folder):
+    """What HDF5 gets of a checkpoint."""
+    path = checkpoints.save(folder / "c", model)
+    (folder / "model.json").write_text(model.to_json())
+    conversion.convert(
+        path,
+        str(folder / "o.h5"),
+        optimizer=optimizer,
+        model=str(folder / "model.json"),
+        overwrite=True,
+    )
+    return checkpoints.optimizer_of(folder / "o.h5")
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("MovingAverage(Adam)", "Lookahead(Adam)"),
+        ("MovingAverage(Adam)", "MovingAverage(SGD)"),
+        ("MovingAverage(Adam)", "MultiOptimizer(Adam)"),
+        ("MovingAverage(Adam)", "Adam(MovingAverage)"),
+        ("MovingAverage(Adam)", "Unknown(Adam)"),
+        ("GradientAccumulation(Adam)", "Lookahead(Adam)"),
+        ("MultiOptimizer(Adam, SGD)", "MultiOptimizer(SGD, Adam)"),
+        ("MultiOptimizer(Adam, SGD)", "MultiOptimizer(Adam, MovingAverage)"),
+        (NESTED, "GradientAccumulation(Lookahead(MovingAverage(SGD)))"),
+    ],
+)
+def test_classes_that_do_not_fit_are_refused(name, given, tmp_path):
+    """It is said what was given, and what the file holds."""
+    model = trained(keras, name)
+    words = "does not hold what '.*' has: it has .* Say which with --optimizer"
+    with pytest.raises(checkpoints.CheckpointError, match=words) as caught:
+        converted(model, given, tmp_path)
+    assert f"Received: {given!r}" in str(caught.value)
+    assert not (tmp_path / "o.h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "given"),
+    [
+        (lambda: Adam(0.1), "SGD"),
+        (lambda: SGD(0.1), "RMSprop"),
+        (lambda: SGD(0.1), "MovingAverage"),
+        (lambda: SGD(0.1), "keras_legacy_opt>Adam"),
+        (lambda: addons.Yogi(0.1), "Adam"),
+    ],
+)
+def test_a_class_that_does_not_fit_is_refused(make, given, tmp_path):
+    model = make_model(keras, "SWA(SGD)")
+    model.compile(make(), "mse")
+    model.fit(tf.ones([2, 3]), tf.ones([2, 3]), verbose=0)
+    with pytest.raises(checkpoints.CheckpointError, match="by its variables"):
+        converted(model, given, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        case
+        for case in registry.own_cases((*registry.BUILT_IN, *registry.ADDONS))
+        if case.option_name == "plain"
+    ],
+    ids=str,
+)
+def test_the_right_class_is_believed(case, tmp_path):
+    """By hyperparameters and slots, whatever configurations call these."""
+    model = make_model(keras, "SWA(SGD)")
+    model.compile(case.build(registry.SUBJECT), "mse")
+    model.fit(tf.ones([2, 3]), tf.ones([2, 3]), verbose=0)
+    loaded = converted(model, case.row.name, tmp_path)
+    assert type(loaded) is type(model.optimizer)
+    model.compile(loaded, "mse")
+    checkpoints.restore(tmp_path / "o.h5", model)
