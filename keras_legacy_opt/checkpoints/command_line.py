@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any
 
-from keras_legacy_opt.checkpoints import conversion, inspection
+from keras_legacy_opt.checkpoints import conversion, inspection, report
 from keras_legacy_opt.checkpoints.report import CheckpointError
 
 _EXIT_CODES = "Exit code: 0, or 1 if the file cannot be read or converted."
@@ -132,7 +132,7 @@ def _inspect(options: argparse.Namespace) -> int:
 
 def _convert(options: argparse.Namespace) -> int:
     try:
-        conversion.convert(
+        notes = conversion.convert(
             options.source,
             options.destination,
             optimizer=options.optimizer,
@@ -150,6 +150,8 @@ def _convert(options: argparse.Namespace) -> int:
         state = str(interrupt) or "nothing was changed."
         print(f"Interrupted: {state}", file=sys.stderr)
         return 130
+    for note in notes:
+        print(report.printable(note), file=sys.stderr)
     return 0
 
 

@@ -10,11 +10,13 @@ from collections.abc import Callable
 
 import numpy as np
 
+from keras_legacy_opt import hosts
 from keras_legacy_opt.checkpoints import (
     architecture,
     contents,
     memory,
     opening,
+    optimizers,
     placing,
 )
 from keras_legacy_opt.checkpoints.contents import Contents, Item
@@ -22,6 +24,7 @@ from keras_legacy_opt.checkpoints.destination import Destination
 from keras_legacy_opt.checkpoints.formats import h5, keras_3, object_graph, tf1
 from keras_legacy_opt.checkpoints.report import CheckpointError
 from keras_legacy_opt.checkpoints.values import readable
+from keras_legacy_opt.optimizer import Optimizer
 
 
 def convert(
@@ -35,7 +38,7 @@ def convert(
     progress: Callable[[int, int], None] | None = None,
     safe_mode: bool = True,
     max_size: int | None = None,
-) -> None:
+) -> list[str]:
     """Writes what `source` holds in the format that `destination` asks for.
 
     The output appears under its name when it is complete, or not at all; what
@@ -61,6 +64,9 @@ def convert(
         built-in nor registered, which can run any code.
       max_size: what a file may unpack to, in bytes; if `None`, that depends on
         its own size.
+
+    Returns:
+      What the source did not say of the optimizer, as sentences.
 
     Raises:
       CheckpointError: if the source cannot be read or converted, or the
@@ -89,11 +95,13 @@ def convert(
             read = _counter(file, progress or (lambda done, total: None))
             with output.writing():
                 if output.is_h5:
-                    h5.write(file, path, read, optimizer)
+                    notes = h5.write(file, path, read, optimizer)
                 else:
+                    notes = _without_hyperparameters(file)
                     taken = output.taken_shards()
                     object_graph.write(file, path, read, temporary, taken)
             output.take(path)
+        return notes
     except KeyboardInterrupt:
         if output.is_replaced:
             raise KeyboardInterrupt(f"{destination} is complete.") from None
@@ -112,6 +120,26 @@ def _check_optimizer(file: Contents) -> None:
         )
     if file.obstacle:
         raise CheckpointError(f"{file.path}: {file.obstacle}")
+
+
+def _without_hyperparameters(file: Contents) -> list[str]:
+    """Of which classes of a configuration it is not known what becomes of it.
+
+    Checkpoints have hyperparameters, but no configuration.
+    """
+    if not file.config:
+        return []
+    having = {item.owner for item in file.of(contents.HYPERPARAMETER)}
+    inner = optimizers.without_loss_scale(file.config)
+    return [
+        f"Nothing is known of {part.class_name!r}: its hyperparameters are not"
+        " in the output. Restore the source in Python, with"
+        " keras_legacy_opt.checkpoints.restore, and write that with"
+        " keras_legacy_opt.checkpoints.save."
+        for part in optimizers.parts(inner)
+        if part.way not in having
+        and hosts.public_class(part.class_name, Optimizer) is None
+    ]
 
 
 def _check_slots(file: Contents) -> None:

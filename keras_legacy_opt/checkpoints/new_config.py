@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,6 +35,41 @@ def made(
 
 
 _STATE = (contents.ITERATIONS, contents.HYPERPARAMETER, contents.SLOT)
+
+
+def lacking(config: dict[str, Any]) -> list[str]:
+    """What each optimizer has that its configuration lacks, as sentences.
+
+    Args:
+      config: a class and config, made of what a checkpoint holds.
+    """
+    result = []
+    for part in optimizers.parts(optimizers.without_loss_scale(config)):
+        cls: Any = hosts.public_class(part.class_name, Optimizer)
+        known = {*part.config["config"], *_NO_OPTIONS}
+        options = [
+            f"{name}={option.default!r}"
+            if option.default is not option.empty
+            else f"{name}, which it cannot be made without"
+            for name, option in inspect.signature(
+                cls or dict
+            ).parameters.items()
+            if name not in known and option.kind is not option.VAR_KEYWORD
+        ]
+        if cls is not None and options:
+            result.append(
+                f"Not in the source, and therefore as {part.class_name} has it"
+                f" by default: {', '.join(options)}. If the old run had others,"
+                " restore it in Python, with keras_legacy_opt.checkpoints"
+                ".restore, into an optimizer that has them, and save the model."
+            )
+    return result
+
+
+# Arguments that are no options: they name the optimizer, or those inside.
+_NO_OPTIONS = frozenset(
+    ["name", "optimizer", "optimizer_specs", "optimizers_and_layers"]
+)
 
 
 class _NewConfig:

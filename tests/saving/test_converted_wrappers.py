@@ -8,6 +8,7 @@ import tensorflow as tf
 import tf_keras
 
 from keras_legacy_opt import SGD, Adam, Ftrl, Nadam, addons, checkpoints
+from keras_legacy_opt.__main__ import main
 from keras_legacy_opt.checkpoints import conversion, inspection
 
 pytestmark = [
@@ -373,3 +374,30 @@ def test_the_right_class_is_believed(case, tmp_path):
     assert type(loaded) is type(model.optimizer)
     model.compile(loaded, "mse")
     checkpoints.restore(tmp_path / "o.h5", model)
+
+
+def test_what_no_checkpoint_holds_is_told(tmp_path, capsys):
+    """HDF5 gets none of it: it is the class's default, or lacks."""
+    model = trained(keras, "GradientAccumulation(Adam)")
+    (tmp_path / "model.json").write_text(model.to_json())
+    path = as_checkpoint(model, tmp_path)
+    arguments = ["--model", str(tmp_path / "model.json"), "--no-progress"]
+    output = str(tmp_path / "o.h5")
+    arguments += ["--optimizer", "GradientAccumulation(Adam)"]
+    assert main(["convert", path, output, *arguments]) == 0
+    told = capsys.readouterr().err
+    assert "GradientAccumulation has it by default: steps, which it" in told
+    assert "Adam has it by default: epsilon=1e-07, amsgrad=False." in told
+
+
+def test_hyperparameters_of_unknown_classes_are_told_of(tmp_path):
+    """Of which it is not known what becomes a variable."""
+    model = make_model(tf_keras, "SWA(SGD)")
+    model.compile(registry.DecayingRMSprop(weight_decay=0.1), "mse")
+    model.fit(tf.ones([2, 3]), tf.ones([2, 3]), verbose=0)
+    path = str(as_h5(model, tmp_path))
+    (told,) = conversion.convert(path, str(tmp_path / "c"))
+    assert "Nothing is known of 'DecayingRMSprop'" in told
+    model = trained(tf_keras, NESTED)
+    path = str(as_h5(model, tmp_path))
+    assert not conversion.convert(path, str(tmp_path / "d"))

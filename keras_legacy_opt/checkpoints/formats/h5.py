@@ -405,7 +405,7 @@ def write(
     path: str,
     read: Callable[[Item], np.ndarray],
     optimizer: str | None = None,
-) -> None:
+) -> list[str]:
     """Writes a file of the model's weights and the optimizer's state.
 
     Args:
@@ -413,6 +413,9 @@ def write(
       path: of the new file.
       read: function that reads an item.
       optimizer: its class, where `file` does not say it.
+
+    Returns:
+      What the configuration that it got lacks, as sentences.
 
     Raises:
       CheckpointError: if such a file cannot hold it.
@@ -445,6 +448,9 @@ def write(
             )
             group = out.create_group("optimizer_weights")
             _write_weights(group, named, read)
+    if config is None or file.config is not None:
+        return []
+    return new_config.lacking(config)
 
 
 def _write_weights(
