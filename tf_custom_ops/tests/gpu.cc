@@ -575,7 +575,8 @@ void TestNorm() {
     const double large = std::is_same_v<T, Half> ? 512 : sizeof(T) == 8 ? 1e200 : 1e30;
     for (double bad : {double{NAN}, double{INFINITY}, -double{INFINITY}, large}) {
       Store(static_cast<C>(bad), norms.at(tensor, element));
-      const std::vector<C> found = expect(nullptr);
+      const std::vector<C> found = norms.OnGpu(nullptr, C(0.5), false, false);
+      CHECK(same(norms.OnGpu(nullptr, C(0.5), true, false), norms.OnCpu(nullptr, C(0.5), true)), bad);
       CHECK(!std::isfinite(found[0]) && std::isnan(found[3]), bad << ": " << found[0]);
     }
     norms.at(tensor, element) = good;
