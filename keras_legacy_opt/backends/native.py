@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_legacy_opt import private_api
 from keras_legacy_opt.backends.base import Backend
-from keras_legacy_opt.fused import groups, loader, places, switch
+from keras_legacy_opt.fused import groups, loader, norms, places, switch
 from keras_legacy_opt.fused.gpu import devices, units
 from keras_legacy_opt.rules.formula import (
     Coefficients,
@@ -292,6 +292,8 @@ def _joined(transforms: list[Any]) -> list[tf.Tensor]:
     """The transforms (or conditions) of a group as its op takes them."""
     if transforms[0] is None:
         return []
+    if isinstance(transforms[0], norms.Row):
+        return [norms.joined(transforms)]
     if all(transform is transforms[0] for transform in transforms):
         return transforms[:1]
     return [tf.stack(transforms)]

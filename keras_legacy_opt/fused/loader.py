@@ -19,8 +19,15 @@ from keras_legacy_opt.fused.gpu import runtime
 
 SWITCH = "KERAS_LEGACY_OPT_FUSED"  # "0": as if there were no library
 
-_lock = threading.Lock()
 
+def _make_lock() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+_make_lock()
+# In a child, nobody releases what a thread of the parent held.
+os.register_at_fork(after_in_child=_make_lock)
 
 # What is called when a library has been loaded.
 on_load: list[Callable[[], Any]] = []

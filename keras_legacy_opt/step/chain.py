@@ -3,9 +3,11 @@
 A `Chain` is a list of transforms.  Each can be `applied` by TensorFlow's ops;
 some chains a backend can fold into its updates, which then read the gradients
 once: those that four numbers say to the bit, see `Deferred`.  A norm costs one
-read of the gradients; the clipped gradients are never written.  Norms come from
-the ops that `tf.clip_by_norm` and `tf.clip_by_global_norm` take them from,
-because no other order of summation yields the same bits.
+read of the gradients; the clipped gradients are never written.  On the CPU,
+norms come from the ops that `tf.clip_by_norm` and `tf.clip_by_global_norm` take
+them from, because no other order of summation yields the same bits.  On a GPU,
+where TensorFlow promises none, they come from one launch, see `fused.norms`: of
+gradients that it scales and bounds on the way.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ import tensorflow as tf
 
 from keras_legacy_opt import distribution, originals
 from keras_legacy_opt.backends import judge
-from keras_legacy_opt.rules.formula import rule_of
+from keras_legacy_opt.fused import norms
+from keras_legacy_opt.rules.formula import arithmetic, rule_of
 from keras_legacy_opt.step import gradients
 from keras_legacy_opt.step.clipping import CLIPPING, GradsAndVars
 from keras_legacy_opt.step.update import Deferred, Step, Update, updates_of
@@ -71,8 +74,8 @@ Scale = Multiply | Divide
 Chain = tuple[Scale | Clip | Gate, ...]
 _Scale = TypeVar("_Scale", bound=Scale)
 
-# The chains that fold.  Where norms are clipped, they cannot be told, to the
-# bit, without the products.
+# The chains that fold.  Where norms are clipped, TensorFlow's ops cannot tell
+# them, to the bit, without the products.
 _FOLDING = frozenset(
     [
         (),
@@ -83,6 +86,16 @@ _FOLDING = frozenset(
         ("clipnorm",),
         ("global_clipnorm",),
     ]
+)
+_FOLDING_WITH_NATIVE_NORMS = frozenset(
+    (*before, norm)
+    for before in (
+        (),
+        ("Multiply",),
+        ("clipvalue",),
+        ("Multiply", "clipvalue"),
+    )
+    for norm in ("clipnorm", "global_clipnorm")
 )
 
 
@@ -146,14 +159,23 @@ def refuses(
     optimizer: Any, grads_and_vars: GradsAndVars, chain: Chain
 ) -> str | None:
     """Why the updates cannot do this, and then clip; None if they can."""
-    whole = (*chain, *clips_of(optimizer))
-    if _kinds(whole) not in _FOLDING:
-        return "the four numbers of a transform cannot say it"
+    kinds = _kinds((*chain, *clips_of(optimizer)))
     updates = updates_of(optimizer, grads_and_vars)
-    dtypes = {update.variable.dtype.base_dtype for update in updates}
-    if _kinds(whole) and not (len(dtypes) == 1 and dtypes.issubset(_DTYPES)):
-        return "not all variables are float32, nor all float64"
+    if not (kinds in _FOLDING_WITH_NATIVE_NORMS and _has_norms(updates)):
+        if kinds not in _FOLDING:
+            return "the four numbers of a transform cannot say it"
+        dtypes = {update.variable.dtype.base_dtype for update in updates}
+        if kinds and not (len(dtypes) == 1 and dtypes.issubset(_DTYPES)):
+            return "not all variables are float32, nor all float64"
     return _refuse_to_fold(optimizer, updates)
+
+
+def _has_norms(updates: Sequence[Update]) -> bool:
+    """Whether a native op takes the norms of the gradients."""
+    if distribution.current_strategy() is not None:
+        return False
+    values = [gradients.values_of(update.gradient) for update in updates]
+    return norms.refuses(values, [each.variable for each in updates]) is None
 
 
 def gate_refuses(optimizer: Any, grads_and_vars: GradsAndVars) -> str | None:
@@ -242,43 +264,70 @@ class _Numbers(NamedTuple):
         """As an op takes them."""
         return tf.stack([tf.convert_to_tensor(n, dtype) for n in self])
 
+    def bounded(self, values: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
+        """What elements are before they are clipped by a norm."""
+        if self is _UNCHANGED:
+            return values
+        return [
+            tf.clip_by_value(value * self.factor, -self.limit, self.limit)
+            for value in values
+        ]
+
+
+_UNCHANGED = _Numbers()
+
 
 def _folded(
     optimizer: Any,
     grads_and_vars: GradsAndVars,
     chain: Sequence[Scale | Clip],
-) -> list[tf.Tensor]:
+) -> Sequence[tf.Tensor | norms.Row]:
     """One transform per gradient; the same tensor for all where possible."""
-    dtype = grads_and_vars[0][1].dtype.base_dtype
-    count = len(grads_and_vars)
-    numbers = _Numbers()
-    values = [gradients.values_of(gradient) for gradient, _ in grads_and_vars]
+    given = grads_and_vars[0][1].dtype.base_dtype
+    dtype, numbers = arithmetic(given), _UNCHANGED
     for link in chain:
         if not isinstance(link, Clip):
             numbers = numbers.after(link, dtype)
             continue
         option = link.option
         limit = optimizer._clip_limits.limit(option, getattr(optimizer, option))
-        limit = tf.convert_to_tensor(limit(dtype), dtype)
-        if option == "clipnorm":
-            return _clipping_each(values, numbers, limit)
-        if option == "clipvalue":
-            numbers = numbers._replace(limit=limit)
-        else:
-            norm = tf.linalg.global_norm(values)
-            scale = limit * tf.minimum(1.0 / norm, tf.ones([], dtype) / limit)
-            # Not finite in, not finite out.
-            numbers = numbers._replace(multiplier=scale + (norm - norm))
-    return [numbers.tensor(dtype)] * count
+        limit = tf.cast(tf.convert_to_tensor(limit(given), given), dtype)
+        if option != "clipvalue":
+            return _by_norm(grads_and_vars, numbers, option, limit)
+        numbers = numbers._replace(limit=limit)
+    return [numbers.tensor(dtype)] * len(grads_and_vars)
+
+
+def _by_norm(
+    grads_and_vars: GradsAndVars, numbers: _Numbers, option: str, limit: Any
+) -> Sequence[tf.Tensor | norms.Row]:
+    """The transforms, with the last link of their chain: it clips by norm."""
+    values = [gradients.values_of(gradient) for gradient, _ in grads_and_vars]
+    variables = [variable for _, variable in grads_and_vars]
+    of_each = option == "clipnorm"
+    if norms.refuses(values, variables) is None:
+        before = () if numbers is _UNCHANGED else [numbers.tensor(limit.dtype)]
+        _, table = norms.clipping(values, variables, limit, before, of_each)
+        if of_each:
+            return [norms.Row(table, i) for i in range(len(values))]
+        return [table] * len(values)
+    values = numbers.bounded([tf.cast(v, limit.dtype) for v in values])
+    if of_each:
+        return _clipping_each(values, numbers, limit)
+    norm = tf.linalg.global_norm(values)
+    scale = limit * tf.minimum(1.0 / norm, tf.ones([], limit.dtype) / limit)
+    # Not finite in, not finite out.
+    numbers = numbers._replace(multiplier=scale + (norm - norm))
+    return [numbers.tensor(limit.dtype)] * len(values)
 
 
 def _clipping_each(
     values: Sequence[tf.Tensor], numbers: _Numbers, limit: tf.Tensor
 ) -> list[tf.Tensor]:
-    norms = [tf.sqrt(tf.reduce_sum(value * value)) for value in values]
+    found = [tf.sqrt(tf.reduce_sum(value * value)) for value in values]
     return [
         numbers._replace(
             multiplier=limit, divisor=tf.maximum(norm, limit)
         ).tensor(limit.dtype)
-        for norm in norms
+        for norm in found
     ]

@@ -8,7 +8,10 @@ from typing import Any
 import tensorflow as tf
 
 from keras_legacy_opt import distribution
+from keras_legacy_opt.fused import norms
+from keras_legacy_opt.rules.formula import arithmetic
 from keras_legacy_opt.state.base import OptimizerBase
+from keras_legacy_opt.step.gradients import values_of
 
 GradsAndVars = Sequence[tuple[Any, Any]]
 Limit = Callable[[tf.DType], Any]
@@ -36,8 +39,21 @@ def clip_by_global_norm(
 ) -> GradsAndVars:
     """Clips the L2 norm of all gradients together."""
     gradients = [g for g, _ in grads_and_vars]
-    clipped, _ = tf.clip_by_global_norm(gradients, limit(gradients[0].dtype))
+    bound = limit(gradients[0].dtype)
+    norm = _global_norm(grads_and_vars, bound)
+    clipped, _ = tf.clip_by_global_norm(gradients, bound, use_norm=norm)
     return [(g, v) for g, (_, v) in zip(clipped, grads_and_vars, strict=True)]
+
+
+def _global_norm(grads_and_vars: GradsAndVars, limit: Any) -> tf.Tensor | None:
+    """The norm of all, in one launch on a GPU; None: TensorFlow takes it."""
+    values = [values_of(gradient) for gradient, _ in grads_and_vars]
+    variables = [variable for _, variable in grads_and_vars]
+    if norms.refuses(values, variables) is not None:
+        return None
+    dtype = values[0].dtype
+    limit = tf.cast(limit, arithmetic(dtype))
+    return tf.cast(norms.clipping(values, variables, limit)[0], dtype)
 
 
 # In the order of application.

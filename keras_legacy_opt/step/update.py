@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_legacy_opt import originals
+from keras_legacy_opt.fused.norms import Row
 from keras_legacy_opt.rules.formula import (
     Coefficients,
     Formula,
@@ -35,13 +36,13 @@ class Deferred(NamedTuple):
 
     Attributes:
       gradient: tensor or `IndexedSlices`.
-      transform: tensor of shape [4], or None: multiply by the first number,
-        clip to the second, multiply by the third, divide by the fourth.
+      transform: tensor of shape [4], or `Row`, or None: multiply by the first
+        number, clip to the second, multiply by the third, divide by the fourth.
       condition: bool scalar, or None: whether to update at all.
     """
 
     gradient: Any
-    transform: tf.Tensor | None = None
+    transform: tf.Tensor | Row | None = None
     condition: tf.Tensor | None = None
 
 
@@ -65,7 +66,7 @@ class Update(NamedTuple):
     is_sparse: bool = False
     constraint: Callable[[Any], Any] | None = None
     repeats: bool = False
-    transform: tf.Tensor | None = None
+    transform: tf.Tensor | Row | None = None
     condition: tf.Tensor | None = None
     own: Own = NOTHING
 

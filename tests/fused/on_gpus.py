@@ -112,10 +112,245 @@ def so_has_what_variables_have_of_their_own(gpus):
             each,
             steps=1,
         )
-    for option in ("clipvalue", "clipnorm", "global_clipnorm"):
-        same_bits(
-            lambda option=option: keras_legacy_opt.Adam(**{option: 0.3}), option
+    same_bits(lambda: keras_legacy_opt.Adam(clipvalue=0.3), "clipvalue")
+
+
+CLIPPING = (
+    {"clipnorm": 0.3},
+    {"global_clipnorm": 0.3},
+    {"clipvalue": 0.2, "clipnorm": 0.3},
+    {"clipvalue": 0.2, "global_clipnorm": 0.3},
+)
+
+
+@case
+def norms_clip_as_on_the_cpu(gpus):
+    """But for the order in which squares are summed."""
+    digits = {"float64": 1e-13, "float32": 1e-5, "float16": 4e-3}
+    for dtype, tolerance in {**digits, "bfloat16": 3e-2}.items():
+        for options in CLIPPING:
+            ours, theirs = (
+                trained(
+                    lambda o=options: keras_legacy_opt.SGD(0.5, **o),
+                    device,
+                    dtype=dtype,
+                    wrap=wrap,
+                )
+                for device, wrap in ((GPU, tf.function), (CPU, _as_it_is))
+            )
+            for one, other in zip(ours, theirs, strict=True):
+                np.testing.assert_allclose(
+                    one.numpy().astype(np.float64),
+                    other.numpy().astype(np.float64),
+                    rtol=tolerance,
+                    atol=tolerance,
+                    err_msg=f"{options} {dtype} {one.name}",
+                )
+
+
+def _as_it_is(step: Any) -> Any:
+    return step
+
+
+def _clipped(gpus: fake_gpus.GPUs, dtype: str, make: Callable[[], Any]) -> None:
+    """Checks the launches of steps that clip: of a norm, and of an update."""
+    variables, grads = _many([dtype])
+    opt, name = make(), units.NAMES[dtype]
+    pairs = list(zip(grads, variables, strict=True))
+    step = _function(opt, pairs)
+    expected = [f"Norm_{name}", f"Dense_Adam_{name}"]
+    for run in (lambda: opt.apply_gradients(pairs), step):
+        for _ in range(2):
+            launches = _launches_of(gpus, run)
+            assert launches == expected, launches
+    gpus.calls()
+    for _ in range(10):
+        step()
+    functions = [call.split()[0] for call in gpus.calls()]
+    assert functions.count("cuLaunchKernel") == 20
+    assert functions.count("cuMemcpyAsync") <= 2, functions
+    allowed = {"cuLaunchKernel", "cuStreamGetCtx", "cuMemcpyAsync"}
+    assert {*functions} <= allowed, functions
+
+
+@case
+def clipping_by_norms_costs_one_launch(gpus):
+    """And nobody waits for it: neither memory nor the stream."""
+    for dtype in ("float32", "float64", "float16", "bfloat16"):
+        for options in CLIPPING:
+            _clipped(gpus, dtype, lambda o=options: keras_legacy_opt.Adam(**o))
+
+
+@case
+def so_it_does_where_updates_do_not_clip(gpus):
+    """Of a constraint's variable, which TensorFlow's ops update, and clip."""
+    with tf.device(GPU):
+        variables = [
+            tf.Variable(tf.ones([3]), constraint=tf.nn.relu) for _ in range(3)
+        ]
+        grads = [tf.fill([3], 2.0) for _ in variables]
+        opt = keras_legacy_opt.SGD(1.0, global_clipnorm=3.0)
+        pairs = list(zip(grads, variables, strict=True))
+        launches = _launches_of(gpus, lambda: opt.apply_gradients(pairs))
+        assert launches == ["Norm_float"], launches
+        np.testing.assert_allclose(variables[0], [0.0] * 3, atol=1e-6)
+        with fused.disabled():
+            assert not _launches_of(gpus, lambda: opt.apply_gradients(pairs))
+
+
+def _minimizing(optimizer: Any, variables: Any) -> Callable[[Any], None]:
+    """A step whose gradients are those given, times the scale of the loss."""
+
+    def step(grads: Any) -> None:
+        def loss() -> Any:
+            products = zip(grads, variables, strict=True)
+            return tf.add_n([tf.reduce_sum(g * v) for g, v in products])
+
+        optimizer.minimize(loss, variables)
+
+    return step
+
+
+@case
+def norms_are_of_gradients_without_the_scale_of_the_loss(gpus):
+    results = []
+    for device in (CPU, GPU):
+        for options in CLIPPING:
+            variables, grads = _many(["float32"], device)
+            opt = keras_legacy_opt.LossScaleOptimizer(
+                keras_legacy_opt.Adam(**options), initial_scale=8.0
+            )
+            step = _minimizing(opt, variables)
+            traced = tf.function(step)
+            with tf.device(device):
+                traced(grads)
+                gpus.calls()
+                traced(grads)
+                names = sorted(gpus.launches())
+                expected = ["Dense_Adam_float", "Finite_float", "Norm_float"]
+                assert names == (expected if device == GPU else []), names
+                before = variables[0].numpy()
+                traced([grads[0] * np.inf, *grads[1:]])
+                np.testing.assert_array_equal(variables[0], before)
+                step(grads)
+            results.append([v.numpy() for v in variables])
+    half = len(results) // 2
+    for ours, theirs in zip(results[half:], results[:half], strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+@case
+def without_their_kernel_norms_are_those_of_tensorflow(gpus):
+    gpus.refusal = "NVRTC is not installed"
+    try:
+        for options in CLIPPING:
+            results = []
+            for device in (CPU, OTHER):
+                with tf.device(device):
+                    variable = tf.Variable([1.0, 2.0], dtype=tf.float16)
+                    opt = keras_legacy_opt.addons.SGDW(0.0, 0.5, **options)
+                    grad = tf.constant([3.0, 4.0], tf.float16)
+                    launches = _launches_of(
+                        gpus,
+                        lambda o=opt, g=grad, v=variable: o.apply_gradients(
+                            [(g, v)]
+                        ),
+                    )
+                    assert not launches, launches
+                    results.append(variable.numpy())
+            np.testing.assert_array_equal(*results)
+    finally:
+        gpus.refusal = None
+
+
+@case
+def replicas_clip_by_norms_of_their_own(gpus):
+    values = []
+    for devices_ in ((CPU,), (GPU, OTHER)):
+        strategy = tf.distribute.MirroredStrategy(
+            devices_, tf.distribute.ReductionToOneDevice()
         )
+        with strategy.scope():
+            variables = [tf.Variable(tf.ones([20 + i])) for i in range(3)]
+            opt = keras_legacy_opt.SGD(1.0, global_clipnorm=0.5)
+
+        def replica(opt=opt, variables=variables):
+            opt.apply_gradients([(tf.ones(v.shape), v) for v in variables])
+
+        step = _on_all(strategy, replica)
+        step()
+        gpus.calls()
+        step()
+        norms = [c for c in gpus.calls() if "Norm_float" in c]
+        if devices_[0] == GPU:
+            assert sorted(c.split()[-1] for c in norms) == ["1", "2"], norms
+        values.append([v.numpy() for v in variables])
+    for one, other in zip(*values, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+@case
+def norms_that_are_not_finite_are_those_of_tensorflow(gpus):
+    for bad in (np.nan, np.inf, 1e30):
+        for options in CLIPPING[:2]:
+            results = []
+            for device in (CPU, GPU):
+                with tf.device(device):
+                    opt = keras_legacy_opt.SGD(1.0, **options)
+                    variables = [tf.Variable([1.0, 2.0]), tf.Variable([3.0])]
+                    grads = [tf.constant([1.0, bad]), tf.constant([1.0])]
+                    opt.apply_gradients(zip(grads, variables, strict=True))
+                    values = [v.numpy() for v in variables]
+                    results.append(np.concatenate(values))
+            np.testing.assert_allclose(*results, rtol=1e-6)
+
+
+@case
+def a_norm_that_cannot_be_taken_changes_nothing(gpus):
+    variables, grads = _many(["float32"])
+    opt = keras_legacy_opt.Adam(global_clipnorm=1.0)
+    pairs = list(zip(grads, variables, strict=True))
+    opt.build(variables)
+    assert devices.refuses([variables[0].device], "Norm_float") is None
+    os.environ["FAKE_CUDA_FAIL"] = "cuLaunchKernel=700"
+    try:
+        error = _raises(
+            tf.errors.InternalError, lambda: opt.apply_gradients(pairs)
+        )
+    finally:
+        del os.environ["FAKE_CUDA_FAIL"]
+    assert "cuLaunchKernel fails: an illegal memory access" in error, error
+    np.testing.assert_array_equal(variables[0], np.ones([100]))
+    opt.apply_gradients(pairs)
+    assert (variables[0].numpy() < 1).all()
+    with tf.device(GPU):
+        for limit, transform in (([1.0, 2.0], []), (1.0, [tf.ones([3])])):
+            error = _raises(
+                tf.errors.InvalidArgumentError,
+                lambda x=limit, t=transform: loader.ops().gradient_norm(
+                    grads, x, t
+                ),
+            )
+            assert "takes a limit that is a scalar" in error, error
+
+
+@case
+def norms_of_a_graph_for_gpus_are_taken_on_the_cpu_too(gpus):
+    rng = random("norms")
+    values = [rng.random(size, np.float32) for size in (70_000, 0, 3)]
+    for of_each in (False, True):
+        results = []
+        for device in (CPU, GPU):
+            with tf.device(device):
+                found = loader.ops().gradient_norm(
+                    [tf.constant(value) for value in values],
+                    0.5,
+                    [tf.constant([0.5, 0.25, 1.0, 1.0])],
+                    of_each=of_each,
+                )
+                results.append([each.numpy().tobytes() for each in found])
+        assert results[0] == results[1]
 
 
 def _formula(each: registry.Case) -> str:

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 import keras_legacy_opt
 from keras_legacy_opt.backends import native
-from keras_legacy_opt.fused import places
+from keras_legacy_opt.fused import norms, places
 from keras_legacy_opt.fused.gpu import devices
 from keras_legacy_opt.step.update import Step, Update
 
@@ -92,6 +92,31 @@ def test_places():
     elsewhere = OnGPU("/job:worker/replica:0/task:1/device:GPU:0")
     assert places.kind_of([elsewhere]) is None
     assert "run on the GPU here" in places.refuses(tf.Variable(0.0), "GPU")
+
+
+def test_norms_on_the_cpu_are_those_of_tensorflow(native_ops, monkeypatch):
+    variable, grad = tf.Variable([0.0]), tf.constant([1.0])
+    for has_gpus in (False, True):
+        monkeypatch.setattr(places, "has_gpus", lambda has=has_gpus: has)
+        told = norms.refuses([grad], [variable])
+        assert told == "not all variables are on a GPU"
+
+
+@pytest.mark.parametrize(
+    ("variables", "dtypes", "reason"),
+    [
+        (2, ("float32", "float64"), "not all are on one GPU and of one dtype"),
+        (1, ("complex64",), "there is no kernel for complex64"),
+        (1, ("float32",), "of Norm_float"),
+    ],
+)
+def test_reasons_against_norms(
+    native_ops, monkeypatch, variables, dtypes, reason
+):
+    monkeypatch.setattr(places, "has_gpus", lambda: True)
+    monkeypatch.setattr(devices, "refuses", lambda on, unit: f"of {unit}")
+    values = [tf.ones([1], dtype) for dtype in dtypes]
+    assert norms.refuses(values, [OnGPU()] * variables) == reason
 
 
 def test_averages_have_a_kernel_where_some_are_kept():

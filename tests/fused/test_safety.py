@@ -295,6 +295,42 @@ def test_op_determinism(tmp_path):
     assert first.splitlines()[-1] == second.splitlines()[-1]
 
 
+FORK_WHILE_ANOTHER_THREAD_LOADS = """
+import os, signal, threading
+from keras_legacy_opt.fused import loader
+
+loads, may_end = threading.Event(), threading.Event()
+original = loader._first_that_loads
+
+def slowly():
+    loads.set()
+    may_end.wait()
+    return original()
+
+loader._first_that_loads = slowly
+thread = threading.Thread(target=loader.load)
+thread.start()
+loads.wait()
+child = os.fork()
+if child == 0:
+    loader._first_that_loads = original
+    signal.alarm(60)
+    os._exit(0 if loader.is_available() else 1)
+assert os.waitpid(child, 0)[1] == 0
+may_end.set()
+thread.join()
+assert loader.is_available()
+"""
+
+
+@pytest.mark.processes
+def test_a_forked_child_waits_for_no_load_of_its_parent(native_ops, tmp_path):
+    script, log = tmp_path / "script.py", tmp_path / "log"
+    script.write_text(FORK_WHILE_ANOTHER_THREAD_LOADS)
+    status, output = preforked.run(script, env={}, log=log)
+    assert status == 0, output
+
+
 # The rest of the step.
 
 

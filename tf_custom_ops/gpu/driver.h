@@ -84,9 +84,10 @@ class Device {
   const std::string& name() const;
 
   // A kernel by its symbol: JOB_FORMULA_DTYPE ("Dense_Adam_float"; of a formula with norms "Direct_Lamb_half" and
-  // Scale, Move; SparseDirect and so on for sparse gradients), Rows_JOB, Average_DTYPE, Finite_DTYPE. The dtypes are
-  // float, double, half and bfloat16. What has to be compiled first takes some tenths of a second. Keep the pointer.
-  // Whoever calls this must not hold Python's lock, which compiling needs; TensorFlow does not when it runs ops.
+  // Scale, Move; SparseDirect and so on for sparse gradients), Rows_JOB, Average_DTYPE, Finite_DTYPE, Norm_DTYPE.
+  // The dtypes are float, double, half and bfloat16. What has to be compiled first takes some tenths of a second. Keep
+  // the pointer. Whoever calls this must not hold Python's lock, which compiling needs; TensorFlow does not when it
+  // runs ops.
   [[nodiscard]] const Kernel* Find(const std::string& symbol, std::string* why_not);
 
   // Runs a kernel in `blocks` blocks of kThreads threads. The record is copied at once; of no blocks, nothing runs.

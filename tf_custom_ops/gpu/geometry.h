@@ -17,13 +17,14 @@ struct Geometry {
   std::vector<Chunk> chunks;
   std::vector<int64_t> first;  // of each variable, the number of its first chunk; and behind the last one
 
-  explicit Geometry(const std::vector<int64_t>& sizes) {
+  // with_empty: variables without elements have a chunk, too, which has none.
+  explicit Geometry(const std::vector<int64_t>& sizes, bool with_empty = false) {
     static_assert(kBlock == ::keras_legacy_opt::kBlock, "norms have the bits of the CPU's");
     BlockTable blocks(kBlock);
-    for (int64_t size : sizes) blocks.Add(size);
+    for (int64_t size : sizes) blocks.Add(with_empty ? std::max<int64_t>(size, 1) : size);
     chunks.reserve(blocks.size());
     blocks.ForEach(0, blocks.size(), [&](int64_t tensor, int64_t, int64_t offset, int64_t count) {
-      chunks.push_back({offset, static_cast<int32_t>(tensor), static_cast<int32_t>(count)});
+      chunks.push_back({offset, static_cast<int32_t>(tensor), static_cast<int32_t>(std::min(count, sizes[tensor]))});
     });
     for (size_t i = 0; i <= sizes.size(); ++i) first.push_back(blocks.First(static_cast<int64_t>(i)));
   }

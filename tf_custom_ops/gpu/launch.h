@@ -15,7 +15,7 @@ constexpr int kBlock = 1 << 14;
 
 constexpr int kMaxHypers = 16;
 
-// What one block works on: elements [offset, offset + count) of a tensor, with 0 < count <= kBlock.
+// What one block works on: elements [offset, offset + count) of a tensor, with count <= kBlock.
 struct Chunk {
   int64_t offset;
   int32_t tensor;
@@ -53,6 +53,21 @@ struct FiniteLaunch {
   const void* const* tensors;
   const float* factor;  // what every element is multiplied by before
   bool* finite;
+};
+
+// Norms of tensors, and the transforms that clip them.
+template <class C>
+struct NormLaunch {
+  const Chunk* chunks;         // one for each block; of an empty tensor, one without elements
+  const int64_t* first;        // of each tensor, the number of its first chunk; and behind the last one
+  const void* const* tensors;  // whose norms these are
+  const C* transform;          // [4], of GradientTransform: what happens to elements before
+  const C* limit;
+  double* squares;     // of each chunk
+  uint32_t* counters;  // of each norm, 0: the blocks that are done
+  C* norms;            // [1, or tensors]
+  C* clippings;        // [1, or tensors][4]
+  int32_t of_each;     // whether every tensor has a norm of its own
 };
 
 // From the indices of a sparse gradient to its rows, see RowPlan: keys of (row, position) are sorted, digit by digit,

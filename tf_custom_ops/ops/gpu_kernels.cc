@@ -18,22 +18,8 @@ using tensorflow::OpKernelConstruction;
 using tensorflow::OpKernelContext;
 using tensorflow::Tensor;
 
-namespace {
-
-constexpr const char* kPrefix = "KerasLegacyOpt";
-
-// The end of a kernel's symbol.
 std::string NameOf(tensorflow::DataType dtype) {
   return dtype == tensorflow::DT_DOUBLE ? "double" : tensorflow::DataTypeString(dtype);
-}
-
-// The symbols of an op's kernels: jobs, of the formula of an op that is called `prefix` and its name.
-std::vector<std::string> SymbolsOf(const std::string& op, const std::string& prefix, tensorflow::DataType dtype,
-                                   const std::vector<std::string>& jobs) {
-  const std::string formula = op.substr(std::min(op.size(), prefix.size()));
-  std::vector<std::string> symbols;
-  for (const std::string& job : jobs) symbols.push_back(job + "_" + formula + "_" + NameOf(dtype));
-  return symbols;
 }
 
 void* DataOf(const Tensor& tensor) { return const_cast<char*>(tensor.tensor_data().data()); }
@@ -42,16 +28,17 @@ absl::Status Allocate(OpKernelContext* context, int64_t bytes, Tensor* tensor) {
   return context->allocate_temp(tensorflow::DT_UINT8, tensorflow::TensorShape({bytes}), tensor);
 }
 
-template <class Element>
-void Append(const std::vector<Element>& list, std::string* bytes) {
-  if (!list.empty()) bytes->append(reinterpret_cast<const char*>(list.data()), list.size() * sizeof(Element));
-}
+namespace {
 
-template <class Element>
-std::string BytesOf(const std::vector<Element>& list) {
-  std::string bytes;
-  Append(list, &bytes);
-  return bytes;
+constexpr const char* kPrefix = "KerasLegacyOpt";
+
+// The symbols of an op's kernels: jobs, of the formula of an op that is called `prefix` and its name.
+std::vector<std::string> SymbolsOf(const std::string& op, const std::string& prefix, tensorflow::DataType dtype,
+                                   const std::vector<std::string>& jobs) {
+  const std::string formula = op.substr(std::min(op.size(), prefix.size()));
+  std::vector<std::string> symbols;
+  for (const std::string& job : jobs) symbols.push_back(job + "_" + formula + "_" + NameOf(dtype));
+  return symbols;
 }
 
 // What of a launch is inputs of the op.
@@ -126,10 +113,10 @@ absl::Status Tables::Get(OpKernelContext* context, const Queue& queue, const Byt
   return Get(context, queue, addresses, [&](Table*) { return addresses; }, table);
 }
 
-absl::Status Tables::Get(OpKernelContext* context, const Queue& queue, const std::vector<int64_t>& sizes,
-                         Table* table) {
+absl::Status Tables::Get(OpKernelContext* context, const Queue& queue, const std::vector<int64_t>& sizes, Table* table,
+                         bool with_empty) {
   const auto content = [&](Table* made) {
-    const auto geometry = std::make_shared<const Geometry>(sizes);
+    const auto geometry = std::make_shared<const Geometry>(sizes, with_empty);
     made->geometry = geometry;
     Bytes bytes = BytesOf(geometry->chunks);
     Append(geometry->first, &bytes);

@@ -43,6 +43,26 @@ FormulaSpec SpecOf() {
   return {{Functor::kSlots, kScalarSlotsOf<Functor>, Functor::kHypers}, kHasNorms<Functor>, Functor::kIdle};
 }
 
+// The end of a kernel's symbol.
+std::string NameOf(tensorflow::DataType dtype);
+
+void* DataOf(const tensorflow::Tensor& tensor);
+
+// Memory of the device for a while, in the order of its stream.
+absl::Status Allocate(tensorflow::OpKernelContext* context, int64_t bytes, tensorflow::Tensor* tensor);
+
+template <class Element>
+void Append(const std::vector<Element>& list, std::string* bytes) {
+  if (!list.empty()) bytes->append(reinterpret_cast<const char*>(list.data()), list.size() * sizeof(Element));
+}
+
+template <class Element>
+std::string BytesOf(const std::vector<Element>& list) {
+  std::string bytes;
+  Append(list, &bytes);
+  return bytes;
+}
+
 // One launch of an op, or some: where they run.
 class Queue {
  public:
@@ -80,9 +100,9 @@ class Tables {
 
   // The addresses of some tensors, which are their own key.
   absl::Status Get(tensorflow::OpKernelContext* context, const Queue& queue, const Bytes& addresses, Table* table);
-  // The chunks of variables of these sizes, and behind them `first`.
+  // The chunks of variables of these sizes, and behind them `first`. Of one op, with_empty is always the same.
   absl::Status Get(tensorflow::OpKernelContext* context, const Queue& queue, const std::vector<int64_t>& sizes,
-                   Table* table);
+                   Table* table, bool with_empty = false);
 
  private:
   // As many as there are models that take turns with one op.

@@ -102,6 +102,9 @@ class Fibres {
 
 inline void __syncthreads() { keras_legacy_opt::Fibres::Barrier(); }
 
+// Blocks run one after the other.
+inline void __threadfence() {}
+
 inline uint32_t atomicAdd(uint32_t* to, uint32_t number) {
   const uint32_t before = *to;
   *to += number;

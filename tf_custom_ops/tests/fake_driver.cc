@@ -43,11 +43,12 @@ size_t SizeOf(const std::string& symbol) {
   static_assert(sizeof(SparseLaunch<float>) <= sizeof(Record), "enlarge it");
   if (Begins(symbol, "Rows_")) return sizeof(Rows);
   if (Begins(symbol, "Finite_")) return sizeof(FiniteLaunch);
+  if (Begins(symbol, "Norm_")) return sizeof(NormLaunch<float>);
   return Begins(symbol, "Sparse") || Begins(symbol, "Average_") ? sizeof(SparseLaunch<float>) : sizeof(Launch<float>);
 }
 
 bool HasBarriers(const std::string& symbol) {
-  for (const char* job : {"Direct_", "Scale_", "SparseDirect_", "SparseScale_", "Rows_"}) {
+  for (const char* job : {"Direct_", "Scale_", "SparseDirect_", "SparseScale_", "Rows_", "Norm_"}) {
     if (Begins(symbol, job)) return true;
   }
   return false;

@@ -18,9 +18,11 @@
 #include "../apply/chunks.h"
 #include "../apply/cpu.h"
 #include "../apply/finite.h"
+#include "../apply/norm.h"
 #include "../gpu/dense.h"
 #include "../gpu/finite.h"
 #include "../gpu/geometry.h"
+#include "../gpu/norm.h"
 #include "../gpu/sparse.h"
 #include "check.h"
 #include "formulas.h"
@@ -459,6 +461,128 @@ void TestFinite() {
   }
 }
 
+// Tensors of some sizes, aligned and not, whose norms are wanted.
+template <class T>
+class NormCase {
+ public:
+  using C = Arithmetic<T>;
+
+  NormCase() : sizes_{0, 5, gpu::kBlock + 77, 1, 3 * gpu::kBlock, 0}, chunks_(sizes_, true) {
+    for (int64_t size : sizes_) tensors_.push_back(Gradients<T>(size + 1, 3 + size));
+  }
+
+  T& at(int tensor, int64_t element) { return tensors_[tensor][element + Offset(tensor)]; }
+
+  // Norms and what clips by them, of launches that leave the counters as they were.
+  std::vector<C> OnGpu(const GradientTransform<C>* transform, C limit, bool of_each, bool is_reversed) {
+    std::vector<const void*> at;
+    for (size_t i = 0; i < sizes_.size(); ++i) at.push_back(tensors_[i].data() + Offset(i));
+    const size_t rows = of_each ? sizes_.size() : 1, blocks = chunks_.chunks.size();
+    std::vector<double> squares(blocks, NAN);
+    std::vector<C> found(5 * rows, C(NAN));
+    counters_.resize(sizes_.size());
+    const gpu::NormLaunch<C> launch = {chunks_.chunks.data(),
+                                       chunks_.first.data(),
+                                       at.data(),
+                                       transform == nullptr ? nullptr : &transform->unscale,
+                                       &limit,
+                                       squares.data(),
+                                       counters_.data(),
+                                       found.data(),
+                                       found.data() + rows,
+                                       of_each};
+    Fibres::Run(blocks, gpu::kThreads, true, is_reversed, [&] { gpu::Norm<T>(launch); });
+    for (uint32_t counter : counters_) CHECK(counter == 0, counter);
+    return found;
+  }
+
+  std::vector<C> OnCpu(const GradientTransform<C>* transform, C limit, bool of_each) {
+    const GradientTransform<C> before = transform == nullptr ? Unchanged<C>() : *transform;
+    std::vector<C> norms, clippings;
+    std::vector<double> squares;
+    for (size_t i = 0; i < sizes_.size(); ++i) {
+      for (int64_t begin = 0; begin < sizes_[i]; begin += kBlock) {
+        const T* block = tensors_[i].data() + Offset(i) + begin;
+        squares.push_back(SumOfSquares(block, std::min(kBlock, sizes_[i] - begin), before));
+      }
+      if (!of_each && i + 1 < sizes_.size()) continue;
+      norms.push_back(NormOfSquares<T>(SumOfBlocks(squares.data(), squares.size())));
+      const GradientTransform<C> clipping = Clipping(before, norms.back(), limit, of_each);
+      for (C number : {clipping.unscale, clipping.limit, clipping.factor, clipping.divisor})
+        clippings.push_back(number);
+      squares.clear();
+    }
+    norms.insert(norms.end(), clippings.begin(), clippings.end());
+    return norms;
+  }
+
+  // In long double.
+  Real Norm(const GradientTransform<C>& transform) {
+    Real sum = 0;
+    for (size_t i = 0; i < sizes_.size(); ++i) {
+      for (int64_t k = 0; k < sizes_[i]; ++k) {
+        const Real value = transform.Bounded(Load(at(i, k)));
+        sum += value * value;
+      }
+    }
+    return std::sqrt(sum);
+  }
+
+ private:
+  static int64_t Offset(size_t tensor) { return tensor == 1; }
+
+  const std::vector<int64_t> sizes_;
+  const gpu::Geometry chunks_;
+  std::vector<std::vector<T>> tensors_;
+  std::vector<uint32_t> counters_;
+};
+
+// Norms have the CPU's bits, whichever block and thread comes last, and are those of the mathematics.
+template <class T>
+void TestNorm() {
+  using C = Arithmetic<T>;
+  NormCase<T> norms;
+  const GradientTransform<C> some = {C(0.5), C(0.1), C(1), C(1)};
+  const auto same = [](const std::vector<C>& a, const std::vector<C>& b) {
+    for (size_t i = 0; i < a.size(); ++i) {
+      if (!(a[i] == b[i] || (a[i] != a[i] && b[i] != b[i]))) return false;
+    }
+    return a.size() == b.size();
+  };
+  const auto expect = [&](const GradientTransform<C>* transform) {
+    for (bool of_each : {false, true}) {
+      for (C limit : {C(0.5), C(1e6)}) {
+        const std::vector<C> expected = norms.OnCpu(transform, limit, of_each);
+        for (bool is_reversed : {false, true}) {
+          CHECK(same(norms.OnGpu(transform, limit, of_each, is_reversed), expected), of_each << ' ' << limit);
+        }
+      }
+    }
+    return norms.OnGpu(transform, C(0.5), false, false);
+  };
+  const Real digits = std::pow(Real(2), sizeof(T) == 8 ? -52 : sizeof(T) == 4 ? -23 : -7);
+  for (const GradientTransform<C>* transform : {static_cast<const GradientTransform<C>*>(nullptr), &some}) {
+    const Real expected = norms.Norm(transform == nullptr ? Unchanged<C>() : *transform);
+    const std::vector<C> found = expect(transform);
+    CHECK(std::abs(found[0] / expected - 1) <= 2 * digits, found[0] << " for " << expected);
+    CHECK(std::abs(found[3] * found[0] / C(0.5) - 1) <= 4 * digits, found[3]);
+    // A norm below the limit changes next to nothing, as in TensorFlow.
+    CHECK(std::abs(norms.OnGpu(transform, C(1e6), false, false)[3] - 1) <= digits, "");
+  }
+  for (const auto& [tensor, element] : {std::pair<int, int64_t>{1, 0}, {1, 4}, {2, gpu::kBlock + 76}, {3, 0}}) {
+    const T good = norms.at(tensor, element);
+    // It is finite, and its square is not.
+    const double large = std::is_same_v<T, Half> ? 512 : sizeof(T) == 8 ? 1e200 : 1e30;
+    for (double bad : {double{NAN}, double{INFINITY}, -double{INFINITY}, large}) {
+      Store(static_cast<C>(bad), norms.at(tensor, element));
+      const std::vector<C> found = norms.OnGpu(nullptr, C(0.5), false, false);
+      CHECK(same(norms.OnGpu(nullptr, C(0.5), true, false), norms.OnCpu(nullptr, C(0.5), true)), bad);
+      CHECK(!std::isfinite(found[0]) && std::isnan(found[3]), bad << ": " << found[0]);
+    }
+    norms.at(tensor, element) = good;
+  }
+}
+
 template <class Visitor>
 void ForEachTested(Visitor visit) {
 #ifdef KLO_FEW
@@ -476,6 +600,7 @@ void ForEachTested(Visitor visit) {
 template <class T>
 void TestType() {
   TestFinite<T>();
+  TestNorm<T>();
   ForEachTested(DenseTest<T>());
   ForEachTested(SparseTest<T>());
 }
@@ -495,6 +620,10 @@ void TestGeometry() {
   }
   CHECK(covered == sizes, "not everything is covered");
   CHECK(geometry.first.back() == static_cast<int64_t>(geometry.chunks.size()), geometry.first.back());
+  const gpu::Geometry with_empty({0, gpu::kBlock + 1, 0}, true);
+  CHECK(with_empty.first == std::vector<int64_t>({0, 1, 3, 4}), with_empty.first.back());
+  for (int i : {0, 3}) CHECK(with_empty.chunks[i].tensor == i * 2 / 3 && with_empty.chunks[i].count == 0, i);
+  CHECK(with_empty.chunks[2].count == 1, with_empty.chunks[2].count);
 }
 
 // The threads of a block visit every element of every range once.

@@ -63,7 +63,7 @@ def headers(root: pathlib.Path) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     left = [f"math/{path.name}" for path in sorted(root.glob("math/*.h"))]
-    left += ["gpu/sparse.h", "gpu/finite.h"]
+    left += ["gpu/sparse.h", "gpu/finite.h", "gpu/norm.h"]
     while left:
         path = left.pop()
         if path not in found:
@@ -118,7 +118,11 @@ def _without_formula() -> Iterator[Kernel]:
         symbol = f"Rows_{job}"
         definition = f"KLO_ROWS_KERNEL({symbol}, {job})"
         yield Kernel(symbol, "Rows", "gpu/sparse.h", definition)
-    for name, header in ("Average", "sparse"), ("Finite", "finite"):
+    for name, header in (
+        ("Average", "sparse"),
+        ("Finite", "finite"),
+        ("Norm", "norm"),
+    ):
         for dtype, element in DTYPES.items():
             symbol = f"{name}_{dtype}"
             definition = f"KLO_{name.upper()}_KERNEL({symbol}, {element})"
