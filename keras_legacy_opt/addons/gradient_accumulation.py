@@ -443,20 +443,10 @@ def _has_got(value: tf.Tensor) -> tf.Tensor:
 
 
 def _rows_with_any(value: tf.Tensor) -> tf.IndexedSlices:
-    """The rows of a slot that have got something.
-
-    In a function compiled by XLA, where shapes are static, there are as many as
-    the slot has, the surplus ones as in `gradients.deduplicate`.
-    """
-    axes, shape = list(range(1, value.shape.rank)), tf.shape(value)
+    """The rows of a slot that have got something."""
+    axes = list(range(1, value.shape.rank))
     got = tf.reduce_any(_has_got(value), axes)
-    if private_api.compiled_by_xla():
-        count = tf.shape(value, tf.int64)[0]
-        rows = tf.where(got, tf.range(count), count)
-    else:
-        rows = tf.where(got)[:, 0]
-        value = tf.gather(value, rows)
-    return tf.IndexedSlices(value, rows, shape)
+    return gradients.rows_where(got, value)
 
 
 _BITS = {2: tf.int16, 4: tf.int32, 8: tf.int64}

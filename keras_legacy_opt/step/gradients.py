@@ -451,6 +451,18 @@ def unique(indices: tf.Tensor, rows: Any) -> tf.Tensor:
     return deduplicate(tf.zeros_like(indices), indices, rows)[1]
 
 
+def rows_where(condition: tf.Tensor, value: tf.Tensor) -> tf.IndexedSlices:
+    """Some rows of a tensor; in XLA all, the others as in `deduplicate`."""
+    shape = tf.shape(value)
+    if private_api.compiled_by_xla():
+        count = tf.cast(shape[0], tf.int64)
+        rows = tf.where(condition, tf.range(count), count)
+    else:
+        rows = tf.where(condition)[:, 0]
+        value = tf.gather(value, rows)
+    return tf.IndexedSlices(value, rows, shape)
+
+
 def with_unique_rows(step: Any, update: Any) -> Any:
     """An update of a step whose sparse gradient has no row twice.
 
