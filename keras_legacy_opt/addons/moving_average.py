@@ -186,6 +186,7 @@ class MovingAverage(AveragedOptimizerWrapper):
         self, optimizer: Any, weights: Mapping[tf.DType, tf.Tensor]
     ) -> Iterator[None]:
         """Has the steps of one inside move the averages, by these weights."""
+        before = optimizer._averaging
         optimizer._averaging = lambda variable: (
             self.get_slot(variable, "average"),
             weights[variable.dtype.base_dtype],
@@ -193,7 +194,7 @@ class MovingAverage(AveragedOptimizerWrapper):
         try:
             yield
         finally:
-            optimizer._averaging = None
+            optimizer._averaging = before
 
     def get_config(self) -> dict[str, Any]:
         """The configuration; see `keras_legacy_opt.Optimizer.get_config`."""

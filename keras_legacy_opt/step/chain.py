@@ -221,9 +221,10 @@ def defer(
     (condition,) = [g.condition for g in chain if isinstance(g, Gate)] or [None]
     scaling = scales_of(chain)
     whole = (*scaling, *clips_of(optimizer))
-    if scaling or (
-        whole and refuses(optimizer, grads_and_vars, scaling) is None
-    ):
+    folds = whole and refuses(optimizer, grads_and_vars, scaling) is None
+    if not folds:  # Callables may have changed that since `scale`.
+        grads_and_vars = applied(optimizer, grads_and_vars, scaling)
+    if folds:
         transforms = _folded(optimizer, grads_and_vars, whole)
     else:
         grads_and_vars = optimizer._transform_gradients(grads_and_vars)

@@ -301,7 +301,8 @@ class Plan:
             weight, averaging = _averaging(parts, self.dtype)
             state = None
             if not self._asks_before or self.is_valid(optimizer, given):
-                with averaging():
+                # Who is not asked does not take steps in there.
+                with averaging() if self._asks else contextlib.nullcontext():
                     state = self._prepare(inside, members)
                 changed = _is_watched(inside) or (
                     self._asks and not self.is_valid(optimizer, given)

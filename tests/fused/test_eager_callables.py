@@ -311,6 +311,77 @@ def test_a_callable_in_a_scaled_step(planned):
     assert_equal(*results)
 
 
+def _clips(optimizer, stack):
+    optimizer.clipvalue = 0.01
+
+
+def _clips_all(optimizer, stack):
+    optimizer.global_clipnorm = 0.01
+
+
+def _switches_off(optimizer, stack):
+    stack.enter_context(fused.disabled())
+
+
+def _transforms(optimizer, stack):
+    optimizer.gradient_transformers.append(
+        lambda pairs: [(grad * 0.5, v) for grad, v in pairs]
+    )
+
+
+def _overrides(optimizer, stack):
+    optimizer._resource_apply_dense = lambda grad, var, apply_state: (
+        var.assign_sub(grad * 0.25)
+    )
+
+
+def scaled_by_factor(inner):
+    inner.loss_scale_factor = 4.0
+    return inner
+
+
+def scaled(inner, dynamic):
+    opt = keras_legacy_opt.LossScaleOptimizer(
+        inner, dynamic, 4.0, 100 if dynamic else None
+    )
+    opt.scale_loss(tf.constant(1.0))
+    return opt
+
+
+@pytest.mark.parametrize(
+    "change", [_clips, _clips_all, _switches_off, _transforms, _overrides]
+)
+@pytest.mark.parametrize("how", ["factor", "fixed", "dynamic"])
+def test_scaled_gradients_that_can_no_longer_be_scaled_in_the_update(
+    how, change
+):
+    """What a callable changes is after whether to scale was decided."""
+    results = []
+    for context in (contextlib.nullcontext, fused.disabled):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(context())
+            inner, variables = keras_legacy_opt.SGD(), make_variables()
+            asked = []
+
+            def rate(inner=inner, asked=asked, stack=stack):
+                asked.append(1)
+                if len(asked) == CHANGED + 1:
+                    change(inner, stack)
+                return 0.125
+
+            inner.learning_rate = rate
+            opt = {
+                "factor": scaled_by_factor,
+                "fixed": lambda inner: scaled(inner, False),
+                "dynamic": lambda inner: scaled(inner, True),
+            }[how](inner)
+            for _ in range(STEPS):
+                grads = [tf.fill(v.shape, 8.0) for v in variables]
+                opt.apply_gradients(zip(grads, variables, strict=True))
+        results.append([asked, *(v.numpy() for v in variables)])
+    assert_equal(*results)
+
+
 # Wrappers.
 
 WRAPPERS = {

@@ -2,6 +2,7 @@
 //
 // On the CPU, Python takes norms from TensorFlow's ops, whose bits are legacy's; the kernel is for graphs that were
 // made for a GPU.
+#include <algorithm>
 #include <vector>
 
 #include "../apply/chunks.h"
@@ -146,7 +147,9 @@ class GradientNormKernel : public GradientNorm {
       sizes.push_back(context->input(i).NumElements());
     }
     Table chunks, pointers, counters;
-    KLO_RETURN_IF_ERROR(geometries_.Get(context, queue, sizes, &chunks, true));
+    // Of all together, one without elements is not in the sum, unless there are no others: some block has to write it.
+    const bool with_empty = of_each_ || std::all_of(sizes.begin(), sizes.end(), [](int64_t size) { return size == 0; });
+    KLO_RETURN_IF_ERROR(geometries_.Get(context, queue, sizes, &chunks, with_empty));
     KLO_RETURN_IF_ERROR(pointers_.Get(context, queue, BytesOf(tensors), &pointers));
     // Each launch leaves them as they were.
     const std::vector<uint32_t> zeros(of_each_ ? count_ : 1);
