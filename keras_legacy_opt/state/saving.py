@@ -222,6 +222,7 @@ class SavingMixin(OptimizerBase):
                 " share, Keras saves it for the first only.",
                 stacklevel=2,
             )
+            loading.tell(_own_variables(self).values(), loading.LEFT)
             return
         if _is_of_keras_3(values):
             raise ValueError(
@@ -579,7 +580,7 @@ def _have_slots(names: Iterable[str]) -> bool:
     return any("." in name for name in names)
 
 
-def _begin_anew(optimizer: SavingMixin, names: Iterable[str]) -> None:
+def _begin_anew(optimizer: SavingMixin, names: Collection[str]) -> None:
     """Sets variables to what those of a new optimizer are.
 
     Args:
@@ -590,6 +591,7 @@ def _begin_anew(optimizer: SavingMixin, names: Iterable[str]) -> None:
     first_values = [optimizer._first_values[name]() for name in scalars]
     own = _own_variables(optimizer)
     assign_all([own[name] for name in scalars], fetch_all(first_values))
+    loading.tell([own[name] for name in names], loading.ANEW)
     numbers = {int(n.rpartition(".")[2]) for n in names if "." in n}
     optimizer._reset_slots(optimizer._known_variables.numbered(numbers))
 

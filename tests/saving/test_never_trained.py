@@ -6,11 +6,12 @@ import keras
 import numpy as np
 import pytest
 import registry
+import tensorflow as tf
 import test_frozen_layers as layers
 import tf_keras
 from test_hdf5_of_several import everyone
 
-from keras_legacy_opt import addons, checkpoints
+from keras_legacy_opt import Adam, Nadam, addons, checkpoints
 
 HOSTS = pytest.mark.parametrize(
     "host", [keras, tf_keras], ids=["keras3", "tf_keras"]
@@ -80,8 +81,11 @@ def test_restore_into_a_trained_model(case, frozen, tmp_path):
     assert_as_in_file(other, model, case, keras)
     lacking = [e for e in report.entries if "not in the file" in e.reason]
     weights = other.get_layer(frozen).weights if frozen else other.weights
-    slots = [key for key in state(other) if key[2] and key[1] < len(weights)]
-    assert len(lacking) == len(slots)
+    anew = [key for key in state(other) if key[2] and key[1] < len(weights)]
+    if not frozen:  # Some have scalars that come with the slots.
+        scalars = {key for key in state(other) if not key[2]}
+        anew += scalars - {*state(model)}
+    assert len(lacking) == len(anew)
 
 
 @HOSTS
@@ -125,3 +129,50 @@ def test_averages_begin_as_weights_that_come_later(tmp_path):
         average = other.optimizer.get_slot(variable, "average")
         np.testing.assert_array_equal(average, variable)
     np.testing.assert_array_equal(other.zzz.kernel, model.zzz.kernel)
+
+
+def gradients(variables):
+    return [(tf.ones(v.shape), v) for v in variables]
+
+
+def test_variables_beside_the_model_with_names_that_do_not_tell(tmp_path):
+    """The model that wrote a file restores it, whatever it trains besides."""
+    model = keras.Sequential(
+        [
+            keras.Input((2,)),
+            keras.layers.Dense(2),
+            keras.layers.BatchNormalization(),
+        ]
+    )
+    model.compile(Adam(0.1), "mse")
+    others = [tf.Variable(1.0, name=f"log_sigma_{x}") for x in "ab"]
+    pairs = gradients([*model.trainable_variables, *others])
+    model.optimizer.apply_gradients(pairs)
+    saved_state, weights = state(model), model.get_weights()
+    model.save_weights(tmp_path / "m.weights.h5")
+    model.optimizer.apply_gradients(pairs)
+    report = checkpoints.restore(tmp_path / "m.weights.h5", model)
+    assert not [e for e in report.entries if e.reason]
+    for a, b in zip(model.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+    for key, value in state(model).items():
+        np.testing.assert_array_equal(value, saved_state[key])
+
+
+@pytest.mark.parametrize("make", [Nadam, lambda: addons.MovingAverage("adam")])
+def test_a_file_without_state_leaves_the_optimizer(make, tmp_path):
+    """Not strictly, it restores the weights; the report says what is left."""
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    model.save_weights(tmp_path / "m.weights.h5")
+    model.compile(make(), "mse")
+    model.optimizer.apply_gradients(gradients(model.trainable_variables))
+    before = state(model)
+    with pytest.warns(UserWarning, match="holds no state"):
+        report = checkpoints.restore(
+            tmp_path / "m.weights.h5", model, strict=False
+        )
+    for key, value in state(model).items():
+        np.testing.assert_array_equal(value, before[key])
+    assert len(report.restored) == len(model.weights)
+    assert len(report.of("missing")) == len(report.problems) > 4
+    assert all("left as it is" in e.reason for e in report.problems)
