@@ -43,27 +43,29 @@ def lacking(config: dict[str, Any]) -> list[str]:
     Args:
       config: a class and config, made of what a checkpoint holds.
     """
-    result = []
-    for part in optimizers.parts(optimizers.without_loss_scale(config)):
-        cls: Any = hosts.public_class(part.class_name, Optimizer)
-        known = {*part.config["config"], *_NO_OPTIONS}
-        options = [
-            f"{name}={option.default!r}"
-            if option.default is not option.empty
-            else f"{name}, which it cannot be made without"
-            for name, option in inspect.signature(
-                cls or dict
-            ).parameters.items()
-            if name not in known and option.kind is not option.VAR_KEYWORD
-        ]
-        if cls is not None and options:
-            result.append(
-                f"Not in the source, and therefore as {part.class_name} has it"
-                f" by default: {', '.join(options)}. If the old run had others,"
-                " restore it in Python, with keras_legacy_opt.checkpoints"
-                ".restore, into an optimizer that has them, and save the model."
-            )
-    return result
+    return [
+        f"Not in the source, and therefore as {part.class_name} has it by"
+        f" default: {', '.join(options)}. If the old run had others, restore it"
+        " in Python, with keras_legacy_opt.checkpoints.restore, into an"
+        " optimizer that has them, and save the model."
+        for part in optimizers.parts(optimizers.without_loss_scale(config))
+        if (options := _defaults(part))
+    ]
+
+
+def _defaults(part: optimizers.Part) -> list[str]:
+    """Options that a configuration lacks, as text; of others' classes, none."""
+    cls: Any = hosts.public_class(part.class_name, Optimizer)
+    if cls is None:
+        return []
+    known = {*part.config["config"], *_NO_OPTIONS}
+    return [
+        f"{name}={option.default!r}"
+        if option.default is not option.empty
+        else f"{name}, which it cannot be made without"
+        for name, option in inspect.signature(cls).parameters.items()
+        if name not in known and option.kind is not option.VAR_KEYWORD
+    ]
 
 
 # Arguments that are no options: they name the optimizer, or those inside.

@@ -401,3 +401,41 @@ def test_hyperparameters_of_unknown_classes_are_told_of(tmp_path):
     model = trained(tf_keras, NESTED)
     path = str(as_h5(model, tmp_path))
     assert not conversion.convert(path, str(tmp_path / "d"))
+
+
+class OfSomebody(Adam):
+    """As a user writes one."""
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("MovingAverage(Adam)", "MovingAverage(OfSomebody)"),
+        ("SWA(SGD)", "SWA(OfSomebody)"),
+    ],
+)
+def test_classes_of_others_are_believed(name, given, tmp_path):
+    """Nothing is known of them, nor of what they have by default."""
+    model = trained(keras, name)
+    path = checkpoints.save(tmp_path / "c", model)
+    (tmp_path / "model.json").write_text(model.to_json())
+    conversion.convert(
+        path,
+        str(tmp_path / "o.h5"),
+        optimizer=given,
+        model=str(tmp_path / "model.json"),
+    )
+    assert given in inspection.describe(str(tmp_path / "o.h5"))
+
+
+def test_a_class_of_others_alone_is_believed(tmp_path):
+    model = make_model(keras, "SWA(SGD)")
+    model.compile(OfSomebody(0.1), "mse")
+    model.fit(tf.ones([2, 3]), tf.ones([2, 3]), verbose=0)
+    path = checkpoints.save(tmp_path / "c", model)
+    (tmp_path / "model.json").write_text(model.to_json())
+    arguments = ["--model", str(tmp_path / "model.json"), "--no-progress"]
+    output = str(tmp_path / "o.h5")
+    arguments += ["--optimizer", "OfSomebody"]
+    assert main(["convert", path, output, *arguments]) == 0
+    assert "OfSomebody" in inspection.describe(output)
