@@ -141,11 +141,13 @@ class _NewConfig:
             is_called = getattr(cls, "_CHILD", None) == inside[0][-1]
             fits = is_called and slots <= {*cls._SLOTS}
         elif issubclass(cls or object, DeclaredOptimizer):
-            scalars = {*self._hyperparameters(way)}
-            has = [{*each.slots} for each in cls._declaration.formulas()]
+            scalars, rule = {*self._hyperparameters(way)}, cls._declaration
+            # Before TensorFlow 1.15, `epsilon` was a variable.
+            known = {*optimizers.variables_of(name), *rule.options}
+            has = [{*each.slots} for each in rule.formulas()]
             if not self._is_trained(way):
                 has.append(set())
-            fits = scalars <= {*optimizers.variables_of(name)} and slots in has
+            fits = scalars <= known and slots in has
         else:  # Of classes of others, nothing is known.
             fits = not hasattr(cls, "_CHILD")
         if not fits:

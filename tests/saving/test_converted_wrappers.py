@@ -439,3 +439,21 @@ def test_a_class_of_others_alone_is_believed(tmp_path):
     arguments += ["--optimizer", "OfSomebody"]
     assert main(["convert", path, output, *arguments]) == 0
     assert "OfSomebody" in inspection.describe(output)
+
+
+@pytest.mark.parametrize("given", [None, "Adam", "SGD", "OfSomebody"])
+def test_epsilon_that_was_a_variable(given, tmp_path):
+    """As before TensorFlow 1.15: the configuration gets it."""
+    model = make_model(keras, "SWA(SGD)")
+    optimizer = Adam(0.5, epsilon=1e-3)
+    optimizer._set_hyper("epsilon", 1e-3)
+    model.compile(optimizer, "mse")
+    model.fit(tf.ones([2, 3]), tf.ones([2, 3]), verbose=0)
+    if given == "SGD":
+        with pytest.raises(checkpoints.CheckpointError, match="does not hold"):
+            converted(model, given, tmp_path)
+        return
+    with keras.saving.custom_object_scope({"OfSomebody": OfSomebody}):
+        loaded = converted(model, given, tmp_path)
+    assert loaded.epsilon == pytest.approx(1e-3)
+    assert loaded.get_config()["learning_rate"] == pytest.approx(0.5)
