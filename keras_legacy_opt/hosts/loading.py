@@ -46,19 +46,19 @@ def weights_only() -> bool:
 
 def is_making_model() -> bool:
     """Whether the model that is being loaded is not known yet."""
-    return _waiting.get() is not None and _model.get() is None
+    return is_under_way() and _model.get() is None
+
+
+def is_under_way() -> bool:
+    """Whether a model is being loaded, and may not have all weights yet."""
+    return _waiting.get() is not None
 
 
 def once_loaded(function: Callable[[], None]) -> None:
-    """Calls a function when the model being loaded has its weights.
-
-    At once, if none is being loaded.
-    """
+    """Calls a function when the model being loaded has its weights."""
     waiting = _waiting.get()
-    if waiting is None:
-        function()
-    else:
-        waiting.append(function)
+    assert waiting is not None
+    waiting.append(function)
 
 
 def tell(variables: Iterable[Any], what: str) -> None:

@@ -12,6 +12,7 @@ import tf_keras
 from test_hdf5_of_several import everyone
 
 from keras_legacy_opt import Adam, Nadam, addons, checkpoints
+from keras_legacy_opt.state.variables import var_key
 
 HOSTS = pytest.mark.parametrize(
     "host", [keras, tf_keras], ids=["keras3", "tf_keras"]
@@ -176,3 +177,100 @@ def test_a_file_without_state_leaves_the_optimizer(make, tmp_path):
     assert len(report.restored) == len(model.weights)
     assert len(report.of("missing")) == len(report.problems) > 4
     assert all("left as it is" in e.reason for e in report.problems)
+
+
+class InStep(Adam):
+    """Makes a slot in the first step, as some do."""
+
+    def _resource_apply_dense(self, grad, var, apply_state=None):
+        self.add_slot(var, "seen", "ones").assign(grad)
+        return super()._resource_apply_dense(grad, var, apply_state)
+
+
+class OnlyOnce(Adam):
+    """Makes a slot when it is built, and asks for it no more."""
+
+    def _create_slots(self, var_list):
+        super()._create_slots(var_list)
+        for var in var_list:
+            if "seen" not in self._slots[var_key(var)]:
+                self.add_slot(var, "seen", "ones").assign(tf.ones_like(var) * 7)
+
+
+@pytest.mark.parametrize("cls", [InStep, OnlyOnce])
+def test_slots_that_are_not_asked_for_again_are_told_of(cls, tmp_path):
+    """Nobody knows what new ones have."""
+    model = layers.make_model(keras, cls(0.1))
+    path = tmp_path / "m.weights.h5"
+    model.save_weights(path)
+    layers.train(model)
+    seen = [slot for key, slot in state(model).items() if key[2] == "seen"]
+    with pytest.warns(UserWarning, match="left as they are") as caught:
+        report = checkpoints.restore(path, model)
+    assert all(
+        f"{w.path}/seen" in str(caught[0].message)
+        for w in model.trainable_variables
+    )
+    assert len(report.problems) == len(seen) == 6
+    assert all(e.target.endswith("/seen") for e in report.problems)
+    found = state(model)
+    left = [slot for key, slot in found.items() if key[2] == "seen"]
+    np.testing.assert_equal(left, seen)
+    for key, slot in found.items():
+        assert key[2] not in ("m", "v") or not slot.any()
+
+
+def test_a_new_optimizer_has_new_slots_anyhow(tmp_path):
+    model = layers.make_model(keras, OnlyOnce(0.1))
+    model.save_weights(tmp_path / "m.weights.h5")
+    model.optimizer.build(model.trainable_variables)
+    report = checkpoints.restore(tmp_path / "m.weights.h5", model)
+    assert not report.problems
+
+
+class Refusing(Adam):
+    """Cannot be asked for what it has."""
+
+    is_asked_again = False
+
+    def _create_slots(self, var_list):
+        super()._create_slots(var_list)
+        if self.is_asked_again:
+            raise RuntimeError("again")
+
+
+def test_nothing_changes_if_first_values_are_not_known():
+    store, optimizer = {}, Refusing(0.5, beta_1=0.5)
+    new, var = Adam(0.1), tf.Variable([1.0])
+    new.build([])
+    new.save_own_variables(store)
+    optimizer.apply_gradients(gradients([var]))
+    before = optimizer.get_weights()
+    optimizer.is_asked_again = True
+    with pytest.raises(RuntimeError, match="again"):
+        optimizer.load_own_variables(store)
+    np.testing.assert_equal(optimizer.get_weights(), before)
+    assert float(optimizer.learning_rate) == float(optimizer.beta_1) == 0.5
+
+
+class OfTenths(Adam):
+    """With slots that begin as numbers."""
+
+    def _create_slots(self, var_list):
+        super()._create_slots(var_list)
+        for var in var_list:
+            self.add_slot(var, "tenth", 0.1, shape=[])
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+def test_numbers_have_the_precision_of_their_slots(dtype):
+    store, optimizer = {}, OfTenths(0.1)
+    var = tf.Variable([1.0], dtype=dtype)
+    optimizer.build([])
+    optimizer.save_own_variables(store)
+    optimizer.build([var])
+    slot = optimizer.get_slot(var, "tenth")
+    expected = slot.numpy()
+    slot.assign(3.0)
+    optimizer.load_own_variables(store)
+    assert slot.numpy() == expected
