@@ -616,6 +616,18 @@ def _first_values(
     Returns:
       {name: value}.
     """
+    if tf.compat.v1.executing_eagerly_outside_functions():
+        first = _asked_for(optimizer, names)
+    else:  # A graph, which may be finalized, has them.
+        own = _own_variables(optimizer)
+        first = {name: own[name].initial_value for name in names}
+    return dict(zip(first, fetch_all(list(first.values())), strict=True))
+
+
+def _asked_for(
+    optimizer: SavingMixin, names: Iterable[str]
+) -> dict[str, tf.Tensor]:
+    """What the optimizer makes its variables of, if it is asked again."""
     first = {n: optimizer._first_values[n]() for n in names if "." not in n}
     known = optimizer._known_variables
     numbers = {int(n.rpartition(".")[2]) for n in names if "." in n}
@@ -623,7 +635,7 @@ def _first_values(
     for i, key in enumerate(known.keys_with_slots):
         for slot_name, value in slots.get(key, {}).items():
             first[f"{slot_name}.{i}"] = value
-    return dict(zip(first, fetch_all(list(first.values())), strict=True))
+    return first
 
 
 def _tell(

@@ -98,20 +98,11 @@ class SlotMixin(OptimizerBase):
             self._slot_names.append(slot_name)
         key = var_key(var)
         slots = self._slots.setdefault(key, {})
-        is_there = slot_name in slots
-        if is_there:
+        if slot_name in slots:
             _line_up(self, key, slot_name)
-        if is_there and key not in self._slots_anew:
-            return slots[slot_name]
-        # tf_keras' AutoCastVariable reports the dtype it casts to.
-        dtype = getattr(var, "true_dtype", var.dtype)
-        initial_value = _initial_value(initializer, var, dtype, shape)
-        if is_there:
-            value = (
-                initial_value() if callable(initial_value) else initial_value
-            )
-            value = tf.convert_to_tensor(value, dtype.base_dtype)
-            self._slots_anew[key][slot_name] = value
+            if key in self._slots_anew:
+                value = _first_value(initializer, var, shape)
+                self._slots_anew[key][slot_name] = value
             return slots[slot_name]
         name = f"{self._known_variables.name(var)}/{slot_name}"
         with self._distribution_strategy_scope():
@@ -122,9 +113,9 @@ class SlotMixin(OptimizerBase):
             with strategy.extended.colocate_vars_with(var):
                 slot = tf.Variable(
                     name=name,
-                    dtype=dtype,
+                    dtype=_dtype(var),
                     trainable=False,
-                    initial_value=initial_value,
+                    initial_value=_initial_value(initializer, var, shape),
                 )
         unique = self._known_variables.unique_name(var)
         make_own(slot, f"{self._name}/{unique}/{slot_name}")
@@ -283,9 +274,12 @@ def _line_up(optimizer: SlotMixin, key: str, slot_name: str) -> None:
         optimizer._weights[:] = [*others, slot]
 
 
-def _initial_value(
-    initializer: Any, var: Any, dtype: tf.DType, shape: Any
-) -> Any:
+def _dtype(var: Any) -> tf.DType:
+    # tf_keras' AutoCastVariable reports the dtype it casts to.
+    return getattr(var, "true_dtype", var.dtype)
+
+
+def _initial_value(initializer: Any, var: Any, shape: Any) -> Any:
     if not isinstance(initializer, str) and not callable(initializer):
         return initializer
     initializer = resolve_initializer(initializer)
@@ -294,7 +288,18 @@ def _initial_value(
     )
     if shape is None and not restores:
         shape = var.shape
-    return functools.partial(initializer, shape=shape, dtype=dtype)
+    return functools.partial(initializer, shape=shape, dtype=_dtype(var))
+
+
+def _first_value(initializer: Any, var: Any, shape: Any) -> tf.Tensor:
+    """The value that a slot made of this has."""
+    value = _initial_value(initializer, var, shape)
+    value = _called(value) if callable(value) else value
+    return tf.convert_to_tensor(value, _dtype(var).base_dtype)
+
+
+def _called(function: Any) -> Any:
+    return function()
 
 
 def _value_after(op: tf.Operation | None, variable: Any) -> tf.Tensor:

@@ -274,3 +274,29 @@ def test_numbers_have_the_precision_of_their_slots(dtype):
     slot.assign(3.0)
     optimizer.load_own_variables(store)
     assert slot.numpy() == expected
+
+
+@pytest.mark.parametrize(
+    "make", [Nadam, lambda: addons.MovingAverage("adam"), lambda: OfTenths(0.1)]
+)
+def test_a_finalized_graph(make):
+    """Loading adds nothing to a graph of TensorFlow 1."""
+    store = {}
+    new = make()
+    new.build([])
+    new.save_own_variables(store)
+    with tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
+        var, optimizer = tf.compat.v1.get_variable("v", [2]), make()
+        op = optimizer.apply_gradients([(tf.ones([2]), var)])
+        session.run(tf.compat.v1.global_variables_initializer())
+        own = optimizer._weights  # Not those of the one inside.
+        before = session.run(own)
+        for _ in range(2):
+            session.run(op)
+        now = session.run(var)
+        graph.finalize()
+        optimizer.load_own_variables(store)
+        for weight, first in zip(own, before, strict=True):
+            is_average = "average" in weight.name
+            expected = now if is_average else first
+            np.testing.assert_array_equal(session.run(weight), expected)
