@@ -138,7 +138,7 @@ def _without_hyperparameters(file: Contents) -> list[str]:
         " keras_legacy_opt.checkpoints.save."
         for part in optimizers.parts(inner)
         if part.way not in having
-        and hosts.public_class(part.class_name, Optimizer) is None
+        and hosts.public_class(part.registered, Optimizer) is None
     ]
 
 

@@ -55,7 +55,7 @@ def lacking(config: dict[str, Any]) -> list[str]:
 
 def _defaults(part: optimizers.Part) -> list[str]:
     """Options that a configuration lacks, as text; of others' classes, none."""
-    cls: Any = hosts.public_class(part.class_name, Optimizer)
+    cls: Any = hosts.public_class(part.registered, Optimizer)
     if cls is None:
         return []
     known = {*part.config["config"], *_NO_OPTIONS}
@@ -95,8 +95,8 @@ class _NewConfig:
         inside = self._file.inside(way)
         if len(inside) != len(named.inside):
             raise self._other_shape()
+        self._check_class(optimizers.own_name(named.name), way, inside)
         name = named.name.rpartition(">")[2]
-        self._check_class(name, way, inside)
         if self._file.has_several:
             name = numbered(name, self._used)
             self._used.add(name)

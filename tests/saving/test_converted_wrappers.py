@@ -457,3 +457,30 @@ def test_epsilon_that_was_a_variable(given, tmp_path):
         loaded = converted(model, given, tmp_path)
     assert loaded.epsilon == pytest.approx(1e-3)
     assert loaded.get_config()["learning_rate"] == pytest.approx(0.5)
+
+
+@pytest.fixture
+def of_package():
+    """A class that is called as one of ours, registered by another package."""
+    cls = type("Adam", (SGD,), {"__module__": "somewhere"})
+    keras_name = tf_keras.saving.register_keras_serializable("OfSomebody")
+    return keras_name(cls)
+
+
+def test_a_class_of_another_package_is_none_of_ours(of_package, tmp_path):
+    """Of which nothing is known, whatever it is called."""
+    model = make_model(tf_keras, "SWA(SGD)")
+    model.compile(of_package(0.1), "mse")
+    model.fit(tf.ones([2, 3]), tf.ones([2, 3]), verbose=0)
+    path = str(as_h5(model, tmp_path))
+    (told,) = conversion.convert(path, str(tmp_path / "d"))
+    assert "Nothing is known of 'Adam'" in told
+    assert not checkpoints.restore(path, model).problems
+    source = as_checkpoint(model, tmp_path)
+    (tmp_path / "model.json").write_text(model.to_json())
+    output, options = str(tmp_path / "o.h5"), {"overwrite": True}
+    options["model"] = str(tmp_path / "model.json")
+    conversion.convert(source, output, optimizer="OfSomebody>Adam", **options)
+    for given in ("Adam", "keras_legacy_opt>Adam", "Addons>Adam"):
+        with pytest.raises(checkpoints.CheckpointError, match="not hold what"):
+            conversion.convert(source, output, optimizer=given, **options)
