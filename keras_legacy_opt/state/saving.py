@@ -278,9 +278,10 @@ class SavingMixin(OptimizerBase):
         result = type(self).__new__(type(self))
         memo[id(self)] = result
         for name, value in self.__dict__.items():
-            # A strategy is one of its kind.
-            shared = name == "_distribution_strategy"
-            value = value if shared else copy.deepcopy(value, memo)
+            if name == "_first_values":  # Initializers may be large.
+                value = dict(value)
+            elif name != "_distribution_strategy":  # It is one of its kind.
+                value = copy.deepcopy(value, memo)
             result.__dict__[name] = value
         for original, copied in zip(
             self._weights, result._weights, strict=True

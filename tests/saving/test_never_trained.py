@@ -1,6 +1,7 @@
 """Files of Keras 3 that were saved before all variables were trained."""
 
 import contextlib
+import copy
 
 import keras
 import numpy as np
@@ -300,3 +301,29 @@ def test_a_finalized_graph(make):
             is_average = "average" in weight.name
             expected = now if is_average else first
             np.testing.assert_array_equal(session.run(weight), expected)
+
+
+class Large:
+    """An initializer that has no copy."""
+
+    def __call__(self, shape, dtype):
+        return tf.fill(shape, tf.constant(7, dtype))
+
+    def __deepcopy__(self, memo):
+        raise RuntimeError("This is large.")
+
+
+def test_copies_share_initializers():
+    """And each has variables, and first values of them, of its own."""
+    store, optimizer, var = {}, Adam(0.1), tf.Variable([1.0])
+    optimizer.build([])
+    optimizer.save_own_variables(store)
+    seen = optimizer.add_weight("seen", [], "int32", Large())
+    optimizer.build([var])
+    copied = copy.deepcopy(optimizer)
+    copied.add_weight("more", [], "int32", Large())
+    optimizer.load_own_variables(store)
+    seen.assign(0)
+    optimizer.load_own_variables(store)
+    assert int(seen) == 7
+    assert optimizer._first_values.keys() < copied._first_values.keys()
