@@ -218,7 +218,7 @@ class Optimizer(
         self._weights = []
         self._deferred_slot_restorations = {}
         self._slots_out_of_turn = set()
-        self._slots_anew = set()
+        self._slots_anew = {}
         self._first_values = {}
         self._early_slots = []
         self._distribution_strategy = distribution.current_strategy()

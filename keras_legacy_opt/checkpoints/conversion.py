@@ -90,22 +90,33 @@ def convert(
                 with readable(file.path):
                     file = placing.placed(file, built, temporary)
             _check_slots(file)
-            name = "file.h5" if output.is_h5 else "checkpoint"
-            path = os.path.join(temporary, name)
             read = _counter(file, progress or (lambda done, total: None))
-            with output.writing():
-                if output.is_h5:
-                    notes = h5.write(file, path, read, optimizer)
-                else:
-                    notes = _without_hyperparameters(file)
-                    taken = output.taken_shards()
-                    object_graph.write(file, path, read, temporary, taken)
-            output.take(path)
-        return notes
+            return _write(file, output, temporary, read, optimizer)
     except KeyboardInterrupt:
         if output.is_replaced:
             raise KeyboardInterrupt(f"{destination} is complete.") from None
         raise
+
+
+def _write(
+    file: Contents,
+    output: Destination,
+    temporary: str,
+    read: Callable[[Item], np.ndarray],
+    optimizer: str | None,
+) -> list[str]:
+    """Writes the output, and returns what the file did not say."""
+    name = "file.h5" if output.is_h5 else "checkpoint"
+    path = os.path.join(temporary, name)
+    with output.writing():
+        if output.is_h5:
+            notes = h5.write(file, path, read, optimizer)
+        else:
+            notes = _without_hyperparameters(file)
+            taken = output.taken_shards()
+            object_graph.write(file, path, read, temporary, taken)
+    output.take(path)
+    return notes
 
 
 def _check_optimizer(file: Contents) -> None:
@@ -138,7 +149,7 @@ def _without_hyperparameters(file: Contents) -> list[str]:
         " keras_legacy_opt.checkpoints.save."
         for part in optimizers.parts(inner)
         if part.way not in having
-        and hosts.public_class(part.class_name, Optimizer) is None
+        and hosts.public_class(part.registered, Optimizer) is None
     ]
 
 

@@ -330,7 +330,8 @@ def _match_part(
     stored: dict[str, Any], prefix: str, optimizer: Any, plan: Plan
 ) -> Iterable[str]:
     """Likewise, without what is inside; returns the names in the config."""
-    config = releases.completed(optimizers.class_name(stored), stored["config"])
+    registered = optimizers.own_name(stored["class_name"])
+    config = releases.completed(registered, stored["config"])
     children = plan.targets.optimizer_children
     own = optimizer.get_config()
     for name, option in config.items():

@@ -43,27 +43,29 @@ def lacking(config: dict[str, Any]) -> list[str]:
     Args:
       config: a class and config, made of what a checkpoint holds.
     """
-    result = []
-    for part in optimizers.parts(optimizers.without_loss_scale(config)):
-        cls: Any = hosts.public_class(part.class_name, Optimizer)
-        known = {*part.config["config"], *_NO_OPTIONS}
-        options = [
-            f"{name}={option.default!r}"
-            if option.default is not option.empty
-            else f"{name}, which it cannot be made without"
-            for name, option in inspect.signature(
-                cls or dict
-            ).parameters.items()
-            if name not in known and option.kind is not option.VAR_KEYWORD
-        ]
-        if cls is not None and options:
-            result.append(
-                f"Not in the source, and therefore as {part.class_name} has it"
-                f" by default: {', '.join(options)}. If the old run had others,"
-                " restore it in Python, with keras_legacy_opt.checkpoints"
-                ".restore, into an optimizer that has them, and save the model."
-            )
-    return result
+    return [
+        f"Not in the source, and therefore as {part.class_name} has it by"
+        f" default: {', '.join(options)}. If the old run had others, restore it"
+        " in Python, with keras_legacy_opt.checkpoints.restore, into an"
+        " optimizer that has them, and save the model."
+        for part in optimizers.parts(optimizers.without_loss_scale(config))
+        if (options := _defaults(part))
+    ]
+
+
+def _defaults(part: optimizers.Part) -> list[str]:
+    """Options that a configuration lacks, as text; of others' classes, none."""
+    cls: Any = hosts.public_class(part.registered, Optimizer)
+    if cls is None:
+        return []
+    known = {*part.config["config"], *_NO_OPTIONS}
+    return [
+        f"{name}={option.default!r}"
+        if option.default is not option.empty
+        else f"{name}, which it cannot be made without"
+        for name, option in inspect.signature(cls).parameters.items()
+        if name not in known and option.kind is not option.VAR_KEYWORD
+    ]
 
 
 # Arguments that are no options: they name the optimizer, or those inside.
@@ -93,8 +95,8 @@ class _NewConfig:
         inside = self._file.inside(way)
         if len(inside) != len(named.inside):
             raise self._other_shape()
+        self._check_class(optimizers.own_name(named.name), way, inside)
         name = named.name.rpartition(">")[2]
-        self._check_class(name, way, inside)
         if self._file.has_several:
             name = numbered(name, self._used)
             self._used.add(name)
@@ -139,11 +141,13 @@ class _NewConfig:
             is_called = getattr(cls, "_CHILD", None) == inside[0][-1]
             fits = is_called and slots <= {*cls._SLOTS}
         elif issubclass(cls or object, DeclaredOptimizer):
-            scalars = {*self._hyperparameters(way)}
-            has = [{*each.slots} for each in cls._declaration.formulas()]
+            scalars, rule = {*self._hyperparameters(way)}, cls._declaration
+            # Before TensorFlow 1.15, `epsilon` was a variable.
+            known = {*optimizers.variables_of(name), *rule.options}
+            has = [{*each.slots} for each in rule.formulas()]
             if not self._is_trained(way):
                 has.append(set())
-            fits = scalars <= {*optimizers.variables_of(name)} and slots in has
+            fits = scalars <= known and slots in has
         else:  # Of classes of others, nothing is known.
             fits = not hasattr(cls, "_CHILD")
         if not fits:

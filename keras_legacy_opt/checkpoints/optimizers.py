@@ -28,6 +28,8 @@ from keras_legacy_opt.checkpoints.report import CheckpointError
 from keras_legacy_opt.optimizer import Optimizer
 from keras_legacy_opt.rules.declared import DeclaredOptimizer
 
+# Under which our classes are registered, and tensorflow_addons' were.
+_PACKAGES = (hosts.PACKAGE, "Addons")
 _LOSS_SCALE_OPTIMIZERS = ("LossScaleOptimizer", "LossScaleOptimizerV1")
 # At least one of these is a variable of each.
 OF_EACH = frozenset(["decay", "learning_rate"])
@@ -57,6 +59,11 @@ class Part(NamedTuple):
     def class_name(self) -> str:
         """Its class."""
         return class_name(self.config)
+
+    @property
+    def registered(self) -> str:
+        """Its class, see `own_name`."""
+        return own_name(self.config["class_name"])
 
     @property
     def name(self) -> Any:
@@ -93,7 +100,7 @@ def inside(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
     inner = config["config"].get("optimizer")
     if not (isinstance(inner, dict) and "class_name" in inner):
         return {}
-    cls = hosts.public_class(class_name(config), Optimizer)
+    cls = hosts.public_class(own_name(config["class_name"]), Optimizer)
     return {getattr(cls, "_CHILD", None) or "optimizer": inner}
 
 
@@ -170,7 +177,7 @@ def parsed(text: str) -> Named:
 
 def check_known(config: dict[str, Any]) -> None:
     """Raises CheckpointError if a wrapper is none of this package."""
-    name, held = class_name(config), inside(config)
+    name, held = own_name(config["class_name"]), inside(config)
     cls = hosts.public_class(name, Optimizer)
     if held and _SPECS not in config["config"] and not hasattr(cls, "_CHILD"):
         raise CheckpointError(
@@ -198,7 +205,7 @@ def owner(
         return counting(start)
     inside = [p.way for p in of_config if p.way and p.way[:-1] == start]
     (part,) = (p for p in of_config if p.way == start)
-    cls = hosts.public_class(part.class_name, Optimizer)
+    cls = hosts.public_class(part.registered, Optimizer)
     names = getattr(cls, "_SLOTS" if kind == SLOT else "_SCALARS", ())
     if not inside or name in names:
         return start
@@ -231,6 +238,21 @@ def class_name(config: dict[str, Any]) -> str:
     return config["class_name"].rpartition(">")[2]
 
 
+def own_name(registered: str) -> str:
+    """A class as it is registered, without our package.
+
+    That of another package is none of ours, even if it is called so.
+
+    >>> from keras_legacy_opt.checkpoints import optimizers
+    >>> optimizers.own_name("keras_legacy_opt>Adam")
+    'Adam'
+    >>> optimizers.own_name("Another>Adam")
+    'Another>Adam'
+    """
+    package, _, name = registered.rpartition(">")
+    return name if package in _PACKAGES else registered
+
+
 def hyperparameters(config: dict[str, Any]) -> list[tuple[Way, str, Any]]:
     """What of an optimizer's class and config becomes a variable.
 
@@ -248,7 +270,7 @@ def hyperparameters(config: dict[str, Any]) -> list[tuple[Way, str, Any]]:
 
 
 def _own_hyperparameters(config: dict[str, Any]) -> list[tuple[str, Any]]:
-    name = class_name(config)
+    name = own_name(config["class_name"])
     variables = {called: own for own, called in variables_of(name).items()}
     stored = releases.completed(name, config["config"])
     kept = releases.hyperparameters(name, stored)
@@ -265,7 +287,7 @@ def variables_of(class_name: str) -> dict[str, str]:
     Args:
       class_name: of an optimizer; of other classes than ours, nothing is known.
     """
-    cls = hosts.public_class(class_name.rpartition(">")[2], DeclaredOptimizer)
+    cls = hosts.public_class(own_name(class_name), DeclaredOptimizer)
     if cls is None:
         return {}
     rule = cls._declaration

@@ -104,7 +104,7 @@ def _restore_keras_3(
         return keras_3.restore(source, model, optimizer, strict)
     file, targets = opening.read(source, keras_3), Targets(model, optimizer)
     if not keras_3.has_other_form(file, targets):
-        return keras_3.restore(source, model, optimizer, strict, file)
+        return keras_3.restore(source, model, optimizer, strict)
     before = saving.fetch_all(targets.weights)
     try:
         with readable(source.path):

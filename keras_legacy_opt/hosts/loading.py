@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 _ALL, _WEIGHTS = "all", "weights"
+# What becomes of a variable that a file has no value of.
+ANEW, LEFT = "as in a new optimizer", "left as it is"
 _wanted: contextvars.ContextVar[str | None] = contextvars.ContextVar(
     "keras_legacy_opt_wanted", default=None
 )
@@ -24,6 +26,11 @@ _model: contextvars.ContextVar[Any] = contextvars.ContextVar(
 # What is to be called when a model has its weights.
 _waiting: contextvars.ContextVar[list[Callable[[], None]] | None] = (
     contextvars.ContextVar("keras_legacy_opt_waiting", default=None)
+)
+
+# {id of an optimizer's variable: what else was done than restoring it}
+_told: contextvars.ContextVar[dict[int, str] | None] = contextvars.ContextVar(
+    "keras_legacy_opt_told", default=None
 )
 
 # Of a model that is being made of an HDF5 file: [(optimizer, its weights)]
@@ -39,19 +46,26 @@ def weights_only() -> bool:
 
 def is_making_model() -> bool:
     """Whether the model that is being loaded is not known yet."""
-    return _waiting.get() is not None and _model.get() is None
+    return is_under_way() and _model.get() is None
+
+
+def is_under_way() -> bool:
+    """Whether a model is being loaded, and may not have all weights yet."""
+    return _waiting.get() is not None
 
 
 def once_loaded(function: Callable[[], None]) -> None:
-    """Calls a function when the model being loaded has its weights.
-
-    At once, if none is being loaded.
-    """
+    """Calls a function when the model being loaded has its weights."""
     waiting = _waiting.get()
-    if waiting is None:
-        function()
-    else:
-        waiting.append(function)
+    assert waiting is not None
+    waiting.append(function)
+
+
+def tell(variables: Iterable[Any], what: str) -> None:
+    """Says what became of variables that a file has no value of."""
+    told = _told.get()
+    if told is not None:
+        told.update((id(variable), what) for variable in variables)
 
 
 def wait_for_names(optimizer: Any, weights: Sequence[Any]) -> bool:
@@ -86,10 +100,15 @@ def of_weights(into: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def of_everything(*_: Any) -> Iterator[None]:
-    """Restores the state of the optimizer, too."""
-    with _having(_wanted, _ALL):
-        yield
+def of_everything(*_: Any) -> Iterator[dict[int, str]]:
+    """Restores the state of the optimizer, too.
+
+    Yields:
+      What `tell` was told of variables, by their ids.
+    """
+    told: dict[int, str] = {}
+    with _having(_wanted, _ALL), _having(_told, told):
+        yield told
 
 
 @contextlib.contextmanager

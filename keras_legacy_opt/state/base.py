@@ -71,8 +71,10 @@ class OptimizerBase(private_api.Trackable):
         """Makes variables of the hyperparameters that are numbers."""
         raise NotImplementedError
 
-    def _reset_slots(self, var_list: Sequence[Any]) -> None:
-        """Sets the slots of `var_list` to what new ones are."""
+    def _first_slots(
+        self, var_list: Sequence[Any]
+    ) -> dict[str, dict[str, Any]]:
+        """What new slots of `var_list` are made of: {key: {name: tensor}}."""
         raise NotImplementedError
 
     def _distribution_strategy_scope(self) -> Any:

@@ -215,22 +215,9 @@ class SavingMixin(OptimizerBase):
             return
         values = {name: np.asarray(store[name]) for name in store.keys()}
         if not values:
-            warnings.warn(
-                f"The file {NO_STATE} of optimizer {self._name!r}: its"
-                " iterations and slots start anew. Legacy optimizers never"
-                " saved any into .keras files, and of one that several models"
-                " share, Keras saves it for the first only.",
-                stacklevel=2,
-            )
+            _say_there_is_none(self)
             return
-        if _is_of_keras_3(values):
-            raise ValueError(
-                "The file holds the state of one of Keras 3's own optimizers,"
-                f" but the model was compiled with {type(self).__name__} of"
-                " keras_legacy_opt. Load it into a model compiled with the"
-                " former, and convert that model's optimizer with"
-                " `keras_legacy_opt.checkpoints.from_keras_3`."
-            )
+        _check_origin(self, values)
         if VARIABLE_PATHS in values and loading.is_making_model():
             loading.once_loaded(lambda: self.load_own_variables(values))
             return
@@ -238,16 +225,7 @@ class SavingMixin(OptimizerBase):
         if not self.built:
             self._pending_weights = values
             return
-        named = _own_variables(self)
-        if "iter" not in named:  # It is the wrapper's.
-            values.pop("iter", None)
-        values, early, slotless = _numbered_as_here(self, values)
-        _check_stored(self, named, values, slotless)
-        assign_all([named[name] for name in values], values.values())
-        anew = named.keys() - values.keys()
-        loading.once_loaded(lambda: _begin_anew(self, anew))
-        self._pending_weights = None
-        self._early_slots = early
+        _load(self, values)
 
     # Copies and pickles.
 
@@ -300,9 +278,10 @@ class SavingMixin(OptimizerBase):
         result = type(self).__new__(type(self))
         memo[id(self)] = result
         for name, value in self.__dict__.items():
-            # A strategy is one of its kind.
-            shared = name == "_distribution_strategy"
-            value = value if shared else copy.deepcopy(value, memo)
+            if name == "_first_values":  # Initializers may be large.
+                value = dict(value)
+            elif name != "_distribution_strategy":  # It is one of its kind.
+                value = copy.deepcopy(value, memo)
             result.__dict__[name] = value
         for original, copied in zip(
             self._weights, result._weights, strict=True
@@ -430,6 +409,29 @@ def _early(
         )
     ]
     return found[0] if len(found) == 1 else None
+
+
+def _say_there_is_none(optimizer: SavingMixin) -> None:
+    """Warns that a file has none of an optimizer's variables."""
+    warnings.warn(
+        f"The file {NO_STATE} of optimizer {optimizer._name!r}: its"
+        " iterations and slots start anew. Legacy optimizers never"
+        " saved any into .keras files, and of one that several models"
+        " share, Keras saves it for the first only.",
+        stacklevel=3,
+    )
+    loading.tell(_own_variables(optimizer).values(), loading.LEFT)
+
+
+def _check_origin(optimizer: SavingMixin, names: Iterable[str]) -> None:
+    if _is_of_keras_3(names):
+        raise ValueError(
+            "The file holds the state of one of Keras 3's own optimizers,"
+            f" but the model was compiled with {type(optimizer).__name__} of"
+            " keras_legacy_opt. Load it into a model compiled with the"
+            " former, and convert that model's optimizer with"
+            " `keras_legacy_opt.checkpoints.from_keras_3`."
+        )
 
 
 def _is_of_keras_3(names: Iterable[str]) -> bool:
@@ -579,19 +581,84 @@ def _have_slots(names: Iterable[str]) -> bool:
     return any("." in name for name in names)
 
 
-def _begin_anew(optimizer: SavingMixin, names: Iterable[str]) -> None:
-    """Sets variables to what those of a new optimizer are.
+def _load(optimizer: SavingMixin, values: dict[str, Any]) -> None:
+    """Sets the variables of an optimizer to stored values, or new ones."""
+    named = _own_variables(optimizer)
+    if "iter" not in named:  # It is the wrapper's.
+        values.pop("iter", None)
+    values, early, slotless = _numbered_as_here(optimizer, values)
+    _check_stored(optimizer, named, values, slotless)
+    lacking = named.keys() - values.keys()
+    first = _first_values(optimizer, lacking)
+    _tell(optimizer, named, lacking, first)
+    values |= first
+    assign_all([named[name] for name in values], values.values())
+    if first and loading.is_under_way():
+
+        def begin() -> None:
+            """Averages begin as weights, some of which came just now."""
+            now = _first_values(optimizer, lacking)
+            assign_all([named[name] for name in now], now.values())
+
+        loading.once_loaded(begin)
+    optimizer._pending_weights = None
+    optimizer._early_slots = early
+
+
+def _first_values(
+    optimizer: SavingMixin, names: Iterable[str]
+) -> dict[str, np.ndarray]:
+    """What variables of a new optimizer have, as far as that is known.
 
     Args:
       optimizer: an optimizer.
       names: names of variables, as in files.
+
+    Returns:
+      {name: value}.
     """
-    scalars = {name for name in names if "." not in name}
-    first_values = [optimizer._first_values[name]() for name in scalars]
-    own = _own_variables(optimizer)
-    assign_all([own[name] for name in scalars], fetch_all(first_values))
+    if tf.compat.v1.executing_eagerly_outside_functions():
+        first = _asked_for(optimizer, names)
+    else:  # A graph, which may be finalized, has them.
+        own = _own_variables(optimizer)
+        first = {name: own[name].initial_value for name in names}
+    return dict(zip(first, fetch_all(list(first.values())), strict=True))
+
+
+def _asked_for(
+    optimizer: SavingMixin, names: Iterable[str]
+) -> dict[str, tf.Tensor]:
+    """What the optimizer makes its variables of, if it is asked again."""
+    first = {n: optimizer._first_values[n]() for n in names if "." not in n}
+    known = optimizer._known_variables
     numbers = {int(n.rpartition(".")[2]) for n in names if "." in n}
-    optimizer._reset_slots(optimizer._known_variables.numbered(numbers))
+    slots = optimizer._first_slots(known.numbered(numbers))
+    for i, key in enumerate(known.keys_with_slots):
+        for slot_name, value in slots.get(key, {}).items():
+            first[f"{slot_name}.{i}"] = value
+    return first
+
+
+def _tell(
+    optimizer: SavingMixin,
+    named: Mapping[str, Any],
+    lacking: Collection[str],
+    anew: Collection[str],
+) -> None:
+    """Tells what variables get that a file lacks, some of which stay."""
+    count = optimizer._iterations
+    is_new = count is None or not fetch_all([count])[0]
+    left = [] if is_new else [named[n] for n in sorted({*lacking} - {*anew})]
+    loading.tell([named[name] for name in lacking], loading.ANEW)
+    loading.tell(left, loading.LEFT)
+    if left:
+        warnings.warn(
+            f"The saved state of optimizer {optimizer._name!r} has nothing of"
+            f" {[variable.name for variable in left]}, and its `_create_slots`"
+            " does not say what new ones have: they are left as they are."
+            " Restore it into a new optimizer.",
+            stacklevel=4,
+        )
 
 
 def _warn_of_what_is_not_saved(optimizer: SavingMixin) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import tensorflow as tf
 
 from keras_legacy_opt import distribution, hosts, private_api
-from keras_legacy_opt.state import saving
 from keras_legacy_opt.state.base import OptimizerBase
 from keras_legacy_opt.state.variables import make_own, var_key
 
@@ -50,8 +49,9 @@ class SlotMixin(OptimizerBase):
     _deferred_slot_restorations: dict[str, dict[str, list[Any]]]
     # {(variable key, slot name)} of slots that a checkpoint brought.
     _slots_out_of_turn: set[tuple[str, str]]
-    # Keys of variables whose slots `add_slot` sets to what new ones are.
-    _slots_anew: set[str]
+    # {key of a variable: {slot name: what `add_slot` would make it of}}, while
+    # it is asked again for slots that are there.
+    _slots_anew: dict[str, dict[str, Any]]
 
     def get_slot_names(self) -> list[str]:
         """The names of this optimizer's slots, in the order of creation."""
@@ -98,16 +98,11 @@ class SlotMixin(OptimizerBase):
             self._slot_names.append(slot_name)
         key = var_key(var)
         slots = self._slots.setdefault(key, {})
-        is_there = slot_name in slots
-        if is_there:
+        if slot_name in slots:
             _line_up(self, key, slot_name)
-        if is_there and key not in self._slots_anew:
-            return slots[slot_name]
-        # tf_keras' AutoCastVariable reports the dtype it casts to.
-        dtype = getattr(var, "true_dtype", var.dtype)
-        initial_value = _initial_value(initializer, var, dtype, shape)
-        if is_there:
-            _assign(slots[slot_name], initial_value)
+            if key in self._slots_anew:
+                value = _first_value(initializer, var, shape)
+                self._slots_anew[key][slot_name] = value
             return slots[slot_name]
         name = f"{self._known_variables.name(var)}/{slot_name}"
         with self._distribution_strategy_scope():
@@ -118,9 +113,9 @@ class SlotMixin(OptimizerBase):
             with strategy.extended.colocate_vars_with(var):
                 slot = tf.Variable(
                     name=name,
-                    dtype=dtype,
+                    dtype=_dtype(var),
                     trainable=False,
-                    initial_value=initial_value,
+                    initial_value=_initial_value(initializer, var, shape),
                 )
         unique = self._known_variables.unique_name(var)
         make_own(slot, f"{self._name}/{unique}/{slot_name}")
@@ -134,15 +129,21 @@ class SlotMixin(OptimizerBase):
     def _create_slots(self, var_list: Sequence[Any]) -> None:
         """Creates the slots of `var_list`; for subclasses to override."""
 
-    def _reset_slots(self, var_list: Sequence[Any]) -> None:
-        """Sets the slots of `var_list` to what `_create_slots` makes."""
-        if not var_list:
-            return
-        self._slots_anew.update(map(var_key, var_list))
+    def _first_slots(
+        self, var_list: Sequence[Any]
+    ) -> dict[str, dict[str, Any]]:
+        """What `_create_slots` makes the slots of: {key: {name: tensor}}.
+
+        Without those that it does not ask for once they are there.
+        """
+        asked = {var_key(var): {} for var in var_list}
+        self._slots_anew = asked
         try:
-            self._create_slots(var_list)
+            if var_list:
+                self._create_slots(var_list)
         finally:
-            self._slots_anew.clear()
+            self._slots_anew = {}
+        return asked
 
     def _create_slots_for_sharded_variables(
         self, var_list: Sequence[Any]
@@ -273,9 +274,12 @@ def _line_up(optimizer: SlotMixin, key: str, slot_name: str) -> None:
         optimizer._weights[:] = [*others, slot]
 
 
-def _initial_value(
-    initializer: Any, var: Any, dtype: tf.DType, shape: Any
-) -> Any:
+def _dtype(var: Any) -> tf.DType:
+    # tf_keras' AutoCastVariable reports the dtype it casts to.
+    return getattr(var, "true_dtype", var.dtype)
+
+
+def _initial_value(initializer: Any, var: Any, shape: Any) -> Any:
     if not isinstance(initializer, str) and not callable(initializer):
         return initializer
     initializer = resolve_initializer(initializer)
@@ -284,14 +288,18 @@ def _initial_value(
     )
     if shape is None and not restores:
         shape = var.shape
-    return functools.partial(initializer, shape=shape, dtype=dtype)
+    return functools.partial(initializer, shape=shape, dtype=_dtype(var))
 
 
-def _assign(slot: Any, initial_value: Any) -> None:
-    if callable(initial_value):
-        initial_value = initial_value()
-    value = tf.convert_to_tensor(initial_value)
-    saving.assign_all([slot], saving.fetch_all([value]))
+def _first_value(initializer: Any, var: Any, shape: Any) -> tf.Tensor:
+    """The value that a slot made of this has."""
+    value = _initial_value(initializer, var, shape)
+    value = _called(value) if callable(value) else value
+    return tf.convert_to_tensor(value, _dtype(var).base_dtype)
+
+
+def _called(function: Any) -> Any:
+    return function()
 
 
 def _value_after(op: tf.Operation | None, variable: Any) -> tf.Tensor:

@@ -136,6 +136,8 @@ def _start_of_count(value: Any) -> int:
 
 def dtype_of_value(value: Any) -> tf.DType:
     """The dtype of a variable that is made of a value."""
+    if type(value) is int and not -(2**31) <= value < 2**31:
+        return tf.int64
     for python_type, dtype in (
         (bool, tf.bool),
         (int, tf.int32),

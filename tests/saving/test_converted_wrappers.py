@@ -401,3 +401,86 @@ def test_hyperparameters_of_unknown_classes_are_told_of(tmp_path):
     model = trained(tf_keras, NESTED)
     path = str(as_h5(model, tmp_path))
     assert not conversion.convert(path, str(tmp_path / "d"))
+
+
+class OfSomebody(Adam):
+    """As a user writes one."""
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("MovingAverage(Adam)", "MovingAverage(OfSomebody)"),
+        ("SWA(SGD)", "SWA(OfSomebody)"),
+    ],
+)
+def test_classes_of_others_are_believed(name, given, tmp_path):
+    """Nothing is known of them, nor of what they have by default."""
+    model = trained(keras, name)
+    path = checkpoints.save(tmp_path / "c", model)
+    (tmp_path / "model.json").write_text(model.to_json())
+    conversion.convert(
+        path,
+        str(tmp_path / "o.h5"),
+        optimizer=given,
+        model=str(tmp_path / "model.json"),
+    )
+    assert given in inspection.describe(str(tmp_path / "o.h5"))
+
+
+def test_a_class_of_others_alone_is_believed(tmp_path):
+    model = make_model(keras, "SWA(SGD)")
+    model.compile(OfSomebody(0.1), "mse")
+    model.fit(tf.ones([2, 3]), tf.ones([2, 3]), verbose=0)
+    path = checkpoints.save(tmp_path / "c", model)
+    (tmp_path / "model.json").write_text(model.to_json())
+    arguments = ["--model", str(tmp_path / "model.json"), "--no-progress"]
+    output = str(tmp_path / "o.h5")
+    arguments += ["--optimizer", "OfSomebody"]
+    assert main(["convert", path, output, *arguments]) == 0
+    assert "OfSomebody" in inspection.describe(output)
+
+
+@pytest.mark.parametrize("given", [None, "Adam", "SGD", "OfSomebody"])
+def test_epsilon_that_was_a_variable(given, tmp_path):
+    """As before TensorFlow 1.15: the configuration gets it."""
+    model = make_model(keras, "SWA(SGD)")
+    optimizer = Adam(0.5, epsilon=1e-3)
+    optimizer._set_hyper("epsilon", 1e-3)
+    model.compile(optimizer, "mse")
+    model.fit(tf.ones([2, 3]), tf.ones([2, 3]), verbose=0)
+    if given == "SGD":
+        with pytest.raises(checkpoints.CheckpointError, match="does not hold"):
+            converted(model, given, tmp_path)
+        return
+    with keras.saving.custom_object_scope({"OfSomebody": OfSomebody}):
+        loaded = converted(model, given, tmp_path)
+    assert loaded.epsilon == pytest.approx(1e-3)
+    assert loaded.get_config()["learning_rate"] == pytest.approx(0.5)
+
+
+@pytest.fixture
+def of_package():
+    """A class that is called as one of ours, registered by another package."""
+    cls = type("Adam", (SGD,), {"__module__": "somewhere"})
+    keras_name = tf_keras.saving.register_keras_serializable("OfSomebody")
+    return keras_name(cls)
+
+
+def test_a_class_of_another_package_is_none_of_ours(of_package, tmp_path):
+    """Of which nothing is known, whatever it is called."""
+    model = make_model(tf_keras, "SWA(SGD)")
+    model.compile(of_package(0.1), "mse")
+    model.fit(tf.ones([2, 3]), tf.ones([2, 3]), verbose=0)
+    path = str(as_h5(model, tmp_path))
+    (told,) = conversion.convert(path, str(tmp_path / "d"))
+    assert "Nothing is known of 'Adam'" in told
+    assert not checkpoints.restore(path, model).problems
+    source = as_checkpoint(model, tmp_path)
+    (tmp_path / "model.json").write_text(model.to_json())
+    output, options = str(tmp_path / "o.h5"), {"overwrite": True}
+    options["model"] = str(tmp_path / "model.json")
+    conversion.convert(source, output, optimizer="OfSomebody>Adam", **options)
+    for given in ("Adam", "keras_legacy_opt>Adam", "Addons>Adam"):
+        with pytest.raises(checkpoints.CheckpointError, match="not hold what"):
+            conversion.convert(source, output, optimizer=given, **options)

@@ -8,12 +8,14 @@ import tf_keras
 
 from keras_legacy_opt import SGD, Adam, Nadam, addons, checkpoints
 from keras_legacy_opt.checkpoints import conversion
+from keras_legacy_opt.state.weights import dtype_of_value
 
 ROWS = (*registry.BUILT_IN, *registry.ADDONS, *registry.WRAPPERS)
 # What a configuration does not tell from a number, and whose class is unknown.
 _UNTOLD = ("SGD-callable_momentum", "DecayingRMSprop-plain")
 MAKERS = {
     "learning_rate=1": lambda: SGD(1),
+    "learning_rate=2**31": lambda: SGD(2**31),
     "momentum=0": lambda: SGD(0.1, momentum=0),
     "beta_1=0": lambda: Adam(1, beta_1=0),
     "schedule_decay=0": lambda: Nadam(0.1, schedule_decay=0),
@@ -55,3 +57,18 @@ def test_convert(make, tmp_path):
         expected.get_variable_to_dtype_map().items()
         <= found.get_variable_to_dtype_map().items()
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [
+        (2**31 - 1, tf.int32),
+        (-(2**31), tf.int32),
+        (2**31, tf.int64),
+        (-(2**31) - 1, tf.int64),
+        (True, tf.bool),
+    ],
+)
+def test_dtype_of_value(value, dtype):
+    """As TensorFlow makes a tensor of it."""
+    assert dtype_of_value(value) == tf.constant(value).dtype == dtype

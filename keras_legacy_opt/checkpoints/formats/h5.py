@@ -423,12 +423,7 @@ def write(
     _check_values(file)
     names_of = _names(file.of(contents.MODEL))
     config = _config_to_write(file, optimizer, names_of)
-    prefixes = _prefixes(file, config)
-    state = [
-        item
-        for way in file.ways
-        for item in _weights_in_order(i for i in file.items if i.owner == way)
-    ]
+    state = _named_state(file, config, names_of)
     with hdf5_output.create(path) as out:
         out.attrs["backend"] = "tensorflow"
         if config is not None:
@@ -443,11 +438,8 @@ def write(
             part = group.create_group(layer)
             _write_weights(part, ((names_of[i.path], i) for i in items), read)
         if state:
-            named = (
-                (_state_name(prefixes[i.owner], i, names_of), i) for i in state
-            )
             group = out.create_group("optimizer_weights")
-            _write_weights(group, named, read)
+            _write_weights(group, state, read)
     if config is None or file.config is not None:
         return []
     return new_config.lacking(config)
@@ -463,6 +455,20 @@ def _write_weights(
         written.append(f"{name}:0")
         group[written[-1]] = read(item)
     _set_names(group, "weight_names", written)
+
+
+def _named_state(
+    file: Contents,
+    config: dict[str, Any] | None,
+    names_of: Mapping[tuple[str, ...], str],
+) -> list[tuple[str, Item]]:
+    """The optimizers' weights, with their names, as `get_weights` has them."""
+    prefixes = _prefixes(file, config)
+    return [
+        (_state_name(prefixes[way], item, names_of), item)
+        for way in file.ways
+        for item in _weights_in_order(i for i in file.items if i.owner == way)
+    ]
 
 
 def _state_name(

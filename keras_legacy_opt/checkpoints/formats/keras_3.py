@@ -21,7 +21,6 @@ from keras_legacy_opt import hosts
 from keras_legacy_opt.checkpoints import (
     contents,
     keras_3_levels,
-    match,
     memory,
     optimizers,
     safe_hdf5,
@@ -206,11 +205,7 @@ def check_target(path: str, model: Any, optimizer: Optimizer | None) -> None:
 
 
 def restore(
-    source: Source,
-    model: Any,
-    optimizer: Optimizer | None,
-    strict: bool,
-    file: Contents | None = None,
+    source: Source, model: Any, optimizer: Optimizer | None, strict: bool
 ) -> Report:
     """Lets the Keras of the model read the file: all of it, or nothing.
 
@@ -219,7 +214,6 @@ def restore(
       model: the model.
       optimizer: its optimizer, if that is to be restored.
       strict: see `restoring.restore`.
-      file: what is in it, if there is an optimizer.
 
     Raises:
       CheckpointError: if the file does not fit, or holds no state of the
@@ -233,7 +227,7 @@ def restore(
     variables = [*targets.all(), *targets.loss_scale.values()]
     before = saving.fetch_all(variables)
     try:
-        with loading.of_everything():
+        with loading.of_everything() as told:
             load(source, model, strict)
     except Exception as error:  # Whatever Keras says of a damaged file.
         saving.assign_all(variables, before)
@@ -241,29 +235,15 @@ def restore(
             f"{path} is damaged, or does not fit the model or its optimizer."
             f" Nothing was changed. The reader said: {error}"
         ) from error
-    anew = set() if file is None else _begun_anew(file, targets)
     report = Report(path, FORMAT)
     for variable in variables:
         name, shape = targets.name(variable), tuple(variable.shape)
-        note = "not in the file: as in a new optimizer"
-        note = note if id(variable) in anew else ""
-        report.add(reports.RESTORED, "", name, shape, note)
+        what = told.get(id(variable))
+        is_left = what == loading.LEFT
+        status = reports.MISSING if is_left else reports.RESTORED
+        note = "" if what is None else f"not in the file: {what}"
+        report.add(status, "", name, shape, note)
     return report
-
-
-def _begun_anew(file: Contents, targets: Targets) -> set[int]:
-    """The ids of slots whose variables were not trained before it was saved."""
-    found, is_clear = set(), targets.are_clear and not file.obstacle
-    if file.of(contents.OTHER) or (file.of(contents.SLOT) and not is_clear):
-        return found
-    file, located = locate(file, targets)
-    for item in file.of(contents.SLOT):
-        found.add(id(match.target(item, located, targets)))
-    return {
-        id(slot)
-        for variable in targets.weights
-        for slot in targets.slots(variable).values()
-    } - found
 
 
 def load(source: Source, model: Any, strict: bool) -> None:
