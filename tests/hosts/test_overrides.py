@@ -256,6 +256,7 @@ def test_every_method_that_takes_variables_is_on_the_list():
     assert taking - overrides.TAKE_VARIABLES == {
         "_create_slots_for_sharded_variables",
         "_distributed_apply",
+        "_first_slots",
         "finalize_variable_values",
     }
 
