@@ -647,7 +647,8 @@ def _tell(
 ) -> None:
     """Tells what variables get that a file lacks, some of which stay."""
     count = optimizer._iterations
-    is_new = count is None or not fetch_all([count])[0]
+    # One that a function being traced has made reads as an empty array.
+    is_new = count is None or not np.any(fetch_all([count])[0])
     left = [] if is_new else [named[n] for n in sorted({*lacking} - {*anew})]
     loading.tell([named[name] for name in lacking], loading.ANEW)
     loading.tell(left, loading.LEFT)
