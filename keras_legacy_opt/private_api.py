@@ -356,7 +356,7 @@ def eager_mode() -> contextlib.AbstractContextManager:
 
 def complete_loading(
     keras: types.ModuleType,
-    scope: Callable[[Any], AbstractContextManager[None]],
+    scope: Callable[[Any], AbstractContextManager[Any]],
     complete: Callable[[str, Any], None],
 ) -> None:
     """Makes a Keras load `.keras` files inside a scope, and complete them.
@@ -387,9 +387,9 @@ def model_of_legacy_config(keras: types.ModuleType, config: Any) -> Any:
 
 def complete_hdf5_files(
     keras: types.ModuleType,
-    scope: Callable[[Any], AbstractContextManager[None]],
+    scope: Callable[[Any], AbstractContextManager[Any]],
     complete: Callable[[Any, Any], None],
-    saving: Callable[[Any], AbstractContextManager[None]],
+    saving: Callable[[Any], AbstractContextManager[Any]],
     note: Callable[[Any, Any], None],
 ) -> None:
     """The same for HDF5 files, inside a scope; they may be given open.
@@ -434,7 +434,7 @@ def _completed(
 
 
 def call_inside(
-    owner: Any, name: str, scope: Callable[[Any], AbstractContextManager[None]]
+    owner: Any, name: str, scope: Callable[[Any], AbstractContextManager[Any]]
 ) -> None:
     """Makes a function or method run inside `scope(its first argument)`."""
     function = getattr(owner, name)
@@ -449,8 +449,8 @@ def call_inside(
 
 def weights_inside(
     keras: types.ModuleType,
-    saving: Callable[[Any], AbstractContextManager[None]],
-    loading: Callable[[Any], AbstractContextManager[None]],
+    saving: Callable[[Any], AbstractContextManager[Any]],
+    loading: Callable[[Any], AbstractContextManager[Any]],
 ) -> None:
     """Makes a Keras save and load files inside `saving` and `loading(model)`.
 
