@@ -221,12 +221,11 @@ def defer(
     (condition,) = [g.condition for g in chain if isinstance(g, Gate)] or [None]
     scaling = scales_of(chain)
     whole = (*scaling, *clips_of(optimizer))
-    folds = whole and refuses(optimizer, grads_and_vars, scaling) is None
-    if not folds:  # Callables may have changed that since `scale`.
-        grads_and_vars = applied(optimizer, grads_and_vars, scaling)
-    if folds:
+    if whole and refuses(optimizer, grads_and_vars, scaling) is None:
         transforms = _folded(optimizer, grads_and_vars, whole)
     else:
+        # Callables may have changed what `scale` found.
+        grads_and_vars = applied(optimizer, grads_and_vars, scaling)
         grads_and_vars = optimizer._transform_gradients(grads_and_vars)
         if condition is None:
             return grads_and_vars

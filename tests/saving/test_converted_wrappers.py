@@ -300,8 +300,8 @@ def test_what_is_refused(tmp_path):
     assert "Doubling" in inspection.describe(path)
 
 
-def converted(model, optimizer, folder):
-    """What HDF5 gets of a checkpoint."""
+def written_as_h5(model, optimizer, folder):
+    """The HDF5 file that a checkpoint of the model becomes."""
     path = checkpoints.save(folder / "c", model)
     (folder / "model.json").write_text(model.to_json())
     conversion.convert(
@@ -311,7 +311,12 @@ def converted(model, optimizer, folder):
         model=str(folder / "model.json"),
         overwrite=True,
     )
-    return checkpoints.optimizer_of(folder / "o.h5")
+    return str(folder / "o.h5")
+
+
+def converted(model, optimizer, folder):
+    """What HDF5 gets of a checkpoint."""
+    return checkpoints.optimizer_of(written_as_h5(model, optimizer, folder))
 
 
 @pytest.mark.parametrize(
@@ -416,16 +421,8 @@ class OfSomebody(Adam):
 )
 def test_classes_of_others_are_believed(name, given, tmp_path):
     """Nothing is known of them, nor of what they have by default."""
-    model = trained(keras, name)
-    path = checkpoints.save(tmp_path / "c", model)
-    (tmp_path / "model.json").write_text(model.to_json())
-    conversion.convert(
-        path,
-        str(tmp_path / "o.h5"),
-        optimizer=given,
-        model=str(tmp_path / "model.json"),
-    )
-    assert given in inspection.describe(str(tmp_path / "o.h5"))
+    path = written_as_h5(trained(keras, name), given, tmp_path)
+    assert given in inspection.describe(path)
 
 
 def test_a_class_of_others_alone_is_believed(tmp_path):
